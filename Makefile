@@ -1,0 +1,61 @@
+# Every target sets up what it needs. `make` alone lists the targets.
+
+# the first of these that is Python 3.11 or newer makes the environment
+PYTHON ?= python3 python3.13 python3.12 python3.11
+# pytest processes of the default suite, one thread each
+WORKERS ?= 2
+# more arguments for the command of a target: make test ARGS="-k packing"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# an environment does not work in another folder: its mark names the folder
+READY := $(VENV)/ready-$(shell pwd | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo check test test-slow clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt
+
+demo: setup ## run the quickstart: trim Gemma-3-270M on ICD-10-CM, about 10 minutes on 2 cores
+	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(ARGS)
+
+check: setup ## ruff, pyright and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+test: setup check ## make check, then the default tests: no network, at most 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+test-slow: setup ## the slow tests: a real model on real rows (../shared/data)
+	$(BIN)/pytest -m slow $(ARGS)
+
+clean: ## remove .venv, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A first or interrupted installation starts from an empty environment.
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	for python in $(PYTHON) none; do \
+		if [ $$python = none ]; then \
+			echo "trimlab needs Python 3.11 or newer, and none of these is: $(PYTHON)." \
+				"Install it, or name it: make setup PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			break; \
+		fi; \
+	done; \
+	if [ ! -e "$@" ]; then \
+		echo "creating $(VENV) with $$($$python --version)"; \
+		$$python -m venv --clear $(VENV); \
+	fi
+	@echo "installing the versions of constraints.txt into $(VENV) (2.5 GB, some minutes)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@$(BIN)/python -m pip check
+	@touch "$@"

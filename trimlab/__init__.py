@@ -1,0 +1,31 @@
+"""trimlab: cut a large language model down to one domain (TrimLLM, arXiv 2412.11242).
+
+Names are imported on first use, so that `import trimlab` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimlab.calibration import scan
+    from trimlab.export.hf import save_packed
+    from trimlab.models import load_model
+    from trimlab.run import trim
+    from trimlab.sublayers import Sublayer, SublayerStack
+
+_HOME = {
+    "load_model": "trimlab.models",
+    "Sublayer": "trimlab.sublayers",
+    "SublayerStack": "trimlab.sublayers",
+    "scan": "trimlab.calibration",
+    "trim": "trimlab.run",
+    "save_packed": "trimlab.export.hf",
+}
+
+__all__ = ["Sublayer", "SublayerStack", "load_model", "save_packed", "scan", "trim"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'trimlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,419 @@
+"""TrimLLM's Algorithm 1 as a Lightning callback. Read it from the top, beside the paper.
+
+    1  compute the initial score of every sublayer
+    2  freeze in accordance with the sparse update ratio r
+    3  while the stop rule C does not hold:
+    4      train one epoch
+    5      compute the score of every remaining sublayer
+    6      drop the one with the minimum score
+    7  return the model
+
+Lightning runs line 4; this callback is called before (lines 1 and 2) and after it (3, 5, 6).
+Departure from the paper: line 7 comes after one more epoch, so that what is returned has healed.
+An operating point is the model after a drop and its healing, before the next scan.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
+from trimlab.cost import decode_seconds, peak_memory, reset_peak_memory
+from trimlab.data import DomainData
+from trimlab.errors import InputError
+from trimlab.module import DomainLM
+from trimlab.results import Row, append_row, rewind
+from trimlab.scorers import Scores, load_scorer, ranking
+from trimlab.sublayers import Sublayer, SublayerStack
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """C_a and C_e. Trimming ends when C_a is broken or every given target of C_e is met.
+
+    Attributes:
+        layer_memory: Target of the layer-memory ratio, in (0, 1).
+        model_memory: Target of the whole-model ratio, in (0, 1).
+        latency_ms: Target of the measured milliseconds per decoded token.
+        max_drops: Most sublayers that are dropped.
+        min_accuracy: Least dev accuracy, in [0, 100].
+        min_accuracy_share: Least share of the fine-tuned full-depth model's dev accuracy.
+    """
+
+    layer_memory: float | None = None
+    model_memory: float | None = None
+    latency_ms: float | None = None
+    max_drops: int | None = None
+    min_accuracy: float | None = None
+    min_accuracy_share: float | None = None
+
+    def efficient_enough(self, stack: SublayerStack) -> str | None:
+        """C_e: why there is nothing more to drop, or None."""
+        if self.max_drops is not None and len(stack.history) >= self.max_drops:
+            return f"{len(stack.history)} sublayers dropped"
+        met = []
+        if self.layer_memory is not None:
+            # a ratio is a sum of bytes over another: compare with room for rounding
+            met.append(stack.layer_memory_ratio <= self.layer_memory + 1e-9)
+        if self.model_memory is not None:
+            met.append(stack.model_memory_ratio <= self.model_memory + 1e-9)
+        if self.latency_ms is not None:
+            met.append(1000 * decode_seconds(stack.model) <= self.latency_ms)
+        return "the target is met" if met and all(met) else None
+
+    def too_inaccurate(self, dev: float, fine_tuned: float) -> str | None:
+        """C_a: why an operating point is refused, or None.
+
+        Args:
+            dev: Its dev accuracy, in [0, 100].
+            fine_tuned: Dev accuracy of the fine-tuned model before the first drop.
+        """
+        if self.min_accuracy is not None and dev < self.min_accuracy:
+            return f"dev accuracy {dev:.1f} is below {self.min_accuracy:g}"
+        if self.min_accuracy_share is not None and dev < self.min_accuracy_share * fine_tuned:
+            share = f"{self.min_accuracy_share:g} of the fine-tuned {fine_tuned:.1f}"
+            return f"dev accuracy {dev:.1f} is below {share}"
+        return None
+
+    def check(self, stack: SublayerStack, unit: Unit) -> None:
+        """Refuses rules that cannot be kept.
+
+        Raises:
+            InputError: A value is out of range, or asks for less than one candidate leaves.
+        """
+        for name in ("layer_memory", "model_memory"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not 0 < value < 1:
+                raise InputError(f"trim.target_{name} must be between 0 and 1, not {value:g}")
+            least = min(stack.bytes_of(*candidate) for candidate in candidates(stack, unit))
+            everything = stack.bytes_of(*stack.original)
+            possible = least / everything
+            if name == "model_memory":
+                possible = 1 - (everything - least) / stack.model_bytes
+            if value < possible:
+                raise InputError(
+                    f"trim.target_{name} {value:g} is below what is possible: "
+                    f"the last {unit} alone is {possible:.3f}"
+                )
+        if self.max_drops is not None and not 0 < self.max_drops < len(stack):
+            raise InputError(
+                f"trim.max_drops must be from 1 to {len(stack) - 1}, not {self.max_drops}"
+            )
+        if all(value is None for value in vars(self).values()):
+            raise InputError("no stop rule: give for example trim.target_layer_memory 0.5")
+
+
+class Trim(L.Callback):
+    """Scores and drops sublayers at the end of epochs while the model is fine-tuned.
+
+    Args:
+        scorer: Importance score: a file in `trimlab/scorers`, or the dotted path of a class.
+        scorer_args: Arguments of the scorer.
+        r: Sparse update ratio: share of the sublayers that stay trainable, in (0, 1].
+        drops_per_step: Candidates dropped per step (k). A list is a schedule: `[2, 1]` drops two
+            in the first step and one in every later step.
+        packable: Drop adjacent attention-MLP pairs, scored jointly, so that every operating point
+            packs into fewer ordinary blocks. The unit of `drops_per_step` is then a pair.
+        target_layer_memory: Stop at this ratio of the sublayers' bytes (C_e).
+        target_model_memory: Stop at this ratio of the whole model's bytes (C_e).
+        target_latency_ms: Stop at this measured time per decoded token, in ms (C_e).
+        max_drops: Stop after this many dropped sublayers (C_e).
+        min_accuracy: Stop when dev accuracy falls below this, in [0, 100] (C_a).
+        min_accuracy_share: Stop when dev accuracy falls below this share of the fine-tuned
+            model's (C_a; the paper uses 0.9).
+        save_at: Layer-memory ratios at which the operating point is kept and exported.
+        epochs_before_first_drop: Epochs of fine-tuning at full depth.
+        epochs_per_drop: Epochs after every drop step.
+        epochs_after_last_drop: Epochs after the last one.
+        progress: Show a progress bar with the time left during scans.
+    """
+
+    def __init__(
+        self,
+        scorer: str = "two_step",
+        scorer_args: dict[str, Any] | None = None,
+        r: float = 0.25,
+        drops_per_step: int | list[int] = 1,
+        packable: bool = False,
+        target_layer_memory: float | None = None,
+        target_model_memory: float | None = None,
+        target_latency_ms: float | None = None,
+        max_drops: int | None = None,
+        min_accuracy: float | None = None,
+        min_accuracy_share: float | None = None,
+        save_at: list[float] | None = None,
+        epochs_before_first_drop: int = 1,
+        epochs_per_drop: int = 1,
+        epochs_after_last_drop: int = 1,
+        progress: bool = True,
+    ):
+        self.scorer = load_scorer(scorer, **(scorer_args or {}))
+        self.rules = StopRules(
+            layer_memory=target_layer_memory,
+            model_memory=target_model_memory,
+            latency_ms=target_latency_ms,
+            max_drops=max_drops,
+            min_accuracy=min_accuracy,
+            min_accuracy_share=min_accuracy_share,
+        )
+        self.r, self.progress = r, progress
+        self.k = [drops_per_step] if isinstance(drops_per_step, int) else list(drops_per_step)
+        self.epochs_before, self.epochs_after = epochs_before_first_drop, epochs_after_last_drop
+        self.epochs_per_drop = epochs_per_drop
+        self.unit: Unit = "pair" if packable else (self.scorer.unit or "sublayer")
+        wanted = {*(save_at or []), *([target_layer_memory] if target_layer_memory else [])}
+        self.save_at = sorted(wanted, reverse=True)
+        self._check_arguments(packable)
+
+        # what a checkpoint keeps of this callback
+        self.points: list[Row] = []  # the operating points so far
+        self.pending: Row = {}  # the scan and drop that the next operating point will report
+        self.epochs_left = epochs_before_first_drop  # until the next operating point
+        self.finished: str | None = None  # why trimming ended
+
+    # ---- lines 1 and 2 ------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Scores every sublayer and freezes in accordance with r (lines 1 and 2)."""
+        module = _domain(pl_module)
+        self._clock = time.perf_counter()
+        reset_peak_memory()
+        if self.pending:  # restored from a checkpoint: the module has frozen and dropped already
+            rewind(self._record_path(trainer), self.points)
+            return
+        rewind(self._record_path(trainer), [])
+        found, scores = self.score(trainer, module, self.scorer.unit or "sublayer")
+        most_important_last = [s for i in ranking(scores) for s in found.candidates[i]]
+        n_trainable = max(1, round(self.r * len(module.stack)))
+        module.freeze_all_but(most_important_last[-n_trainable:])
+        if self.scorer.one_shot:
+            self.drop(module, found, scores, k=len(found.candidates))
+            self.epochs_left = trainer.max_epochs or 1
+
+    # ---- lines 3 to 6 -------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """One turn of the loop, after the epoch of line 4."""
+        module = _domain(pl_module)
+        self.epochs_left -= 1
+        if self.epochs_left == 0:
+            self.reach_operating_point(trainer, module)
+            if self.finished is None:  # line 3
+                found, scores = self.score(trainer, module, self.unit)  # line 5
+                k = self.k[min(len(self.points), len(self.k)) - 1]
+                self.drop(module, found, scores, k)  # line 6
+                enough = self.rules.efficient_enough(module.stack)
+                self.epochs_left = self.epochs_after if enough else self.epochs_per_drop
+        if self.finished is not None:
+            trainer.should_stop = True
+        elif trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
+            # more steps than were planned, since small sublayers went first
+            trainer.fit_loop.max_epochs = trainer.current_epoch + 2
+
+    def score(self, trainer: L.Trainer, module: DomainLM, unit: Unit) -> tuple[Scan, Scores]:
+        """Measures every candidate on the calibration items and scores it."""
+        start = time.perf_counter()
+        measures = self.scorer.measures
+        items = _data(trainer).calibration_batches() if measures else []
+        step = len(self.points)
+        found = scan(module.stack, items, unit, measures, module.metric, step, self.progress)
+        scores = self.scorer(found)
+        self.pending = {
+            "dropped": [],
+            "scan": _scan_row(found, scores),
+            "scan_seconds": time.perf_counter() - start,
+        }
+        return found, scores
+
+    def drop(self, module: DomainLM, found: Scan, scores: Scores, k: int) -> None:
+        """Drops the k candidates with the lowest scores, fewer where the target is met before.
+
+        Candidates that share a sublayer with one just dropped are passed over, and the last
+        candidate stays.
+        """
+        dropped: list[Sublayer] = []
+        chosen = 0
+        for index in ranking(scores):
+            candidate = found.candidates[index]
+            if set(candidate) & set(dropped):
+                continue
+            if chosen == k or len(module.stack) <= len(candidate):
+                break
+            module.drop(*candidate)
+            dropped += candidate
+            chosen += 1
+            if self.rules.efficient_enough(module.stack):
+                break
+        self.pending["dropped"] = [str(s) for s in dropped]
+
+    def reach_operating_point(self, trainer: L.Trainer, module: DomainLM) -> None:
+        """Records the healed model, keeps it on disk, and applies the stop rule C."""
+        stack, dev = module.stack, module.dev
+        before = self.points[-1] if self.points else None
+        now = time.perf_counter()
+        point: Row = {
+            "kind": "operating_point",
+            "step": len(self.points),
+            "epoch": trainer.current_epoch,
+            "optimizer_steps": trainer.global_step,
+            **self.pending,
+            "history": [str(s) for s in stack.history],
+            "trainable": [str(s) for s in module.trainable if s in set(stack)],
+            "metric": module.metric,
+            "dev_before_drop": before and before["dev"],
+            "dev": dev.value,
+            "dev_stderr": dev.stderr,
+            "dev_n": dev.n,
+            "layer_memory_ratio": stack.layer_memory_ratio,
+            "model_memory_ratio": stack.model_memory_ratio,
+            "layer_bytes": stack.bytes_of(*stack),
+            "seconds": now - self._clock,
+            "peak_rss_bytes": peak_memory(),
+        }
+        if self.rules.latency_ms is not None:
+            point["latency_ms"] = 1000 * decode_seconds(stack.model)
+        self._clock = now
+        reset_peak_memory()
+        fine_tuned = self.points[0]["dev"] if self.points else dev.value
+        refused = self.rules.too_inaccurate(dev.value, fine_tuned)
+        point["accepted"] = refused is None
+        if refused is None:
+            self._keep(trainer, module)
+        self.points.append(point)
+        append_row(self._record_path(trainer), point)
+        self.finished = refused or self.rules.efficient_enough(stack)
+        if self.finished is None and len(candidates(stack, self.unit)) <= 1:
+            self.finished = "nothing is left to drop"
+        module.log_dict(
+            {"layer_memory_ratio": stack.layer_memory_ratio, "sublayers": float(len(stack))}
+        )
+
+    # ---- planning -----------------------------------------------------------------------------
+
+    def planned_epochs(self, stack: SublayerStack) -> int:
+        """Epochs until C_e holds if sublayers of average size are dropped.
+
+        The learning-rate schedule is laid over these epochs. Without a target in bytes or drops,
+        half of the candidates are planned for.
+        """
+        found = candidates(stack, self.unit)
+        sublayers_each = len(found[0])
+        each = stack.bytes_of(*stack.original) / (len(stack.original) / sublayers_each)
+        everything = stack.bytes_of(*stack.original)
+        needed = [0.0]
+        if self.rules.layer_memory is not None:
+            needed.append((1 - self.rules.layer_memory) * everything / each)
+        if self.rules.model_memory is not None:
+            needed.append((1 - self.rules.model_memory) * stack.model_bytes / each)
+        drops = math.ceil(max(needed) - 1e-9) or len(stack.original) // sublayers_each // 2
+        if self.rules.max_drops is not None:
+            drops = min(drops, math.ceil(self.rules.max_drops / sublayers_each))
+        steps = 0
+        while drops > 0:
+            drops -= self.k[min(steps, len(self.k) - 1)]
+            steps += 1
+        return self.epochs_before + (steps - 1) * self.epochs_per_drop + self.epochs_after
+
+    # ---- Lightning ----------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks the rules against the model and lays out the planned epochs."""
+        if trainer.world_size > 1:
+            raise InputError("trimming runs on one device: set trainer.devices to 1")
+        module = _domain(pl_module)
+        module.metric = _data(trainer).task.metric
+        self.rules.check(module.stack, self.unit)
+        trainer.fit_loop.max_epochs = self.planned_epochs(module.stack)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs of this callback."""
+        return {
+            "points": self.points,
+            "pending": self.pending,
+            "epochs_left": self.epochs_left,
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        vars(self).update(state_dict)
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _keep(self, trainer: L.Trainer, module: DomainLM) -> None:
+        """Saves the weights of this operating point: always, and under each ratio it reaches."""
+        folder = checkpoints_of(trainer)
+        trainer.save_checkpoint(folder / "good.ckpt", weights_only=True)
+        reached = module.stack.layer_memory_ratio
+        above = self.points[-1]["layer_memory_ratio"] if self.points else math.inf
+        for ratio in self.save_at:
+            if reached <= ratio + 1e-9 < above:
+                trainer.save_checkpoint(folder / f"point-{ratio:g}.ckpt", weights_only=True)
+
+    def _record_path(self, trainer: L.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "record.jsonl"
+
+    def _check_arguments(self, packable: bool) -> None:
+        if not 0 < self.r <= 1:
+            raise InputError(f"trim.r must be in (0, 1], not {self.r:g}")
+        if not self.k or min(self.k) < 1:
+            raise InputError("trim.drops_per_step must be positive")
+        if min(self.epochs_before, self.epochs_per_drop, self.epochs_after) < 1:
+            raise InputError("trim.epochs_* must be at least 1")
+        for ratio in self.save_at:
+            if not 0 < ratio <= 1:
+                raise InputError(f"trim.save_at takes ratios in (0, 1], not {ratio:g}")
+        if self.scorer.one_shot:
+            if (self.rules.min_accuracy, self.rules.min_accuracy_share) != (None, None):
+                raise InputError("a one-shot rule has no accuracy stop rule: it drops first")
+            if packable:  # whole blocks are pairs already
+                self.unit = "block"
+
+
+def checkpoints_of(trainer: L.Trainer) -> Path:
+    """The folder of a run's checkpoints."""
+    return Path(trainer.default_root_dir) / "checkpoints"
+
+
+def _domain(module: L.LightningModule) -> DomainLM:
+    if not isinstance(module, DomainLM):
+        raise InputError("the Trim callback trims a trimlab.DomainLM")
+    return module
+
+
+def _data(trainer: L.Trainer) -> DomainData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, DomainData):
+        raise InputError("the Trim callback needs a trimlab.DomainData as the data module")
+    return data
+
+
+def _scan_row(found: Scan, scores: Scores) -> list[Row]:
+    """A scan as it stands in the record: one entry per candidate."""
+
+    def entries() -> Iterator[Row]:
+        measured = {
+            name: values
+            for name in ("accuracy", "norm", "similarity")
+            if (values := getattr(found, name)) is not None
+        }
+        for index, candidate in enumerate(found.candidates):
+            yield {
+                "candidate": name_of(candidate),
+                "score": list(scores[index]),
+                **{name: values[index] for name, values in measured.items()},
+            }
+
+    return list(entries())
+
+
+def name_of(candidate: Candidate) -> str:
+    """A candidate as text: `3.mlp`, or `3.mlp+4.attention`."""
+    return "+".join(map(str, candidate))

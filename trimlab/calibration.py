@@ -1,0 +1,248 @@
+"""The scan: what becomes of the model when each candidate is dropped, without N evaluations.
+
+Dropping a sublayer of block b leaves everything before block b as it was. So one plain pass
+keeps the input of every block, and each candidate restarts from the input of its own block:
+about half the work of N evaluations, and the same numbers.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from trimlab.choices import Batch, choice_likelihoods, model_inputs, winning_likelihoods
+from trimlab.metrics import MetricName, TaskScore
+from trimlab.sublayers import Sublayer, SublayerStack
+
+Candidate = tuple[Sublayer, ...]  # sublayers that are dropped together
+Unit = Literal["sublayer", "pair", "block"]
+Measure = Literal["accuracy", "norm", "similarity"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan measured, one value per candidate; None where it was not asked for.
+
+    Attributes:
+        candidates: The candidates, in the order of execution.
+        accuracy: a_i, the score of the calibration items with the candidate bypassed, in
+            [0, 100] (plain text: 100 exp(-mean token loss)).  # (C,)
+        norm: Frobenius norm of what the candidate adds to the residual stream, over the real
+            tokens of an item, averaged over items.  # (C,)
+        similarity: Cosine of the hidden state before and after the candidate, averaged over
+            the real tokens.  # (C,)
+        n_blocks: Number of blocks of the original model.
+        step: How many scans came before this one.
+    """
+
+    candidates: list[Candidate]
+    accuracy: list[float] | None = None
+    norm: list[float] | None = None
+    similarity: list[float] | None = None
+    n_blocks: int = 0
+    step: int = 0
+
+
+def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:
+    """What can be dropped next.
+
+    Args:
+        stack: The model.
+        unit: `"sublayer"`: each one alone. `"pair"`: an attention and the MLP after it, or an
+            MLP and the attention after it, so that what alternates goes on alternating; in a
+            model with parallel blocks, whole blocks. `"block"`: attention and MLP of a block.
+    """
+    remaining = list(stack)
+    if unit == "sublayer":
+        return [(sublayer,) for sublayer in remaining]
+    pairs = [
+        (first, second)
+        for first, second in itertools.pairwise(remaining)
+        if first.kind != second.kind
+    ]
+    if unit == "block" or stack.parallel:
+        return [pair for pair in pairs if pair[0].block == pair[1].block]
+    return pairs
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One plain pass over a batch, kept so that it can be restarted anywhere.
+
+    Attributes:
+        calls: Positional and keyword arguments of every block; the first is the hidden state.
+        outputs: What each remaining sublayer adds to the residual stream.  # (B, T, D)
+        hidden: Last hidden states, after the final norm.  # (B, T, D)
+    """
+
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    outputs: dict[Sublayer, Tensor]
+    hidden: Tensor
+
+
+def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
+    """Runs the model once and keeps every block's arguments and every sublayer's output."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    outputs: dict[Sublayer, Tensor] = {}
+
+    def keep_call(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((args, kwargs))
+
+    def keep_output(sublayer: Sublayer) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            # OPT flattens batch and time before its MLP
+            outputs[sublayer] = output.view(*batch.input_ids.shape, -1)
+
+        return hook
+
+    handles = [b.register_forward_pre_hook(keep_call, with_kwargs=True) for b in stack.blocks]
+    handles += [stack.modules(s)[-1].register_forward_hook(keep_output(s)) for s in stack]
+    try:
+        hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Passage(calls, outputs, hidden)
+
+
+def restart(stack: SublayerStack, passage: Passage, block: int) -> Tensor:
+    """Runs the model from a block on, as it is now.
+
+    Args:
+        stack: The model, with a candidate bypassed.
+        passage: A pass over the same batch without the bypass.
+        block: The first block that the bypass changes.
+
+    Returns:
+        Last hidden states, after the final norm.  # (B, T, D)
+    """
+    hidden = passage.calls[block][0][0]  # (B, T, D)
+    alive = {sublayer.block for sublayer in stack}
+    for index in range(block, len(stack.blocks)):
+        if index in alive:  # a block without sublayers is the identity
+            args, kwargs = passage.calls[index]
+            hidden = stack.blocks[index](hidden, *args[1:], **kwargs)
+    return stack.tail(hidden)
+
+
+def frobenius_norms(added: Tensor, real: Tensor) -> Tensor:
+    """Norm of what is added to the residual stream, per item.
+
+    Args:
+        added: Output before the residual add.  # (B, T, D)
+        real: True for tokens, False for padding.  # (B, T)
+
+    Returns:
+        Frobenius norms over the real tokens.  # (B,)
+    """
+    return (added.double().square().sum(-1) * real).sum(-1).sqrt()
+
+
+def cosines(before: Tensor, added: Tensor, real: Tensor) -> Tensor:
+    """Cosine of the hidden state before and after, summed over the real tokens of an item.
+
+    Args:
+        before: Residual stream before the sublayer.  # (B, T, D)
+        added: What the sublayer adds.  # (B, T, D)
+        real: True for tokens, False for padding.  # (B, T)
+
+    Returns:
+        Sums of cosines.  # (B,)
+    """
+    cosine = torch.cosine_similarity(before.double(), (before + added).double(), dim=-1)
+    return (cosine * real).sum(-1)
+
+
+@torch.inference_mode()
+def scan(
+    stack: SublayerStack,
+    batches: Sequence[Batch],
+    unit: Unit = "sublayer",
+    measures: Iterable[Measure] = ("accuracy", "norm"),
+    metric: MetricName = "accuracy",
+    step: int = 0,
+    progress: bool = False,
+) -> Scan:
+    """Measures every candidate on the calibration items.
+
+    Args:
+        stack: The model.
+        batches: Calibration items; memory holds the passage of one batch at a time.
+        unit: What is dropped together, see `candidates`.
+        measures: What to measure; without `"accuracy"` a scan is one plain pass.
+        metric: The task's metric.
+        step: How many scans came before this one.
+        progress: Show a bar with the time left.
+
+    Returns:
+        The measurements.
+    """
+    measures = set(measures)
+    found = candidates(stack, unit)
+    # accuracy asks for the likeliest choice alone
+    likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
+    accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
+    norms = torch.zeros(len(found), dtype=torch.float64)
+    similarities = torch.zeros(len(found), dtype=torch.float64)
+    items = tokens = 0
+    # a restart costs as many blocks as lie behind it: that is the work the bar counts
+    work = [len(stack.blocks) - c[0].block if "accuracy" in measures else 0 for c in found]
+    total = len(batches) * (len(stack.blocks) + sum(work)) if measures else 0
+    with (
+        ExitStack() as afterwards,
+        tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
+    ):
+        afterwards.callback(stack.model.train, stack.model.training)
+        stack.model.eval()
+        for batch in batches if measures else []:
+            batch = batch.to(stack.model.device)
+            passage = record_passage(stack, batch)
+            bar.update(len(stack.blocks))
+            before = stream(stack, passage)
+            items, tokens = items + len(batch), tokens + int(batch.real.sum())
+            for index, candidate in enumerate(found):
+                added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
+                if "norm" in measures:
+                    norms[index] += frobenius_norms(added, batch.real).sum().cpu()
+                if "similarity" in measures:
+                    state = before[candidate[0]]
+                    similarities[index] += cosines(state, added, batch.real).sum().cpu()
+                if "accuracy" in measures:
+                    with stack.bypass(*candidate):
+                        hidden = restart(stack, passage, candidate[0].block)
+                    accuracy[index].update(likelihoods(stack, hidden, batch), batch)
+                    bar.update(work[index])
+    return Scan(
+        candidates=found,
+        accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,
+        norm=(norms / items).tolist() if "norm" in measures else None,
+        similarity=(similarities / tokens).tolist() if "similarity" in measures else None,
+        n_blocks=len(stack.blocks),
+        step=step,
+    )
+
+
+def stream(stack: SublayerStack, passage: Passage) -> dict[Sublayer, Tensor]:
+    """The residual stream before every remaining sublayer.
+
+    Args:
+        stack: The model.
+        passage: A pass over a batch.
+
+    Returns:
+        Hidden states.  # (B, T, D) each
+    """
+    before = {}
+    for sublayer in stack:
+        state = passage.calls[sublayer.block][0][0]
+        attention = Sublayer(sublayer.block, "attention")
+        if sublayer.kind == "mlp" and attention in passage.outputs and not stack.parallel:
+            state = state + passage.outputs[attention]
+        before[sublayer] = state
+    return before

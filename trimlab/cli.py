@@ -1,0 +1,216 @@
+"""The command `trimlab`. Heavy imports stay inside the verbs, so that `--help` is quick."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from trimlab.errors import InputError
+
+DESCRIPTION = """\
+trimlab cuts a large language model down to one domain: it fine-tunes the model on the domain and
+drops, one small step at a time, the attention and MLP sublayers that the domain does not need
+(TrimLLM, arXiv 2412.11242). What is left is an ordinary, smaller and faster model.
+"""
+
+EXAMPLES = """\
+examples:
+  trimlab fit --config experiments/quickstart.yaml
+  trimlab fit --config experiments/quickstart.yaml --trim.target_layer_memory 0.5 \\
+      --run.dir runs/half
+  trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
+  trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
+
+exit codes: 0 done, 1 failed while running, 2 wrong input
+"""
+
+VERBS = {
+    "fit": "trim a model on a domain: scan, fine-tune, drop, heal, export, report",
+    "eval": "score a model, trimmed or not, on tasks",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a verb and exits with 0 (done), 1 (failed while running) or 2 (wrong input)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    parser = argparse.ArgumentParser(
+        prog="trimlab",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, text in VERBS.items():
+        verbs.add_parser(verb, help=text, add_help=False)
+    if not argv:
+        parser.print_help()
+        sys.exit(2)
+    verb = parser.parse_known_args(argv[:1])[0].verb
+    sys.exit(_guarded(globals()[f"run_{verb}"], argv[1:], debug))
+
+
+def _guarded(verb: Any, arguments: list[str], debug: bool) -> int:
+    """Runs a verb; errors become one line on standard error."""
+    import jsonargparse
+
+    try:
+        verb(arguments)
+    except (InputError, jsonargparse.ArgumentError) as error:
+        if debug:
+            raise
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on where it was", 1)
+    except Exception as error:
+        if debug:
+            raise
+        return _say(f"{type(error).__name__}: {error}", 1)
+    return 0
+
+
+def _say(error: object, code: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"trimlab: {line}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> None:
+    """Turns off what libraries say about themselves and a user cannot act on."""
+    import logging
+
+    warnings.filterwarnings("ignore", module=r"lightning|torch\.|jsonargparse")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+def run_fit(arguments: list[str]) -> None:
+    """`trimlab fit`: one run, from the base model to the report."""
+    import lightning as L
+    from lightning.pytorch.callbacks import TQDMProgressBar
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+    from trimlab.algorithm import Trim
+    from trimlab.data import DomainData
+    from trimlab.module import DomainLM
+    from trimlab.run import TRAINER_DEFAULTS, Run, RunOptions
+    from trimlab.summary import print_summary
+
+    _quiet()
+
+    class FitCLI(LightningCLI):
+        """The parser, and the parts that the config describes."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_class_arguments(Trim, "trim")
+            parser.add_class_arguments(RunOptions, "run")
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the run in run.dir (a start in a run's folder does so anyway)",
+            )
+            parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
+            parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
+
+        def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+            if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
+                return None  # type: ignore[return-value]
+            settings = {**self.config_init["trainer"], **kwargs}
+            if settings["enable_progress_bar"] is not False:
+                settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
+            return L.Trainer(**settings)
+
+    cli = FitCLI(
+        DomainLM,
+        DomainData,
+        args=arguments,
+        run=False,
+        save_config_callback=None,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_kwargs={
+            "prog": "trimlab fit",
+            "exit_on_error": False,
+            "default_env": False,
+            "description": "Trims a model on a domain. Give a config and override what you like.",
+        },
+    )
+    options = cli.config_init["run"]
+    trim = cli.config_init["trim"]
+    run = Run(cli.model, cli.datamodule, trim, options, _resolved(cli), cli.instantiate_trainer)
+    print_summary(run(), options.dir)
+
+
+def _resolved(cli: Any) -> dict[str, Any]:
+    """The resolved config, without what does not change the result."""
+    import yaml
+
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    for name in ("config", "resume"):
+        config.pop(name, None)
+    config["run"].pop("dir")
+    config["trim"].pop("progress")
+    return config
+
+
+def run_eval(arguments: list[str]) -> None:
+    """`trimlab eval`: score a model on tasks."""
+    _quiet()
+    import json
+    from pathlib import Path
+
+    from jsonargparse import ArgumentParser
+    from rich.console import Console
+    from rich.table import Table
+
+    parser = ArgumentParser(
+        prog="trimlab eval",
+        exit_on_error=False,
+        description="Scores a model on tasks: accuracy in percent with its standard error.",
+    )
+    parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
+    parser.add_argument("--tasks", type=str, required=True, help="task names, with commas between")
+    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
+    parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
+    parser.add_argument("--json", action="store_true", help="one JSON line per task")
+    options = parser.parse_args(arguments)
+
+    from trimlab.data import DomainData
+    from trimlab.evaluate import evaluate
+    from trimlab.models import load_model
+    from trimlab.sublayers import SublayerStack
+
+    model, tokenizer = load_model(options.model)
+    stack = SublayerStack(model)
+    table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
+    for name in options.tasks.split(","):
+        # dev and calibration rows are not scored: one of each keeps the test rows apart
+        data = DomainData(
+            tokenizer,
+            name,
+            root=options.data.root,
+            test_rows=options.data.test_rows,
+            seed=options.data.seed,
+        )
+        data.setup()
+        assert data.rows is not None
+        batches = data.evaluation_batches(data.rows.test)
+        score = evaluate(stack, batches, data.task.metric, not options.json, name)
+        if options.json:
+            print(json.dumps({"model": options.model, "task": name, "metric": data.task.metric}
+                             | score._asdict()))  # fmt: skip
+        table.add_row(
+            name, data.task.metric, f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n)
+        )
+    if not options.json:
+        Console().print(table)

@@ -1,0 +1,96 @@
+"""Memory and latency, measured."""
+
+import contextlib
+import resource
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+
+class Speed(NamedTuple):
+    """Decoding speed of one model.
+
+    Attributes:
+        tokens_per_second: Median over the repeats, batch size 1, greedy, with a KV cache.
+        spread: Interquartile range of the same.
+    """
+
+    tokens_per_second: float
+    spread: float
+
+
+def reset_peak_memory() -> None:
+    """Starts a new measurement of the peak (where the system allows it, as Linux does)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process since the last reset, in bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@torch.inference_mode()
+def decode_seconds(model: PreTrainedModel, prompt_tokens: int = 32, new_tokens: int = 16) -> float:
+    """Seconds per generated token, batch size 1, after the prompt has been read.
+
+    Args:
+        model: The model, in the state in which it is used.
+        prompt_tokens: Length of the prompt (its tokens do not matter for the time).
+        new_tokens: Tokens to generate.
+    """
+    device = model.device
+    prompt = torch.arange(prompt_tokens, device=device)[None] % model.config.vocab_size
+    was_training = model.training
+    model.eval()
+    output = model(prompt, use_cache=True)
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(new_tokens):
+        token = output.logits[:, -1:].argmax(-1)  # (1, 1)
+        cache = output.past_key_values
+        output = model(token, past_key_values=cache, use_cache=cache is not None)
+    synchronise(device)
+    seconds = (time.perf_counter() - start) / new_tokens
+    model.train(was_training)
+    return seconds
+
+
+def decode_speeds(models: Mapping[str, PreTrainedModel], repeats: int = 7) -> dict[str, Speed]:
+    """Decoding speed of several models side by side.
+
+    The models take turns, so that what else the machine does hits all of them alike.
+
+    Args:
+        models: Models by name.
+        repeats: Turns of each, after one that does not count.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(repeats + 1):
+        for name, model in models.items():
+            seconds = decode_seconds(model)
+            if turn > 0:
+                speeds[name].append(1 / seconds)
+    return {name: _speed(values) for name, values in speeds.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for a GPU to finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _speed(values: list[float]) -> Speed:
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    return Speed(statistics.median(values), high - low)

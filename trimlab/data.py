@@ -1,0 +1,169 @@
+"""The data of a domain: rows to token batches, in buckets of similar length."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from trimlab.choices import Batch, EncodedItem, batches, collate, encode
+from trimlab.errors import InputError
+from trimlab.tasks import Item, RowSets, Task, load_task
+
+
+class LengthBuckets(Sampler[list[int]]):
+    """Shuffled training batches of items of similar length.
+
+    The order comes from (seed, epoch) alone, so that a resumed run sees the same one. The epoch
+    is asked for when the first batch is: Lightning makes the iterator of a resumed epoch, and
+    calls `set_epoch`, before it has counted the epochs that the checkpoint had finished.
+
+    Args:
+        lengths: Length of every item, in tokens.
+        batch_size: Items per batch.
+        seed: Seed of the order.
+        epoch: Gives the current epoch.
+        pool: Batches' worth of items that are sorted by length together: the larger, the less
+            padding and the less random the company of an item.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        pool: int = 16,
+    ):
+        self.lengths, self.batch_size, self.seed, self.pool = lengths, batch_size, seed, pool
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # seeds of different (seed, epoch) never meet: one epoch's order is not another's
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        size = self.batch_size
+        groups: list[list[int]] = []
+        for start in range(0, len(order), self.pool * size):
+            pool = sorted(order[start : start + self.pool * size], key=lambda i: self.lengths[i])
+            groups += [pool[i : i + size] for i in range(0, len(pool), size)]
+        for i in torch.randperm(len(groups), generator=generator).tolist():
+            yield groups[i]
+
+
+class _Batches(Dataset[Batch]):
+    """Encoded items, indexed by a list of indices."""
+
+    def __init__(self, items: Sequence[EncodedItem]):
+        self.items = items
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        return collate([self.items[i] for i in indices])
+
+
+class DomainData(L.LightningDataModule):
+    """Rows of one task, tokenised and batched.
+
+    Args:
+        tokenizer: The model's tokenizer (on the command line it comes from the model).
+        task: Name of a file in `trimlab/tasks`; `jsonl` and `text` are your own data.
+        root: Folder with local `.jsonl` files in the hub's schema; without it, rows come from
+            the Hugging Face hub (embedded tasks need neither).
+        prompt: Prompt format: `authors` (TrimLLM's) or, where it differs, `harness`.
+        train_rows: Training rows, all if not given.
+        calibration_rows: Items that score sublayers.
+        dev_rows: Items that watch training and the accuracy stop rule.
+        test_rows: Items of the final report, all if not given.
+        batch_size: Items per optimizer step.
+        eval_tokens: Most tokens, padding included, of an evaluation or calibration batch. On a
+            CPU small batches waste less on padding; a GPU wants some ten thousand.
+        max_length: Longest text in tokens; a longer context loses its oldest tokens.
+        seed: Seed of the row choice and of the training order.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        task: str = "icd10cm",
+        root: Path | None = None,
+        prompt: Literal["authors", "harness"] = "authors",
+        train_rows: int | None = None,
+        calibration_rows: int = 50,
+        dev_rows: int = 100,
+        test_rows: int | None = None,
+        batch_size: int = 16,
+        eval_tokens: int = 1024,
+        max_length: int = 1024,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for name, value in {
+            "train_rows": train_rows,
+            "calibration_rows": calibration_rows,
+            "dev_rows": dev_rows,
+            "test_rows": test_rows,
+            "batch_size": batch_size,
+            "eval_tokens": eval_tokens,
+        }.items():
+            if value is not None and value < 1:
+                raise InputError(f"data.{name} must be at least 1, not {value}")
+        self.tokenizer = tokenizer
+        self.task: Task = load_task(task)
+        self.root, self.prompt = root, prompt
+        self.train_rows, self.test_rows = train_rows, test_rows
+        self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
+        self.batch_size, self.eval_tokens = batch_size, eval_tokens
+        self.max_length, self.seed = max_length, seed
+        self.rows: RowSets | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads and tokenises the rows, once."""
+        if self.rows is not None:
+            return
+        rows = self.task.row_sets(
+            self.root,
+            train=self.train_rows,
+            calibration=self.calibration_rows,
+            dev=self.dev_rows,
+            test=self.test_rows,
+            seed=self.seed,
+            prompt=self.prompt,
+        )
+        self._train = [
+            encode(self.tokenizer, item, self.max_length, only_gold=True) for item in rows.train
+        ]
+        self.rows = rows
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Answer tokens of the right choice, a new order every epoch."""
+        self.setup()
+        lengths = [len(item.tokens) for item in self._train]
+        order = LengthBuckets(lengths, self.batch_size, self.seed, self._epoch)
+        # the sampler's "index" is a whole batch, which `_Batches` collates
+        return DataLoader(_Batches(self._train), sampler=order, batch_size=None)  # type: ignore[arg-type]
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The dev items with all their choices."""
+        self.setup()
+        assert self.rows is not None
+        return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
+
+    def calibration_batches(self) -> list[Batch]:
+        """The calibration items with all their choices."""
+        self.setup()
+        assert self.rows is not None
+        return self.evaluation_batches(self.rows.calibration)
+
+    def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
+        """Batches of any items, longest first."""
+        encoded = [encode(self.tokenizer, item, self.max_length) for item in items]
+        return [collate([encoded[i] for i in g]) for g in batches(encoded, self.eval_tokens)]

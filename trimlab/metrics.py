@@ -1,0 +1,80 @@
+"""The two measures of a task, each with its standard error, as one torchmetrics metric."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from trimlab.choices import Batch
+
+MetricName = Literal["accuracy", "likelihood"]
+
+
+class Score(NamedTuple):
+    """A measured value.
+
+    Attributes:
+        value: In [0, 100].
+        stderr: Its standard error over the items.
+        n: Number of items.
+    """
+
+    value: float
+    stderr: float
+    n: int
+
+
+class TaskScore(Metric):
+    """Accuracy in percent or, for plain text, the likelihood 100 exp(-mean token loss).
+
+    Both are a ratio of sums over the items: right answers over items, or loss over tokens. The
+    standard error of a ratio r = sum(y) / sum(w) is that of the mean of y - r w, over mean(w)
+    (for accuracy, the harness's `mean_stderr`: sample standard deviation over sqrt(n)).
+
+    Args:
+        name: Which of the two.
+    """
+
+    full_state_update = False
+    amounts: list[Tensor]
+    weights: list[Tensor]
+
+    def __init__(self, name: MetricName):
+        super().__init__()
+        self.name = name
+        self.add_state("amounts", default=[], dist_reduce_fx="cat")
+        self.add_state("weights", default=[], dist_reduce_fx="cat")
+
+    def update(self, likelihoods: Tensor, batch: Batch) -> None:
+        """Adds a batch.
+
+        Args:
+            likelihoods: Log-likelihood of every choice.  # (B, K)
+            batch: The items.
+        """
+        likelihoods = likelihoods.double()
+        if self.name == "accuracy":
+            self.amounts.append((likelihoods.argmax(-1) == batch.gold).double())
+            self.weights.append(torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device))
+        else:
+            gold = batch.owners == batch.gold[batch.rows]
+            tokens = torch.bincount(batch.rows[gold], minlength=len(batch)).double()
+            self.amounts.append(-likelihoods.gather(1, batch.gold[:, None]).squeeze(1))
+            self.weights.append(tokens)
+
+    def compute(self) -> Tensor:
+        """The value, in [0, 100]."""
+        return torch.tensor(self.score().value, dtype=torch.float64)
+
+    def score(self) -> Score:
+        """The value with its standard error and the number of items."""
+        amounts, weights = dim_zero_cat(self.amounts), dim_zero_cat(self.weights)
+        n, ratio = len(amounts), amounts.sum() / weights.sum()
+        spread = (amounts - ratio * weights).square().sum() / max(n - 1, 1)
+        stderr = (spread / n).sqrt() / weights.mean()
+        if self.name == "accuracy":
+            return Score(100 * float(ratio), 100 * float(stderr), n)
+        value = 100 * float(torch.exp(-ratio))
+        return Score(value, value * float(stderr), n)

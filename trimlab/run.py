@@ -1,0 +1,369 @@
+"""One run, from the base model to `summary.json`: measure, trim, compare, export, report.
+
+Every phase leaves its result in the run folder before the next one starts, so that a killed
+run goes on where it was.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from trimlab.algorithm import Trim
+from trimlab.cost import decode_speeds
+from trimlab.data import DomainData
+from trimlab.errors import InputError
+from trimlab.evaluate import evaluate
+from trimlab.export.card import model_card
+from trimlab.export.hf import load_export, save_packed
+from trimlab.models import load_model
+from trimlab.module import DomainLM
+from trimlab.results import Row, config_hash, provenance, read_rows, write_text
+from trimlab.shortcuts import majority_accuracy, word_overlap_accuracy
+from trimlab.sublayers import Sublayer, SublayerStack
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does around the trimming.
+
+    Attributes:
+        dir: Run folder; a start in the folder of an unfinished run with the same config resumes.
+        full_depth: Also fine-tune the untrimmed model on the same rows with as many optimizer
+            steps, to compare with.
+        speed: Measure decoding speed of the full model and of the exports, side by side.
+    """
+
+    dir: Path = Path("runs/trim")
+    full_depth: bool = True
+    speed: bool = True
+
+
+# makes a Lightning trainer for a folder, with the settings of the config
+MakeTrainer = Callable[..., L.Trainer]
+
+# one device, and none of the chores that a run does itself
+TRAINER_DEFAULTS: Row = {
+    "devices": 1,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+}
+
+
+def trim(
+    base: str = "gemma-3-270m",
+    task: str = "icd10cm",
+    run_dir: str | Path = "runs/trim",
+    *,
+    model: Row | None = None,
+    data: Row | None = None,
+    run: Row | None = None,
+    trainer: Row | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Row:
+    """Trims a model on a domain: what `trimlab fit` does, from Python.
+
+    Args:
+        base: Base model: embedded name, local folder, or hub id.
+        task: Task name; `jsonl` or `text` with `data={"root": ...}` for your own data.
+        run_dir: Run folder; starting again in the folder of an unfinished run resumes it.
+        model: Further arguments of `DomainLM`, e.g. `{"lr": 5e-5}`.
+        data: Further arguments of `DomainData`, e.g. `{"train_rows": 400}`.
+        run: Further fields of `RunOptions`, e.g. `{"full_depth": False}`.
+        trainer: Arguments of `lightning.Trainer`, e.g. `{"precision": "bf16-true"}`.
+        seed: Seed of everything.
+        **options: Arguments of `Trim`, e.g. `target_layer_memory=0.5, packable=True`.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        InputError: Something in the input cannot work; the message says what to do.
+    """
+    config = {
+        "seed_everything": seed,
+        "model": {"base": str(base), **(model or {})},
+        "data": {"task": task, "seed": seed, **(data or {})},
+        "trim": options,
+        "run": run or {},
+        "trainer": trainer or {},
+    }
+    L.seed_everything(seed, workers=True, verbose=False)
+    module = DomainLM(**config["model"])
+    rows = DomainData(module.tokenizer, **config["data"])
+    settings = TRAINER_DEFAULTS | config["trainer"]
+    return Run(
+        module,
+        rows,
+        Trim(**options),
+        RunOptions(dir=Path(run_dir), **config["run"]),
+        json.loads(json.dumps(config, default=str)),
+        lambda **more: L.Trainer(**settings | more),
+    )()
+
+
+class Run:
+    """A run folder and what fills it.
+
+    Args:
+        module: A fresh `DomainLM`.
+        data: The domain.
+        trim: Algorithm 1.
+        options: What is done around it.
+        config: The resolved config, kept in `config.yaml`.
+        make_trainer: Called with `default_root_dir`, `callbacks`, `logger` and, for the
+            comparison at full depth, `max_epochs`.
+    """
+
+    def __init__(
+        self,
+        module: DomainLM,
+        data: DomainData,
+        trim: Trim,
+        options: RunOptions,
+        config: Row,
+        make_trainer: MakeTrainer,
+    ):
+        self.module, self.data, self.trim, self.options = module, data, trim, options
+        self.config, self.make_trainer = config, make_trainer
+        self.folder = Path(options.dir)
+        self.summary_path = self.folder / "summary.json"
+        self.summary: Row = {}
+
+    def __call__(self) -> Row:
+        """Does whatever is not done yet.
+
+        Returns:
+            The summary, as in `summary.json`.
+
+        Raises:
+            InputError: The folder holds a run with another config, or is in use.
+        """
+        self.data.setup()
+        self.trim.rules.check(self.module.stack, self.trim.unit)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._claimed():
+            self.module.metric = self.data.task.metric
+            self._phase("shortcuts", self._shortcuts)
+            self._phase("untrimmed", self._untrimmed)
+            self._fit_trimmed()
+            self._phase("models", self._models)
+            if self.options.full_depth:
+                self._phase("fine_tuned", self._fine_tuned)
+            self._phase("trimmed", lambda: dict(self.summary["models"][-1]))
+            return self.summary
+
+    # ---- phases -------------------------------------------------------------------------------
+
+    def _shortcuts(self) -> Row:
+        """What is reached without a model: no test result means much without these."""
+        if self.data.task.metric != "accuracy":
+            return {}
+        rows = self._rows
+        return {
+            "word_overlap": word_overlap_accuracy(rows.test),
+            "majority": majority_accuracy(rows.train, rows.test),
+            "n": len(rows.test),
+        }
+
+    def _untrimmed(self) -> Row:
+        return self._test(self.module.stack, "untrimmed")
+
+    def _fit_trimmed(self) -> None:
+        """Algorithm 1, unless its last checkpoint says that it has ended."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if last.exists():
+            state = load_checkpoint(last)["callbacks"].get("Trim")
+            if state is None:
+                raise InputError(f"{last} is no checkpoint of a trimming run; remove it")
+            if state["finished"] is not None:
+                return
+        self._fit(self.module, self.folder, [self.trim])
+
+    def _models(self) -> list[Row]:
+        """Exports every operating point that was asked for, and measures the reloaded exports.
+
+        The last one is the final model: the last operating point that the stop rule accepted.
+        """
+        points = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]]
+        if not points:
+            raise InputError(f"{self.folder} has no operating point; see its record.jsonl")
+        rows, exported = [], None
+        for ratio in self.trim.save_at:
+            reached = [p for p in points if p["layer_memory_ratio"] <= ratio + 1e-9]
+            if reached:
+                exported = reached[0]
+                rows.append(self._export(f"{ratio:g}", f"point-{ratio:g}.ckpt", exported))
+        if exported is not points[-1]:
+            name = f"{points[-1]['layer_memory_ratio']:.3g}"
+            rows.append(self._export(name, "good.ckpt", points[-1]))
+        return rows
+
+    def _export(self, name: str, checkpoint: str, point: Row) -> Row:
+        folder = self.folder / "models" / name
+        module = self.module.fresh()
+        restore(module, self.folder / "checkpoints" / checkpoint)
+        stack = module.stack
+        export = save_packed(stack, module.tokenizer, folder)
+        reloaded = load_export(folder, module.model.dtype).to(self.module.device)  # type: ignore[arg-type]
+        row = self._test(SublayerStack(reloaded), f"trimmed to {name}") | {
+            "folder": str(folder),
+            "tier": export.tier,
+            "blocks": export.blocks,
+            "bytes_on_disk": export.bytes_on_disk,
+            "logit_difference": export.logit_difference,
+            "layer_memory_ratio": stack.layer_memory_ratio,
+            "model_memory_ratio": stack.model_memory_ratio,
+            "dropped": [str(s) for s in stack.history],
+            "optimizer_steps": point["optimizer_steps"],
+        }
+        if self.options.speed:
+            full, _ = load_model(self.module.base)
+            full = full.to(self.module.device)  # type: ignore[arg-type]
+            speeds = decode_speeds({"untrimmed": full, "trimmed": reloaded})
+            for prefix, speed in (("", speeds["trimmed"]), ("untrimmed_", speeds["untrimmed"])):
+                row[f"{prefix}tokens_per_second"] = speed.tokens_per_second
+                row[f"{prefix}tokens_per_second_spread"] = speed.spread
+        card = model_card(self.module.base, self.data, row, self.summary["untrimmed"], point)
+        write_text(folder / "README.md", card)
+        return row
+
+    def _fine_tuned(self) -> Row:
+        """The same rows, sparse update and number of epochs, and no drop."""
+        points = read_rows(self.folder / "record.jsonl")
+        module = self.module.fresh()
+        module.metric = self.data.task.metric
+        state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")["trimlab"]
+        module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
+        folder = self.folder / "full_depth"
+        epochs = points[-1]["epoch"] + 1
+        self._fit(module, folder, [], max_epochs=epochs)
+        row = self._test(module.stack, "fine-tuned at full depth")
+        row["optimizer_steps"] = points[-1]["optimizer_steps"]
+        row |= {"layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
+        shutil.rmtree(folder / "checkpoints")  # the comparison is measured; nothing resumes it
+        return row
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    @property
+    def _rows(self) -> Any:
+        assert self.data.rows is not None
+        return self.data.rows
+
+    def _fit(self, module: DomainLM, folder: Path, callbacks: list[Callback], **more: Any) -> None:
+        checkpoints = folder / "checkpoints"
+        last = checkpoints / "last.ckpt"
+        saver = ModelCheckpoint(
+            dirpath=checkpoints,
+            filename="last",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        trainer = self.make_trainer(
+            default_root_dir=folder,
+            callbacks=[*callbacks, saver],
+            logger=CSVLogger(folder, name="logs"),
+            **more,
+        )
+        resume = str(last) if last.exists() else None
+        trainer.fit(module, datamodule=self.data, ckpt_path=resume, weights_only=True)
+
+    def _test(self, stack: SublayerStack, name: str) -> Row:
+        batches = self.data.evaluation_batches(self._rows.test)
+        metric = self.data.task.metric
+        score = evaluate(stack, batches, metric, self.trim.progress, name)
+        return {metric: score.value, "stderr": score.stderr, "n": score.n}
+
+    def _phase(self, name: str, work: Callable[[], Any]) -> None:
+        if name not in self.summary:
+            self.summary[name] = work()
+            write_text(self.summary_path, json.dumps(self.summary, indent=2) + "\n")
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Makes the folder this run's own, or finds that it is."""
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"another process is running in {self.folder}") from error
+            path = self.folder / "config.yaml"
+            if path.exists():
+                _compare(self.config, yaml.safe_load(path.read_text()), self.folder)
+            elif any(p.name != ".lock" for p in self.folder.iterdir()):
+                raise InputError(f"{self.folder} is not empty and holds no run; choose another")
+            else:
+                write_text(path, yaml.safe_dump(self.config, sort_keys=False))
+            if self.summary_path.exists():
+                self.summary = json.loads(self.summary_path.read_text())
+            else:
+                task = self.data.task
+                self.summary = {
+                    "config_hash": config_hash(self.config),
+                    "seed": self.data.seed,
+                    "base": self.module.base,
+                    "task": task.name,
+                    "metric": task.metric,
+                    "row_sets": self._rows.fingerprints(),
+                    "rows_dropped_as_shared": self._rows.dropped,
+                    **provenance(),
+                }
+            yield
+
+
+def restore(module: DomainLM, checkpoint: Path) -> None:
+    """Brings a fresh module to the state of a checkpoint: drops, freezing, weights.
+
+    Raises:
+        InputError: The checkpoint is damaged, foreign, or of another base model.
+    """
+    state = load_checkpoint(checkpoint)
+    module.on_load_checkpoint(state)
+    module.load_state_dict(state["state_dict"], strict=False)
+
+
+def load_checkpoint(path: Path) -> Row:
+    """Reads a checkpoint without running anything that it may hold.
+
+    Raises:
+        InputError: The file is damaged, or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is damaged or no checkpoint; remove it to start over") from error
+    if "trimlab" not in state:
+        raise InputError(f"{path} was not written by trimlab")
+    return state
+
+
+def _compare(config: Row, existing: Row, folder: Path) -> None:
+    """Refuses to go on with another config, and says where they differ."""
+    new, old = _flat(json.loads(json.dumps(config, default=str))), _flat(existing)
+    for key in sorted(new.keys() | old.keys()):
+        if new.get(key) != old.get(key):
+            raise InputError(
+                f"{folder} holds a run with another config ({key}: {old.get(key)} there, "
+                f"{new.get(key)} here); choose another --run.dir"
+            )
+
+
+def _flat(config: Row, prefix: str = "") -> Row:
+    flat: Row = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

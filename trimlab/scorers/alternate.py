@@ -1,0 +1,21 @@
+"""Alternate dropping (Sajjad et al. 2023, "On the effect of dropping layers", Section 3)."""
+
+from trimlab.calibration import Scan
+from trimlab.scorers import Scorer, Scores
+
+
+class Alternate(Scorer):
+    """Every other whole block, from the top down, in one shot before training.
+
+    Odd blocks go first (the paper's odd-alternate: the last block of an even number, then every
+    second one below it); once those are used up, even ones follow, so any ratio can be reached.
+    """
+
+    one_shot = True
+    unit = "block"
+
+    def __call__(self, scan: Scan) -> Scores:
+        return [
+            (float((scan.n_blocks - 1 - block) % 2), float(-block))
+            for block in (candidate[0].block for candidate in scan.candidates)
+        ]

@@ -1,0 +1,18 @@
+"""Block influence (ShortGPT, Men et al. 2024, Eq. 1), here for any candidate.
+
+One minus the cosine of the hidden state before and after: what changes the direction of the
+residual stream least is dropped.
+"""
+
+from trimlab.calibration import Scan
+from trimlab.scorers import Scorer, Scores
+
+
+class BlockInfluence(Scorer):
+    """The lowest `1 - cos(before, after)` is dropped."""
+
+    measures = frozenset({"similarity"})
+
+    def __call__(self, scan: Scan) -> Scores:
+        assert scan.similarity is not None
+        return [(1 - cosine,) for cosine in scan.similarity]

@@ -1,0 +1,36 @@
+"""Sensitivity (TrimLLM, Eq. 3): how much accuracy is lost without the candidate."""
+
+from trimlab.calibration import Scan
+from trimlab.scorers import Scorer, Scores
+
+
+def s_scan(a: float, d: float) -> float:
+    """Eq. 3: `(100 - a) / ((1 + d^2) + (1 + d) a)`.
+
+    Args:
+        a: Accuracy with the candidate bypassed, in [0, 100].
+        d: Small positive number that keeps the score finite.
+
+    Returns:
+        0 where nothing is lost (a = 100); about 100 where everything is (a = 0).
+    """
+    return (100 - a) / ((1 + d**2) + (1 + d) * a)
+
+
+class Sensitivity(Scorer):
+    """The lowest s_scan is dropped: the candidate without which most items stay right.
+
+    Args:
+        d: The small positive number of Eq. 3.
+    """
+
+    measures = frozenset({"accuracy"})
+
+    def __init__(self, d: float = 0.01):
+        if not d > 0:
+            raise ValueError(f"d must be positive, not {d}")
+        self.d = d
+
+    def __call__(self, scan: Scan) -> Scores:
+        assert scan.accuracy is not None
+        return [(s_scan(a, self.d),) for a in scan.accuracy]

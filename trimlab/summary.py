@@ -1,0 +1,49 @@
+"""The table that ends a run."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trimlab.results import Row
+
+
+def print_summary(summary: Row, folder: Path) -> None:
+    """Prints what a newcomer wants to know of a run: how good, how small, how fast, where."""
+    metric, console = summary["metric"], Console()
+    table = Table(title=f"{summary['base']} on {summary['task']} (test, ± standard error)")
+    table.add_column("model")
+    for heading in (f"{metric} %", "layer memory", "whole model", "tokens/s"):
+        table.add_column(heading, justify="right")
+    for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
+        if name in summary["shortcuts"]:
+            table.add_row(label, f"{summary['shortcuts'][name]:.1f}", "", "", "")
+    rows = [("untrimmed", summary["untrimmed"])]
+    if "fine_tuned" in summary:
+        rows.append(("fine-tuned, full depth", summary["fine_tuned"]))
+    rows += [("trimmed, reloaded", row) for row in summary["models"]]
+    for label, row in rows:
+        score = f"{row[metric]:.1f} ± {row['stderr']:.1f}"
+        layers = f"{100 * row.get('layer_memory_ratio', 1):.1f} %"
+        whole = f"{100 * row.get('model_memory_ratio', 1):.1f} %"
+        speed = f"{row['tokens_per_second']:.1f}" if "tokens_per_second" in row else ""
+        if label == "untrimmed" and "untrimmed_tokens_per_second" in summary["trimmed"]:
+            speed = f"{summary['trimmed']['untrimmed_tokens_per_second']:.1f}"
+        table.add_row(label, score, layers, whole, speed)
+    console.print(table)
+    final = summary["trimmed"]
+    console.print(
+        f"n = {final['n']} test items; the trimmed model is export tier {final['tier']}: "
+        f"{final['blocks']} ordinary blocks, {final['bytes_on_disk'] / 1e6:.0f} MB on disk",
+        highlight=False,
+    )
+    for name, what in (
+        ("summary.json", "this table and more"),
+        ("record.jsonl", "every operating point with all scores"),
+        ("models", "the trimmed models, stock Hugging Face folders"),
+    ):
+        console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)
+    task = summary["task"]
+    console.print(
+        f"try next:  trimlab eval {final['folder']} --tasks {task}", highlight=False, soft_wrap=True
+    )
