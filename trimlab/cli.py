@@ -194,17 +194,9 @@ def run_eval(arguments: list[str]) -> None:
     stack = SublayerStack(model)
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name in options.tasks.split(","):
-        # dev and calibration rows are not scored: one of each keeps the test rows apart
-        data = DomainData(
-            tokenizer,
-            name,
-            root=options.data.root,
-            test_rows=options.data.test_rows,
-            seed=options.data.seed,
-        )
-        data.setup()
-        assert data.rows is not None
-        batches = data.evaluation_batches(data.rows.test)
+        data = DomainData(tokenizer, name)
+        items = data.task.test_items(options.data.root, options.data.test_rows, options.data.seed)
+        batches = data.evaluation_batches(items)
         score = evaluate(stack, batches, data.task.metric, not options.json, name)
         if options.json:
             print(json.dumps({"model": options.model, "task": name, "metric": data.task.metric}

@@ -91,7 +91,7 @@ class DomainData(L.LightningDataModule):
         self,
         tokenizer: PreTrainedTokenizerBase,
         task: str = "icd10cm",
-        root: Path | None = None,
+        root: str | Path | None = None,
         prompt: Literal["authors", "harness"] = "authors",
         train_rows: int | None = None,
         calibration_rows: int = 50,
@@ -115,7 +115,8 @@ class DomainData(L.LightningDataModule):
                 raise InputError(f"data.{name} must be at least 1, not {value}")
         self.tokenizer = tokenizer
         self.task: Task = load_task(task)
-        self.root, self.prompt = root, prompt
+        self.root = None if root is None else Path(root)
+        self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
         self.batch_size, self.eval_tokens = batch_size, eval_tokens

@@ -1,0 +1,245 @@
+"""The command: its verbs, its errors, every shipped config, and what the README says to type."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimlab import cli
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+README = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("base"), "gemma3_text", num_hidden_layers=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
+    return letters_domain(tmp_path_factory.mktemp("domain"))
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def tiny(base: Path, root: Path) -> list[object]:
+    """Overrides that make any config a matter of a second."""
+    return [
+        *("--model.base", base, "--data.task", "jsonl", "--data.root", root),
+        *("--data.train_rows", 16, "--data.calibration_rows", 10, "--data.dev_rows", 10),
+        *("--data.test_rows", 10, "--data.batch_size", 8, "--run.full_depth", "false"),
+        *("--run.speed", "false", "--trim.progress", "false"),
+        *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
+    ]
+
+
+def test_help_is_quick_and_names_the_verbs() -> None:
+    code = (
+        "import sys\nfrom trimlab import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'lightning', 'jsonargparse'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in (*cli.VERBS, "examples:", "exit codes"):
+        assert word in done.stdout
+
+
+def test_help_of_fit_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--help") == 0
+    text = capsys.readouterr().out
+    for option in ("trim.r ", "trim.packable", "data.root", "model.lr", "run.dir", "--resume"):
+        assert option in text
+    assert "Sparse update ratio" in text
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs_on_a_tiny_model(
+    config: Path, tiny: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "--config", config, *tiny, "--run.dir", tmp_path / "run") == 0
+    assert "try next:" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    folder = summary["trimmed"]["folder"]
+    assert run("eval", folder, "--tasks", "jsonl", "--data.root", tiny[5], "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row.keys() >= {"model", "task", "metric", "value", "stderr", "n"}
+
+
+def test_eval_agrees_with_the_summary(
+    tiny: list[object], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    folder = tmp_path / "run"
+    assert run("fit", *options, "--run.dir", folder) == 0
+    trimmed = json.loads((folder / "summary.json").read_text())["trimmed"]
+    capsys.readouterr()
+    command = ["eval", trimmed["folder"], "--tasks", "jsonl", "--data.root", root]
+    assert run(*command, "--data.test_rows", 10, "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["value"], row["n"]) == (pytest.approx(trimmed["accuracy"]), trimmed["n"])
+    # the same command again says what was found; with --resume too
+    assert run("fit", *options, "--run.dir", folder, "--resume") == 0
+    assert "try next:" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown key": (["--trim.nosuch", "1"], "nosuch"),
+    "unknown value": (["--data.prompt", "mine"], "prompt"),
+    "wrong type": (["--trim.r", "much"], "trim.r"),
+    "r out of range": (["--trim.r", "0"], "trim.r"),
+    "no such task": (["--data.task", "nosuch"], "no task 'nosuch'"),
+    "no such scorer": (["--trim.scorer", "nosuch"], "two_step"),
+    "no such model": (["--model.base", "/no/such/folder"], "/no/such/folder"),
+    "no such root": (["--data.root", "/no/such/folder"], "/no/such/folder"),
+    "impossible target": (["--trim.target_layer_memory", "0.001"], "below what is possible"),
+    "too few rows": (["--data.calibration_rows", "1000"], "lower data.calibration_rows"),
+    "no rows": (["--data.train_rows", "0"], "data.train_rows"),
+    "negative rate": (["--model.lr", "-1"], "model.lr"),
+    "no config file": (["--config", "/no/such.yaml"], "/no/such.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_2(
+    case: str, tiny: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra, message = BAD[case]
+    folder = tmp_path / "run"
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--run.dir", folder, *extra) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not folder.exists()  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "train.jsonl:2: not JSON"),
+        ('{"question": "x", "choices": ["a"], "answer": 0}', "train.jsonl:2: 1 choices"),
+        ('{"question": "x", "choices": ["a", "b"], "answer": 2}', "train.jsonl:2: answer 2"),
+        ('{"question": "x", "choices": ["a", "b"]}', "train.jsonl:2: no column 'answer'"),
+    ],
+)
+def test_bad_rows_name_file_and_line(
+    line: str,
+    message: str,
+    tiny: list[object],
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in root.iterdir():
+        (tmp_path / file.name).write_text(file.read_text())
+    lines = (root / "train.jsonl").read_text().splitlines()
+    (tmp_path / "train.jsonl").write_text("\n".join([lines[0], line, *lines[1:]]))
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--data.root", tmp_path, "--run.dir", tmp_path / "run") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_row_in_two_sets_is_refused(
+    tiny: list[object], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in root.iterdir():
+        (tmp_path / file.name).write_text(file.read_text())
+    shared = (root / "test.jsonl").read_text().splitlines()[3]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(shared + "\n")
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--data.root", tmp_path, "--run.dir", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "train.jsonl:25" in error
+    assert "test.jsonl:4" in error
+
+
+def test_a_model_of_another_kind_is_refused(
+    tiny: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_tokenizer: Any
+) -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)
+    BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
+    tiny_tokenizer().save_pretrained(tmp_path / "bloom")
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--model.base", tmp_path / "bloom", "--run.dir", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "llama" in error
+    assert "trimlab/families/bloom.py" in error
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fti") == 2
+    assert run() == 2
+    assert "fit" in capsys.readouterr().out
+
+
+def test_failure_while_running_is_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_arguments: list[str]) -> None:
+        raise RuntimeError("the\nroof")
+
+    monkeypatch.setattr(cli, "run_fit", fail)
+    assert run("fit") == 1
+    assert capsys.readouterr().err == "trimlab: RuntimeError: the roof\n"
+    with pytest.raises(RuntimeError):
+        cli.main(["fit", "--debug"])
+
+
+def readme_commands() -> list[str]:
+    """Every `trimlab ...` line of the README's code blocks."""
+    blocks = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("trimlab ")]
+
+
+def test_the_readmes_commands(
+    tiny: list[object], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
+    (tmp_path / "my_domain").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    commands = readme_commands()
+    assert {shlex.split(command)[1] for command in commands} == {"fit", "eval"}
+    for command in commands:
+        verb, *arguments = shlex.split(command)[1:]
+        if verb == "fit":
+            # what the README gives comes last and wins, but for the data's place in --data.root
+            arguments = [*arguments[:2], *tiny, *arguments[2:], "--trim.min_accuracy_share", "0"]
+        assert run(verb, *arguments) == 0, command
+
+
+def test_the_readmes_python(
+    root: Path, tiny_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    base = tiny_folder(tmp_path, "gemma3_text", num_hidden_layers=5, layer_types=None)
+    block = block.replace('"gemma-3-270m"', repr(str(base)))
+    small = {"root": str(root), "calibration_rows": 10, "dev_rows": 10}
+    block = block.replace('"icd10cm", "runs/half",', f'"jsonl", "runs/half", data={small},')
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["summary"]["trimmed"]["layer_memory_ratio"] <= 0.5
+    assert (tmp_path / "smaller" / "config.json").exists()
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    tree = README[README.index("## The tree") : README.index("## Traps")]
+    for name in re.findall(r"^  (\w+(?:\.py|/))", tree, flags=re.MULTILINE):
+        assert (REPOSITORY / "trimlab" / name).exists(), name
