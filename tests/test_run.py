@@ -126,14 +126,16 @@ def die(*_args: Any, **_kwargs: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def on_call(number: int, function: Callable[..., Any]) -> Callable[..., Any]:
+def on_call(
+    number: int, function: Callable[..., Any], then: Callable[..., Any] = die
+) -> Callable[..., Any]:
     """The function, until its call of this number, which kills the process."""
     calls = 0
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        return die() if calls == number else function(*args, **kwargs)
+        return then() if calls == number else function(*args, **kwargs)
 
     return counted
 
@@ -153,6 +155,10 @@ def half_written(function: Callable[..., Any], number: int) -> Callable[..., Any
     return save
 
 
+def interrupt(*_args: Any) -> None:
+    raise KeyboardInterrupt
+
+
 CRASHES: dict[str, Callable[[], None]] = {
     "initial scan": lambda: setattr(calibration, "restart", on_call(5, calibration.restart)),
     "mid-epoch": lambda: setattr(DomainLM, "training_step", on_call(9, DomainLM.training_step)),
@@ -165,6 +171,9 @@ CRASHES: dict[str, Callable[[], None]] = {
         algorithm,
         "append_row",
         lambda *a, f=algorithm.append_row: (f(*a), a[1]["step"] == 1 and die()),
+    ),
+    "Ctrl-C": lambda: setattr(
+        DomainLM, "training_step", on_call(9, DomainLM.training_step, interrupt)
     ),
     "in the last epoch": lambda: setattr(
         DomainLM, "training_step", on_call(17, DomainLM.training_step)
@@ -185,7 +194,7 @@ def test_killed_run_resumes_bit_for_bit(
     process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
     process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert process.exitcode == (1 if place == "Ctrl-C" else -signal.SIGKILL)
     start(base, root, folder)
 
     def without_times(path: Path) -> list[dict[str, Any]]:

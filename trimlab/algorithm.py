@@ -172,6 +172,8 @@ class Trim(L.Callback):
         self.save_at = sorted(wanted, reverse=True)
         self._check_arguments(packable)
 
+        self.provenance: Row = {}  # what a run adds to every row: config hash, seed, versions
+
         # what a checkpoint keeps of this callback
         self.points: list[Row] = []  # the operating points so far
         self.pending: Row = {}  # the scan and drop that the next operating point will report
@@ -268,6 +270,7 @@ class Trim(L.Callback):
             "trainable": [str(s) for s in module.trainable if s in set(stack)],
             "metric": module.metric,
             "dev_before_drop": before and before["dev"],
+            "dev_before_drop_stderr": before and before["dev_stderr"],
             "dev": dev.value,
             "dev_stderr": dev.stderr,
             "dev_n": dev.n,
@@ -276,6 +279,7 @@ class Trim(L.Callback):
             "layer_bytes": stack.bytes_of(*stack),
             "seconds": now - self._clock,
             "peak_rss_bytes": peak_memory(),
+            **self.provenance,
         }
         if self.rules.latency_ms is not None:
             point["latency_ms"] = 1000 * decode_seconds(stack.model)

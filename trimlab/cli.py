@@ -1,6 +1,7 @@
 """The command `trimlab`. Heavy imports stay inside the verbs, so that `--help` is quick."""
 
 import argparse
+import errno
 import os
 import sys
 import warnings
@@ -64,11 +65,15 @@ def _guarded(verb: Any, arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         return _say(error, 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code in (0, None):  # after --help
+            return 0
         return _say("interrupted; the same command goes on where it was", 1)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return _say("the disk is full; free some space and give the same command again", 2)
         return _say(f"{type(error).__name__}: {error}", 1)
     return 0
 

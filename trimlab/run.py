@@ -307,19 +307,22 @@ class Run:
                 raise InputError(f"{self.folder} is not empty and holds no run; choose another")
             else:
                 write_text(path, yaml.safe_dump(self.config, sort_keys=False))
+            self.trim.provenance = {
+                "config_hash": config_hash(self.config),
+                "seed": self.data.seed,
+                "base": self.module.base,
+                "task": self.data.task.name,
+                "prompt": self.data.prompt,
+                "row_sets": self._rows.fingerprints(),
+                **provenance(),
+            }
             if self.summary_path.exists():
                 self.summary = json.loads(self.summary_path.read_text())
             else:
-                task = self.data.task
                 self.summary = {
-                    "config_hash": config_hash(self.config),
-                    "seed": self.data.seed,
-                    "base": self.module.base,
-                    "task": task.name,
-                    "metric": task.metric,
-                    "row_sets": self._rows.fingerprints(),
+                    "metric": self.data.task.metric,
                     "rows_dropped_as_shared": self._rows.dropped,
-                    **provenance(),
+                    **self.trim.provenance,
                 }
             yield
 

@@ -5,14 +5,13 @@ norms, so `x + f(norm(x))` becomes `x + 0` and the parameters are gone. Bypassin
 and puts everything back. Deciding what to drop happens elsewhere.
 """
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from trimlab.errors import InputError
 from trimlab.families import Layout, family_of
@@ -234,18 +233,13 @@ class SublayerStack:
         if not attentions:
             # nothing would fill a cache, so there is none
             return args, kwargs | {"past_key_values": None, "use_cache": False}
-        config: Any = copy.copy(self.model.config)
-        config.num_hidden_layers = len(attentions)
-        if getattr(config, "layer_types", None) is not None:
-            config.layer_types = [config.layer_types[s.block] for s in attentions]
-        cache = kwargs.get("past_key_values")
-        wanted = kwargs.get("use_cache")
-        if cache is None and (config.use_cache if wanted is None else wanted):
-            kwargs["past_key_values"] = DynamicCache(config=config)
-        elif isinstance(cache, DynamicCache) and cache.get_seq_length() == 0:
-            # a cache that `generate` or the caller made from the model's config, still empty:
-            # mended in place, since the caller keeps using the same object
-            cache.layers = DynamicCache(config=config).layers
+        cache, wanted = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        if cache is None and (self.model.config.use_cache if wanted is None else wanted):
+            cache = kwargs["past_key_values"] = DynamicCache(config=self.model.config)
+        if isinstance(cache, Cache) and len(cache.layers) == len(self.blocks):
+            # made from the model's config, by `generate` or the caller: mended in place, since
+            # they go on with the same object
+            cache.layers = [cache.layers[sublayer.block] for sublayer in attentions]
         return args, kwargs
 
 

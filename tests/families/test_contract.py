@@ -150,7 +150,6 @@ def test_generation_with_left_padding_agrees_with_the_plain_forward_pass(
             torch.testing.assert_close(logits[row], expected.float(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.xfail(reason="only a DynamicCache is mended for the survivors so far")
 @pytest.mark.parametrize("family", ["gemma3_text", "qwen2"])  # kinds of attention differ by block
 def test_generation_with_a_static_cache(family: str, tiny_model: TinyModel) -> None:
     model = tiny_model(family)

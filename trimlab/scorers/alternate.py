@@ -7,8 +7,9 @@ from trimlab.scorers import Scorer, Scores
 class Alternate(Scorer):
     """Every other whole block, from the top down, in one shot before training.
 
-    Odd blocks go first (the paper's odd-alternate: the last block of an even number, then every
-    second one below it); once those are used up, even ones follow, so any ratio can be reached.
+    The last block goes first, then every second one below it (even-alternate, in the paper's
+    count from 1). Beyond the paper, the others follow from the top down, so that any ratio can be
+    reached.
     """
 
     one_shot = True
