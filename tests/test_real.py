@@ -57,7 +57,7 @@ def test_scan_of_the_real_model_equals_separate_evaluations(threads: None) -> No
 
 
 def test_the_quickstart(tmp_path: Path) -> None:
-    """`make demo`: Algorithm 1 in at least four steps to 75 %, packable, and above the shortcuts."""
+    """`make demo`: Algorithm 1 to 75 % in at least four steps, packable, above the shortcuts."""
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from trimlab.cli import main; main()", "fit"),

@@ -15,7 +15,6 @@ An operating point is the model after a drop and its healing, before the next sc
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -401,21 +400,14 @@ def _data(trainer: L.Trainer) -> DomainData:
 
 def _scan_row(found: Scan, scores: Scores) -> list[Row]:
     """A scan as it stands in the record: one entry per candidate."""
-
-    def entries() -> Iterator[Row]:
-        measured = {
-            name: values
-            for name in ("accuracy", "norm", "similarity")
-            if (values := getattr(found, name)) is not None
-        }
-        for index, candidate in enumerate(found.candidates):
-            yield {
-                "candidate": name_of(candidate),
-                "score": list(scores[index]),
-                **{name: values[index] for name, values in measured.items()},
-            }
-
-    return list(entries())
+    rows = [
+        {"candidate": name_of(candidate), "score": list(score)}
+        for candidate, score in zip(found.candidates, scores, strict=True)
+    ]
+    for measure in ("accuracy", "norm", "similarity"):
+        for row, value in zip(rows, getattr(found, measure) or [], strict=False):
+            row[measure] = value
+    return rows
 
 
 def name_of(candidate: Candidate) -> str:

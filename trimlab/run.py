@@ -249,7 +249,8 @@ class Run:
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
         folder = self.folder / "full_depth"
         epochs = points[-1]["epoch"] + 1
-        self._fit(module, folder, [], max_epochs=epochs)
+        # its dev score decides nothing
+        self._fit(module, folder, [], max_epochs=epochs, limit_val_batches=0)
         row = self._test(module.stack, "fine-tuned at full depth")
         row["optimizer_steps"] = points[-1]["optimizer_steps"]
         row |= {"layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}

@@ -24,9 +24,9 @@ from trimlab.shortcuts import stems
 from trimlab.tasks import Item, Row, Task
 
 CHOICES = 4
-PER_TITLE = 10  # questions at most, so that no answer rules
-TITLE_LETTERS, TITLE_WORDS = 32, 4  # short answers: the LM head is paid per answer token
-DIAGNOSIS_LETTERS = 60
+PER_TITLE = 14  # questions at most, so that no answer rules
+TITLE_LETTERS, TITLE_WORDS = 24, 3  # short answers: the LM head is paid per answer token
+DIAGNOSIS_LETTERS = 80
 RUN = 5  # letters in a row that a diagnosis and a choice may not share
 SPLITS = {"test": 0.28, "validation": 0.22, "train": 0.5}
 
