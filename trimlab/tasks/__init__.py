@@ -325,7 +325,7 @@ def read_jsonl(path: Path) -> list[Row]:
     Raises:
         InputError: The file is missing, empty, not UTF-8 or not one JSON object a line.
     """
-    rows = []
+    rows, where = [], str(path)
     try:
         with path.open("rb") as lines:  # bytes, so that a line that is not UTF-8 has a number
             for number, line in enumerate(lines, start=1):

@@ -161,7 +161,7 @@ def _split(title: str) -> str:
         place -= share
         if place < 0:
             return split
-    return split
+    return next(reversed(SPLITS))  # the shares' sum may fall short of 1 by rounding
 
 
 def _short_titles(titles: dict[str, str]) -> dict[str, str]:
