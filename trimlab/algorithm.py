@@ -169,7 +169,7 @@ class Trim(L.Callback):
         self.unit: Unit = "pair" if packable else (self.scorer.unit or "sublayer")
         wanted = {*(save_at or []), *([target_layer_memory] if target_layer_memory else [])}
         self.save_at = sorted(wanted, reverse=True)
-        self._check_arguments(packable)
+        self._check_arguments(packable, save_at or [])
 
         self.provenance: Row = {}  # what a run adds to every row: config hash, seed, versions
 
@@ -363,14 +363,14 @@ class Trim(L.Callback):
     def _record_path(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / "record.jsonl"
 
-    def _check_arguments(self, packable: bool) -> None:
+    def _check_arguments(self, packable: bool, save_at: list[float]) -> None:
         if not 0 < self.r <= 1:
             raise InputError(f"trim.r must be in (0, 1], not {self.r:g}")
         if not self.k or min(self.k) < 1:
             raise InputError("trim.drops_per_step must be positive")
         if min(self.epochs_before, self.epochs_per_drop, self.epochs_after) < 1:
             raise InputError("trim.epochs_* must be at least 1")
-        for ratio in self.save_at:
+        for ratio in save_at:
             if not 0 < ratio <= 1:
                 raise InputError(f"trim.save_at takes ratios in (0, 1], not {ratio:g}")
         if self.scorer.one_shot:
