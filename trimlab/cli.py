@@ -187,6 +187,7 @@ def run_eval(arguments: list[str]) -> None:
     parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
+    parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line per task")
     options = parser.parse_args(arguments)
 
@@ -196,7 +197,7 @@ def run_eval(arguments: list[str]) -> None:
     from trimlab.sublayers import SublayerStack
 
     model, tokenizer = load_model(options.model)
-    stack = SublayerStack(model)
+    stack = SublayerStack(model.to(options.device))
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name in options.tasks.split(","):
         data = DomainData(tokenizer, name)

@@ -139,6 +139,8 @@ class Run:
         self.module, self.data, self.trim, self.options = module, data, trim, options
         self.config, self.make_trainer = config, make_trainer
         self.folder = Path(options.dir)
+        # evaluations outside of a fit run where the fits do
+        self.device = make_trainer(callbacks=[], logger=False).strategy.root_device
         self.summary_path = self.folder / "summary.json"
         self.summary: Row = {}
 
@@ -217,7 +219,7 @@ class Run:
         restore(module, self.folder / "checkpoints" / checkpoint)
         stack = module.stack
         export = save_packed(stack, module.tokenizer, folder)
-        reloaded = load_export(folder, module.model.dtype).to(self.module.device)  # type: ignore[arg-type]
+        reloaded = load_export(folder, module.model.dtype)
         row = self._test(SublayerStack(reloaded), f"trimmed to {name}") | {
             "folder": str(folder),
             "tier": export.tier,
@@ -231,7 +233,7 @@ class Run:
         }
         if self.options.speed:
             full, _ = load_model(self.module.base)
-            full = full.to(self.module.device)  # type: ignore[arg-type]
+            full.to(self.device)  # type: ignore[arg-type]
             speeds = decode_speeds({"untrimmed": full, "trimmed": reloaded})
             for prefix, speed in (("", speeds["trimmed"]), ("untrimmed_", speeds["untrimmed"])):
                 row[f"{prefix}tokens_per_second"] = speed.tokens_per_second
@@ -283,6 +285,7 @@ class Run:
         trainer.fit(module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
     def _test(self, stack: SublayerStack, name: str) -> Row:
+        stack.model.to(self.device)  # type: ignore[arg-type]
         batches = self.data.evaluation_batches(self._rows.test)
         metric = self.data.task.metric
         score = evaluate(stack, batches, metric, self.trim.progress, name)
