@@ -254,10 +254,22 @@ def test_targets_are_met_together(tiny_model: Any) -> None:
     assert rules.efficient_enough(stack) == "the target is met"
 
 
-def test_latency_rule_measures(tiny_model: Any) -> None:
-    stack = SublayerStack(tiny_model("llama"))
-    assert StopRules(latency_ms=1e9).efficient_enough(stack) is not None
-    assert StopRules(latency_ms=1e-9).efficient_enough(stack) is None
+def test_latency_rule(tiny_model: Any) -> None:
+    stack, rules = SublayerStack(tiny_model("llama")), StopRules(latency_ms=10)
+    assert rules.efficient_enough(stack, latency_ms=10.0) == "the target is met"
+    assert rules.efficient_enough(stack, latency_ms=10.1) is None
+
+
+@pytest.mark.parametrize(("target", "dropped"), [(1e9, 0), (1e-9, 5)])
+def test_latency_is_measured(
+    base: Path, root: Path, tmp_path: Path, target: float, dropped: int
+) -> None:
+    module, trim = fit(base, root, tmp_path, target_latency_ms=target)
+    points = read_rows(tmp_path / "record.jsonl")
+    assert all(point["latency_ms"] > 0 for point in points)
+    assert len(module.stack.history) == dropped
+    assert trim.finished == ("nothing is left to drop" if dropped else "the target is met")
+    assert points[-1]["finished"] == trim.finished
 
 
 @pytest.mark.parametrize(
@@ -268,6 +280,8 @@ def test_latency_rule_measures(tiny_model: Any) -> None:
         ({"target_layer_memory": 1.5}, "between 0 and 1"),
         ({"target_model_memory": 0.01}, "below what is possible"),
         ({"max_drops": 6}, "from 1 to 5"),
+        ({"max_drops": 3, "packable": True}, "must be even"),
+        ({"target_layer_memory": 0.5, "save_at": [0.4]}, "never reached"),
         ({"max_drops": 1, "r": 0.0}, "trim.r"),
         ({"max_drops": 1, "drops_per_step": 0}, "drops_per_step"),
         ({"max_drops": 1, "save_at": [50]}, "save_at"),

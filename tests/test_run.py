@@ -17,6 +17,7 @@ from trimlab import algorithm, calibration
 from trimlab.errors import InputError
 from trimlab.module import DomainLM
 from trimlab.results import TIMING_FIELDS, read_rows
+from trimlab.scorers import Scorer
 
 QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -181,40 +182,115 @@ CRASHES: dict[str, Callable[[], None]] = {
 }
 
 
-@pytest.mark.parametrize("place", CRASHES)
-def test_killed_run_resumes_bit_for_bit(
-    uninterrupted: Path, base: Path, root: Path, tmp_path: Path, place: str
-) -> None:
-    folder = tmp_path / "run"
+def kill_and_resume(folder: Path, place: str, again: Callable[[Path], Any]) -> None:
+    """Starts a run that is killed at a place, and then the same run once more."""
 
     def killed() -> None:
         CRASHES[place]()
-        start(base, root, folder)
+        again(folder)
 
     process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
     process.join()
     assert process.exitcode == (1 if place == "Ctrl-C" else -signal.SIGKILL)
-    start(base, root, folder)
+    again(folder)
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """The same records but for times, and the same weights bit for bit."""
 
     def without_times(path: Path) -> list[dict[str, Any]]:
         rows = read_rows(path / "record.jsonl")
         return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
 
-    assert without_times(folder) == without_times(uninterrupted)
+    assert without_times(ours) == without_times(theirs)
     for name in ("last", "good"):
-        ours, theirs = (
+        mine, other = (
             torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True)
-            for path in (folder, uninterrupted)
+            for path in (ours, theirs)
         )
-        assert ours["trimlab"] == theirs["trimlab"]
-        assert ours["state_dict"].keys() == theirs["state_dict"].keys()
-        assert all(torch.equal(ours["state_dict"][k], v) for k, v in theirs["state_dict"].items())
-    ours, theirs = (
-        (path / "models" / "0.5" / "model.safetensors").read_bytes()
-        for path in (folder, uninterrupted)
+        assert mine["trimlab"] == other["trimlab"]
+        assert mine["state_dict"].keys() == other["state_dict"].keys()
+        assert all(torch.equal(mine["state_dict"][k], v) for k, v in other["state_dict"].items())
+    for file in (theirs / "models").rglob("*.safetensors"):
+        assert (ours / file.relative_to(theirs)).read_bytes() == file.read_bytes()
+    assert not list(ours.rglob("*.part"))
+
+
+@pytest.mark.parametrize("place", CRASHES)
+def test_killed_run_resumes_bit_for_bit(
+    uninterrupted: Path, base: Path, root: Path, tmp_path: Path, place: str
+) -> None:
+    kill_and_resume(tmp_path / "run", place, lambda folder: start(base, root, folder))
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+class AttentionsFirst(Scorer):
+    """Drops what is smallest in a LLaMA, so that it takes more steps than sizes suggest."""
+
+    def __call__(self, scan: Any) -> Any:
+        return [(float(c[0].kind == "mlp"), float(c[0].block)) for c in scan.candidates]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scorer": f"{AttentionsFirst.__module__}.AttentionsFirst", "target_layer_memory": 0.5},
+        {"r": 0.1, "max_drops": 7, "target_layer_memory": None, "scorer": "random"},
+    ],
+    ids=["longer than planned", "every trainable sublayer is gone"],
+)
+def test_killed_in_its_last_epoch(
+    root: Path, tmp_path: Path, tiny_folder: Any, options: dict[str, Any]
+) -> None:
+    llama = tiny_folder(tmp_path, "llama")
+
+    def run(folder: Path) -> None:
+        start(llama, root, folder, packable=False, **options)
+
+    run(tmp_path / "whole")
+    points = read_rows(tmp_path / "whole" / "record.jsonl")
+    last_steps = points[-1]["epoch"]
+    if options["scorer"] != "random":
+        assert last_steps + 1 > 5  # four sublayers of mean size were planned for
+    CRASHES["late"] = lambda: setattr(
+        DomainLM, "training_step", on_call(6 * last_steps + 3, DomainLM.training_step)
     )
-    assert ours == theirs
+    kill_and_resume(tmp_path / "killed", "late", run)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_rows_that_changed_since_the_start_are_refused(
+    base: Path, root: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in root.iterdir():
+        (data / file.name).write_text(file.read_text())
+    start(base, data, tmp_path / "run")
+    lines = (data / "test.jsonl").read_text().splitlines()
+    (data / "test.jsonl").write_text("\n".join(lines[1:]))
+    with pytest.raises(InputError, match="rows have changed"):
+        start(base, data, tmp_path / "run")
+
+
+def test_a_diverged_run_still_exports_its_last_good_point(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = DomainLM.training_step
+
+    def poisoned(self: DomainLM, batch: Any, index: int) -> Any:
+        if self.stack.history:
+            with torch.no_grad():
+                next(p for p in self.model.parameters() if p.requires_grad).fill_(float("nan"))
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(DomainLM, "training_step", poisoned)
+    with pytest.raises(InputError, match=r"lower model\.lr"):
+        start(base, root, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["models"][-1]["layer_memory_ratio"] == 1.0
+    assert "stopped_because" not in summary
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from typing import Any
 import lightning as L
 
 from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
-from trimlab.cost import decode_seconds, peak_memory, reset_peak_memory
+from trimlab.cost import decode_latency_ms, peak_memory, reset_peak_memory
 from trimlab.data import DomainData
 from trimlab.errors import InputError
-from trimlab.module import DomainLM
+from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, append_row, rewind
 from trimlab.scorers import Scores, load_scorer, ranking
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -51,8 +51,13 @@ class StopRules:
     min_accuracy: float | None = None
     min_accuracy_share: float | None = None
 
-    def efficient_enough(self, stack: SublayerStack) -> str | None:
-        """C_e: why there is nothing more to drop, or None."""
+    def efficient_enough(self, stack: SublayerStack, latency_ms: float | None = None) -> str | None:
+        """C_e: why there is nothing more to drop, or None.
+
+        Args:
+            stack: The model.
+            latency_ms: Its measured milliseconds per decoded token, where that is a target.
+        """
         if self.max_drops is not None and len(stack.history) >= self.max_drops:
             return f"{len(stack.history)} sublayers dropped"
         met = []
@@ -62,7 +67,7 @@ class StopRules:
         if self.model_memory is not None:
             met.append(stack.model_memory_ratio <= self.model_memory + 1e-9)
         if self.latency_ms is not None:
-            met.append(1000 * decode_seconds(stack.model) <= self.latency_ms)
+            met.append(latency_ms is not None and latency_ms <= self.latency_ms)
         return "the target is met" if met and all(met) else None
 
     def too_inaccurate(self, dev: float, fine_tuned: float) -> str | None:
@@ -104,6 +109,10 @@ class StopRules:
         if self.max_drops is not None and not 0 < self.max_drops < len(stack):
             raise InputError(
                 f"trim.max_drops must be from 1 to {len(stack) - 1}, not {self.max_drops}"
+            )
+        if self.max_drops is not None and unit != "sublayer" and self.max_drops % 2:
+            raise InputError(
+                f"trim.max_drops must be even, not {self.max_drops}: two sublayers drop together"
             )
         if all(value is None for value in vars(self).values()):
             raise InputError("no stop rule: give for example trim.target_layer_memory 0.5")
@@ -196,7 +205,7 @@ class Trim(L.Callback):
         module.freeze_all_but(most_important_last[-n_trainable:])
         if self.scorer.one_shot:
             self.drop(module, found, scores, k=len(found.candidates))
-            self.epochs_left = trainer.max_epochs or 1
+            self.epochs_left = module.planned_epochs
 
     # ---- lines 3 to 6 -------------------------------------------------------------------------
 
@@ -210,13 +219,9 @@ class Trim(L.Callback):
                 found, scores = self.score(trainer, module, self.unit)  # line 5
                 k = self.k[min(len(self.points), len(self.k)) - 1]
                 self.drop(module, found, scores, k)  # line 6
-                enough = self.rules.efficient_enough(module.stack)
+                enough = self.efficient_enough(module)
                 self.epochs_left = self.epochs_after if enough else self.epochs_per_drop
-        if self.finished is not None:
-            trainer.should_stop = True
-        elif trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
-            # more steps than were planned, since small sublayers went first
-            trainer.fit_loop.max_epochs = trainer.current_epoch + 2
+        trainer.should_stop = self.finished is not None
 
     def score(self, trainer: L.Trainer, module: DomainLM, unit: Unit) -> tuple[Scan, Scores]:
         """Measures every candidate on the calibration items and scores it."""
@@ -230,8 +235,13 @@ class Trim(L.Callback):
             "dropped": [],
             "scan": _scan_row(found, scores),
             "scan_seconds": time.perf_counter() - start,
+            "latency_ms": self._latency(module),
         }
         return found, scores
+
+    def efficient_enough(self, module: DomainLM) -> str | None:
+        """C_e, with the latency as it was measured after the last drop, once."""
+        return self.rules.efficient_enough(module.stack, self.pending["latency_ms"])
 
     def drop(self, module: DomainLM, found: Scan, scores: Scores, k: int) -> None:
         """Drops the k candidates with the lowest scores, fewer where the target is met before.
@@ -250,13 +260,20 @@ class Trim(L.Callback):
             module.drop(*candidate)
             dropped += candidate
             chosen += 1
-            if self.rules.efficient_enough(module.stack):
+            self.pending["latency_ms"] = self._latency(module)
+            if self.efficient_enough(module):
                 break
         self.pending["dropped"] = [str(s) for s in dropped]
 
     def reach_operating_point(self, trainer: L.Trainer, module: DomainLM) -> None:
         """Records the healed model, keeps it on disk, and applies the stop rule C."""
         stack, dev = module.stack, module.dev
+        # accuracy is an argmax and would be a number all the same
+        if not all(bool(p.isfinite().all()) for p in module.parameters() if p.requires_grad):
+            raise TrainingDivergedError(
+                f"the weights are not finite: lower model.lr (now {module.lr:g}); "
+                "the last good operating point is kept"
+            )
         before = self.points[-1] if self.points else None
         now = time.perf_counter()
         point: Row = {
@@ -280,8 +297,6 @@ class Trim(L.Callback):
             "peak_rss_bytes": peak_memory(),
             **self.provenance,
         }
-        if self.rules.latency_ms is not None:
-            point["latency_ms"] = 1000 * decode_seconds(stack.model)
         self._clock = now
         reset_peak_memory()
         fine_tuned = self.points[0]["dev"] if self.points else dev.value
@@ -289,11 +304,12 @@ class Trim(L.Callback):
         point["accepted"] = refused is None
         if refused is None:
             self._keep(trainer, module)
-        self.points.append(point)
-        append_row(self._record_path(trainer), point)
-        self.finished = refused or self.rules.efficient_enough(stack)
+        self.finished = refused or self.efficient_enough(module)
         if self.finished is None and len(candidates(stack, self.unit)) <= 1:
             self.finished = "nothing is left to drop"
+        point["finished"] = self.finished
+        self.points.append(point)
+        append_row(self._record_path(trainer), point)
         module.log_dict(
             {"layer_memory_ratio": stack.layer_memory_ratio, "sublayers": float(len(stack))}
         )
@@ -310,14 +326,15 @@ class Trim(L.Callback):
         sublayers_each = len(found[0])
         each = stack.bytes_of(*stack.original) / (len(stack.original) / sublayers_each)
         everything = stack.bytes_of(*stack.original)
-        needed = [0.0]
+        needed = []
         if self.rules.layer_memory is not None:
             needed.append((1 - self.rules.layer_memory) * everything / each)
         if self.rules.model_memory is not None:
             needed.append((1 - self.rules.model_memory) * stack.model_bytes / each)
-        drops = math.ceil(max(needed) - 1e-9) or len(stack.original) // sublayers_each // 2
+        limits = [math.ceil(max(needed) - 1e-9)] if needed else []
         if self.rules.max_drops is not None:
-            drops = min(drops, math.ceil(self.rules.max_drops / sublayers_each))
+            limits.append(self.rules.max_drops // sublayers_each)
+        drops = min(limits, default=len(found) // 2)
         steps = 0
         while drops > 0:
             drops -= self.k[min(steps, len(self.k) - 1)]
@@ -326,14 +343,25 @@ class Trim(L.Callback):
 
     # ---- Lightning ----------------------------------------------------------------------------
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Checks the rules against the model and lays out the planned epochs."""
+    def check(self, trainer: L.Trainer, stack: SublayerStack) -> None:
+        """Refuses a trainer or a stop rule that cannot work with this model.
+
+        Raises:
+            InputError: Several devices, no dev score every epoch, or an impossible target.
+        """
         if trainer.world_size > 1:
             raise InputError("trimming runs on one device: set trainer.devices to 1")
+        if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
+            raise InputError("trimming needs the dev score of every epoch: leave validation on")
+        self.rules.check(stack, self.unit)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lays out the planned epochs."""
         module = _domain(pl_module)
+        self.check(trainer, module.stack)
         module.metric = _data(trainer).task.metric
-        self.rules.check(module.stack, self.unit)
-        trainer.fit_loop.max_epochs = self.planned_epochs(module.stack)
+        module.planned_epochs = self.planned_epochs(module.stack)
+        trainer.fit_loop.max_epochs = -1  # the stop rule ends it, and the plan is only a plan
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs of this callback."""
@@ -360,6 +388,9 @@ class Trim(L.Callback):
             if reached <= ratio + 1e-9 < above:
                 trainer.save_checkpoint(folder / f"point-{ratio:g}.ckpt", weights_only=True)
 
+    def _latency(self, module: DomainLM) -> float | None:
+        return None if self.rules.latency_ms is None else decode_latency_ms(module.model)
+
     def _record_path(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / "record.jsonl"
 
@@ -373,6 +404,11 @@ class Trim(L.Callback):
         for ratio in save_at:
             if not 0 < ratio <= 1:
                 raise InputError(f"trim.save_at takes ratios in (0, 1], not {ratio:g}")
+        target = self.rules.layer_memory
+        if target is not None and save_at and min(save_at) < target:
+            raise InputError(
+                f"trim.save_at {min(save_at):g} is never reached: the target is {target:g}"
+            )
         if self.scorer.one_shot:
             if (self.rules.min_accuracy, self.rules.min_accuracy_share) != (None, None):
                 raise InputError("a one-shot rule has no accuracy stop rule: it drops first")

@@ -124,12 +124,21 @@ def run_fit(arguments: list[str]) -> None:
                 help="go on with the run in run.dir (a start in a run's folder does so anyway)",
             )
             parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
+            parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
             parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
 
         def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
             if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
                 return None  # type: ignore[return-value]
-            settings = {**self.config_init["trainer"], **kwargs}
+            mine = self.config_init["trainer"]
+            if mine["max_epochs"] is not None:
+                raise InputError(
+                    "leave trainer.max_epochs out: trim.epochs_* and the target plan it"
+                )
+            settings = {**mine, **kwargs}
+            settings["callbacks"] = [*(mine["callbacks"] or []), *kwargs["callbacks"]]
+            if kwargs["logger"] and mine["logger"] not in (None, True, False):
+                settings["logger"] = [kwargs["logger"], mine["logger"]]
             if settings["enable_progress_bar"] is not False:
                 settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
             return L.Trainer(**settings)
@@ -150,6 +159,8 @@ def run_fit(arguments: list[str]) -> None:
         },
     )
     options = cli.config_init["run"]
+    if cli.config_init["resume"] and not (options.dir / "config.yaml").exists():
+        raise InputError(f"nothing to resume: {options.dir} holds no run")
     trim = cli.config_init["trim"]
     run = Run(cli.model, cli.datamodule, trim, options, _resolved(cli), cli.instantiate_trainer)
     print_summary(run(), options.dir)
@@ -185,6 +196,7 @@ def run_eval(arguments: list[str]) -> None:
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--tasks", type=str, required=True, help="task names, with commas between")
     parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_argument("--data.prompt", type=str, default="authors", help="prompt format")
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
@@ -201,7 +213,9 @@ def run_eval(arguments: list[str]) -> None:
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name in options.tasks.split(","):
         data = DomainData(tokenizer, name)
-        items = data.task.test_items(options.data.root, options.data.test_rows, options.data.seed)
+        items = data.task.test_items(
+            options.data.root, options.data.test_rows, options.data.seed, options.data.prompt
+        )
         batches = data.evaluation_batches(items)
         score = evaluate(stack, batches, data.task.metric, not options.json, name)
         if options.json:

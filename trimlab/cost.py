@@ -41,6 +41,12 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def decode_latency_ms(model: PreTrainedModel, repeats: int = 5) -> float:
+    """Median milliseconds per generated token, after a turn that does not count."""
+    seconds = [decode_seconds(model) for _ in range(repeats + 1)]
+    return 1000 * statistics.median(seconds[1:])
+
+
 @torch.inference_mode()
 def decode_seconds(model: PreTrainedModel, prompt_tokens: int = 32, new_tokens: int = 16) -> float:
     """Seconds per generated token, batch size 1, after the prompt has been read.

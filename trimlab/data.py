@@ -139,6 +139,8 @@ class DomainData(L.LightningDataModule):
         self._train = [
             encode(self.tokenizer, item, self.max_length, only_gold=True) for item in rows.train
         ]
+        for item in (*rows.calibration, *rows.dev, *rows.test):
+            encode(self.tokenizer, item, self.max_length)  # what cannot be scored is said now
         self.rows = rows
 
     def train_dataloader(self) -> DataLoader[Batch]:

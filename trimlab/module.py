@@ -62,6 +62,7 @@ class DomainLM(L.LightningModule):
         self.fingerprint = _fingerprint(self.model)
         self.trainable: list[Sublayer] = list(self.stack)
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
+        self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
         self.metric: MetricName = "accuracy"
         self.dev = Score(float("nan"), float("nan"), 0)  # of the epoch that just ended
 
@@ -84,6 +85,9 @@ class DomainLM(L.LightningModule):
         self._prune_optimizer()
         if self.schedule == "restart":
             self.restarted_at = self.global_step
+            for optimizer in self._trainer.optimizers if self._trainer is not None else []:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr
 
     def _prune_optimizer(self) -> None:
         keep = {p for p in self.model.parameters() if p.requires_grad}
@@ -136,9 +140,11 @@ class DomainLM(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with the schedule of the config."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        # a group may be empty (every trainable sublayer dropped), a bare list may not
+        group = {"params": parameters}
+        optimizer = torch.optim.AdamW([group], lr=self.lr, weight_decay=self.weight_decay)
         per_epoch = self._steps_per_epoch()
-        planned = per_epoch * max(1, self.trainer.max_epochs or 1)
+        planned = per_epoch * max(1, self.planned_epochs or self.trainer.max_epochs or 1)
 
         def share(step: int) -> float:
             if self.schedule == "constant":

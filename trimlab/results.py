@@ -70,7 +70,7 @@ def rewind(path: Path, rows: Iterable[Row]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file, or none of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w") as file:
             file.write(text)

@@ -6,6 +6,7 @@ run goes on where it was.
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from trimlab.algorithm import Trim
 from trimlab.cost import decode_speeds
@@ -27,7 +29,7 @@ from trimlab.evaluate import evaluate
 from trimlab.export.card import model_card
 from trimlab.export.hf import load_export, save_packed
 from trimlab.models import load_model
-from trimlab.module import DomainLM
+from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, config_hash, provenance, read_rows, write_text
 from trimlab.shortcuts import majority_accuracy, word_overlap_accuracy
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -114,6 +116,27 @@ def trim(
     )()
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a reader finds a whole one or none.
+
+    Lightning's own writer moves a file from the system's temporary folder, which is a copy where
+    that folder is on another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Saves a checkpoint."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
 class Run:
     """A run folder and what fills it.
 
@@ -140,7 +163,8 @@ class Run:
         self.config, self.make_trainer = config, make_trainer
         self.folder = Path(options.dir)
         # evaluations outside of a fit run where the fits do
-        self.device = make_trainer(callbacks=[], logger=False).strategy.root_device
+        self.trainer = make_trainer(callbacks=[], logger=False)
+        self.device = self.trainer.strategy.root_device
         self.summary_path = self.folder / "summary.json"
         self.summary: Row = {}
 
@@ -154,14 +178,20 @@ class Run:
             InputError: The folder holds a run with another config, or is in use.
         """
         self.data.setup()
-        self.trim.rules.check(self.module.stack, self.trim.unit)
+        self.trim.check(self.trainer, self.module.stack)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._claimed():
             self.module.metric = self.data.task.metric
             self._phase("shortcuts", self._shortcuts)
             self._phase("untrimmed", self._untrimmed)
-            self._fit_trimmed()
+            try:
+                self._fit_trimmed()
+            except TrainingDivergedError:
+                if read_rows(self.folder / "record.jsonl"):
+                    self._phase("models", self._models)  # the last good point, as a model
+                raise
             self._phase("models", self._models)
+            self._phase("stopped_because", self._stopped_because)
             if self.options.full_depth:
                 self._phase("fine_tuned", self._fine_tuned)
             self._phase("trimmed", lambda: dict(self.summary["models"][-1]))
@@ -192,7 +222,14 @@ class Run:
                 raise InputError(f"{last} is no checkpoint of a trimming run; remove it")
             if state["finished"] is not None:
                 return
-        self._fit(self.module, self.folder, [self.trim])
+        self._fit(self.module, self.folder, [self.trim], max_epochs=-1)
+        if self.trim.finished is None:
+            raise RuntimeError(
+                "training ended before the stop rule; see trainer.max_steps, max_time"
+            )
+
+    def _stopped_because(self) -> str:
+        return read_rows(self.folder / "record.jsonl")[-1]["finished"]
 
     def _models(self) -> list[Row]:
         """Exports every operating point that was asked for, and measures the reloaded exports.
@@ -220,15 +257,19 @@ class Run:
         stack = module.stack
         export = save_packed(stack, module.tokenizer, folder)
         reloaded = load_export(folder, module.model.dtype)
+        sizes = {
+            "layer_memory_ratio": stack.layer_memory_ratio,
+            "model_memory_ratio": stack.model_memory_ratio,
+        }
+        del module, stack  # as large as the reloaded one and the full one, which come now
         row = self._test(SublayerStack(reloaded), f"trimmed to {name}") | {
             "folder": str(folder),
             "tier": export.tier,
             "blocks": export.blocks,
             "bytes_on_disk": export.bytes_on_disk,
             "logit_difference": export.logit_difference,
-            "layer_memory_ratio": stack.layer_memory_ratio,
-            "model_memory_ratio": stack.model_memory_ratio,
-            "dropped": [str(s) for s in stack.history],
+            **sizes,
+            "dropped": point["history"],
             "optimizer_steps": point["optimizer_steps"],
         }
         if self.options.speed:
@@ -244,18 +285,17 @@ class Run:
 
     def _fine_tuned(self) -> Row:
         """The same rows, sparse update and number of epochs, and no drop."""
-        points = read_rows(self.folder / "record.jsonl")
+        final = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]][-1]
         module = self.module.fresh()
+        module.planned_epochs = self.trim.planned_epochs(module.stack)  # the same schedule
         module.metric = self.data.task.metric
         state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")["trimlab"]
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
         folder = self.folder / "full_depth"
-        epochs = points[-1]["epoch"] + 1
         # its dev score decides nothing
-        self._fit(module, folder, [], max_epochs=epochs, limit_val_batches=0)
+        steps = self._fit(module, folder, [], max_epochs=final["epoch"] + 1, limit_val_batches=0)
         row = self._test(module.stack, "fine-tuned at full depth")
-        row["optimizer_steps"] = points[-1]["optimizer_steps"]
-        row |= {"layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
+        row |= {"optimizer_steps": steps, "layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
         shutil.rmtree(folder / "checkpoints")  # the comparison is measured; nothing resumes it
         return row
 
@@ -266,7 +306,8 @@ class Run:
         assert self.data.rows is not None
         return self.data.rows
 
-    def _fit(self, module: DomainLM, folder: Path, callbacks: list[Callback], **more: Any) -> None:
+    def _fit(self, module: DomainLM, folder: Path, callbacks: list[Callback], **more: Any) -> int:
+        """Fits, from the last checkpoint if there is one; returns the optimizer steps in all."""
         checkpoints = folder / "checkpoints"
         last = checkpoints / "last.ckpt"
         saver = ModelCheckpoint(
@@ -279,10 +320,12 @@ class Run:
             default_root_dir=folder,
             callbacks=[*callbacks, saver],
             logger=CSVLogger(folder, name="logs"),
+            plugins=[AtomicCheckpointIO()],
             **more,
         )
         resume = str(last) if last.exists() else None
         trainer.fit(module, datamodule=self.data, ckpt_path=resume, weights_only=True)
+        return trainer.global_step
 
     def _test(self, stack: SublayerStack, name: str) -> Row:
         stack.model.to(self.device)  # type: ignore[arg-type]
@@ -307,7 +350,7 @@ class Run:
             path = self.folder / "config.yaml"
             if path.exists():
                 _compare(self.config, yaml.safe_load(path.read_text()), self.folder)
-            elif any(p.name != ".lock" for p in self.folder.iterdir()):
+            elif any(not p.name.startswith(".") for p in self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and holds no run; choose another")
             else:
                 write_text(path, yaml.safe_dump(self.config, sort_keys=False))
@@ -322,9 +365,16 @@ class Run:
             }
             if self.summary_path.exists():
                 self.summary = json.loads(self.summary_path.read_text())
+                if self.summary["row_sets"] != self._rows.fingerprints():
+                    raise InputError(
+                        f"the rows have changed since {self.folder} was started; "
+                        "choose another --run.dir"
+                    )
             else:
                 self.summary = {
                     "metric": self.data.task.metric,
+                    "data_root": None if self.data.root is None else str(self.data.root),
+                    "test_rows": self.data.test_rows,
                     "rows_dropped_as_shared": self._rows.dropped,
                     **self.trim.provenance,
                 }

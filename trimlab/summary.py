@@ -1,5 +1,6 @@
 """The table that ends a run."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -43,7 +44,10 @@ def print_summary(summary: Row, folder: Path) -> None:
         ("models", "the trimmed models, stock Hugging Face folders"),
     ):
         console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)
-    task = summary["task"]
-    console.print(
-        f"try next:  trimlab eval {final['folder']} --tasks {task}", highlight=False, soft_wrap=True
-    )
+    console.print(f"stopped because: {summary['stopped_because']}", highlight=False)
+    command = ["trimlab", "eval", final["folder"], "--tasks", summary["task"]]
+    for option in ("data_root", "test_rows", "seed", "prompt"):
+        value = summary[option]
+        if value not in (None, 0, "authors"):  # what `eval` does by itself
+            command += [f"--data.{option.removeprefix('data_')}", str(value)]
+    console.print(f"try next:  {shlex.join(command)}", highlight=False, soft_wrap=True)

@@ -1,13 +1,13 @@
 """A trimmed model as a stock Hugging Face folder (tiers T1 and T2), checked before it counts."""
 
 import errno
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.errors import InputError
@@ -67,7 +67,7 @@ def save_packed(
     needed = sum(t.numel() * t.element_size() for t in state.values())
     if shutil.disk_usage(parent).free < 1.05 * needed:
         raise InputError(f"{parent} has no room for {needed / 1e9:.1f} GB; free some space")
-    temporary = parent / f".{folder.name}.{os.getpid()}"
+    temporary = parent / f".{folder.name}.part"  # also clears what a killed process left
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -84,8 +84,8 @@ def save_packed(
             (temporary / "README.md").write_text(card)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
             raise InputError(f"the disk of {parent} is full; free some space") from error
         raise
     finally:
