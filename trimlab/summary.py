@@ -37,6 +37,7 @@ def print_summary(summary: Row, folder: Path) -> None:
         f"n = {final['n']} test items; the trimmed model is export tier {final['tier']}: "
         f"{final['blocks']} ordinary blocks, {final['bytes_on_disk'] / 1e6:.0f} MB on disk",
         highlight=False,
+        soft_wrap=True,
     )
     for name, what in (
         ("summary.json", "this table and more"),
