@@ -1,8 +1,8 @@
 """The scan: what becomes of the model when each candidate is dropped, without N evaluations.
 
-Dropping a sublayer of block b leaves everything before block b as it was. So one plain pass
-keeps the input of every block, and each candidate restarts from the input of its own block:
-about half the work of N evaluations, and the same numbers.
+Dropping a sublayer leaves everything before it as it was. So one plain pass keeps the residual
+stream before every sublayer, and each candidate restarts from its own place: less than half the
+work of N evaluations, and the same numbers.
 """
 
 import itertools
@@ -111,24 +111,32 @@ def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
     return Passage(calls, outputs, hidden)
 
 
-def restart(stack: SublayerStack, passage: Passage, block: int) -> Tensor:
-    """Runs the model from a block on, as it is now.
+def restart(stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int]) -> Tensor:
+    """Runs some of the blocks, as they are now, and the final norm.
 
     Args:
         stack: The model, with a candidate bypassed.
         passage: A pass over the same batch without the bypass.
-        block: The first block that the bypass changes.
+        state: The residual stream before the first of the blocks.  # (B, T, D)
+        blocks: What still has to run, see `blocks_behind`.
 
     Returns:
         Last hidden states, after the final norm.  # (B, T, D)
     """
-    hidden = passage.calls[block][0][0]  # (B, T, D)
-    alive = {sublayer.block for sublayer in stack}
-    for index in range(block, len(stack.blocks)):
-        if index in alive:  # a block without sublayers is the identity
-            args, kwargs = passage.calls[index]
-            hidden = stack.blocks[index](hidden, *args[1:], **kwargs)
-    return stack.tail(hidden)
+    for index in blocks:
+        args, kwargs = passage.calls[index]
+        state = stack.blocks[index](state, *args[1:], **kwargs)
+    return stack.tail(state)
+
+
+def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
+    """The blocks that feel a candidate's absence; blocks without sublayers are left out.
+
+    What the candidate leaves of its last block runs again only if it comes after the candidate
+    or, in parallel blocks, beside it.
+    """
+    first = Sublayer(candidate[0].block, "attention") if stack.parallel else candidate[-1]
+    return sorted({s.block for s in stack if s >= first and s not in candidate})
 
 
 def frobenius_norms(added: Tensor, real: Tensor) -> Tensor:
@@ -191,9 +199,8 @@ def scan(
     norms = torch.zeros(len(found), dtype=torch.float64)
     similarities = torch.zeros(len(found), dtype=torch.float64)
     items = tokens = 0
-    # a restart costs as many blocks as lie behind it: that is the work the bar counts
-    work = [len(stack.blocks) - c[0].block if "accuracy" in measures else 0 for c in found]
-    total = len(batches) * (len(stack.blocks) + sum(work)) if measures else 0
+    behind = [blocks_behind(stack, c) if "accuracy" in measures else [] for c in found]
+    total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
     with (
         ExitStack() as afterwards,
         tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
@@ -210,14 +217,14 @@ def scan(
                 added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
                 if "norm" in measures:
                     norms[index] += frobenius_norms(added, batch.real).sum().cpu()
+                state = before[candidate[0]]  # (B, T, D)
                 if "similarity" in measures:
-                    state = before[candidate[0]]
                     similarities[index] += cosines(state, added, batch.real).sum().cpu()
                 if "accuracy" in measures:
                     with stack.bypass(*candidate):
-                        hidden = restart(stack, passage, candidate[0].block)
+                        hidden = restart(stack, passage, state, behind[index])
                     accuracy[index].update(likelihoods(stack, hidden, batch), batch)
-                    bar.update(work[index])
+                    bar.update(len(behind[index]))
     return Scan(
         candidates=found,
         accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,

@@ -52,7 +52,9 @@ def encode(
     """Tokenises an item.
 
     As in the harness, a choice's tokens are those of `context + choice` behind as many tokens
-    as the context alone has. A context too long for the model loses its oldest tokens.
+    as the context alone has. (Where a token spans the two, which a space between them prevents,
+    the harness runs the tokens of the context alone, and with them a text that nobody wrote;
+    here it is the text itself.) A context too long for the model loses its oldest tokens.
 
     Args:
         tokenizer: The model's tokenizer; its special tokens (BOS) are added.
@@ -158,6 +160,32 @@ class Batch:
         """
         names = ("rows", "sources", "targets", "owners")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def parts(self, max_tokens: int) -> list["Batch"]:
+        """The same items in batches of at most so many tokens, a longer item alone.
+
+        Args:
+            max_tokens: Most tokens of a part, padding included.
+        """
+        lengths = self.real.sum(1).tolist()
+        groups: list[list[int]] = [[]]
+        for item, length in enumerate(lengths):
+            longest = max([length, *(lengths[i] for i in groups[-1])])
+            if groups[-1] and longest * (len(groups[-1]) + 1) > max_tokens:
+                groups.append([])
+            groups[-1].append(item)
+        return [self._items(group[0], group[-1] + 1) for group in groups]
+
+    def _items(self, start: int, stop: int) -> "Batch":
+        part = self.scoring((self.rows >= start) & (self.rows < stop))
+        longest = int(self.real[start:stop].sum(1).max())
+        tokens = ("input_ids", "positions", "branches")
+        return replace(
+            part,
+            rows=part.rows - start,
+            gold=self.gold[start:stop],
+            **{name: getattr(self, name)[start:stop, :longest] for name in tokens},
+        )
 
 
 def collate(items: Sequence[EncodedItem]) -> Batch:

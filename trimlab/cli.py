@@ -23,6 +23,7 @@ examples:
       --run.dir runs/half
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
   trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
+  trimlab bench score --against naive --data.task icd10cm
 
 exit codes: 0 done, 1 failed while running, 2 wrong input
 """
@@ -30,6 +31,7 @@ exit codes: 0 done, 1 failed while running, 2 wrong input
 VERBS = {
     "fit": "trim a model on a domain: scan, fine-tune, drop, heal, export, report",
     "eval": "score a model, trimmed or not, on tasks",
+    "bench": "race against what a user would run instead, side by side",
 }
 
 
@@ -183,6 +185,7 @@ def run_eval(arguments: list[str]) -> None:
     _quiet()
     import json
     from pathlib import Path
+    from typing import Literal
 
     from jsonargparse import ArgumentParser
     from rich.console import Console
@@ -200,11 +203,19 @@ def run_eval(arguments: list[str]) -> None:
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
+    parser.add_argument(
+        "--backend",
+        type=Literal["trimlab", "lm-eval"],
+        default="trimlab",
+        help="who scores: trimlab, or lm-evaluation-harness itself (acc and acc_norm)",
+    )
+    parser.add_argument("--batch_size", type=int, default=8, help="requests at once (lm-eval)")
     parser.add_argument("--json", action="store_true", help="one JSON line per task")
     options = parser.parse_args(arguments)
 
     from trimlab.data import DomainData
     from trimlab.evaluate import evaluate
+    from trimlab.harness import harness_evaluate
     from trimlab.models import load_model
     from trimlab.sublayers import SublayerStack
 
@@ -216,13 +227,65 @@ def run_eval(arguments: list[str]) -> None:
         items = data.task.test_items(
             options.data.root, options.data.test_rows, options.data.seed, options.data.prompt
         )
-        batches = data.evaluation_batches(items)
-        score = evaluate(stack, batches, data.task.metric, not options.json, name)
-        if options.json:
-            print(json.dumps({"model": options.model, "task": name, "metric": data.task.metric}
-                             | score._asdict()))  # fmt: skip
-        table.add_row(
-            name, data.task.metric, f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n)
-        )
+        metric = data.task.metric
+        if options.backend == "lm-eval":
+            if metric != "accuracy":
+                raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
+            scores = harness_evaluate(stack.model, tokenizer, items, name, options.batch_size)
+        else:
+            batches = data.evaluation_batches(items)
+            scores = {metric: evaluate(stack, batches, metric, not options.json, name)}
+        for metric, score in scores.items():
+            if options.json:
+                about = {"model": options.model, "task": name, "metric": metric}
+                print(json.dumps(about | {"backend": options.backend} | score._asdict()))
+            table.add_row(name, metric, f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n))
     if not options.json:
         Console().print(table)
+
+
+def run_bench(arguments: list[str]) -> None:
+    """`trimlab bench`: a race, side by side in one process."""
+    _quiet()
+    import json
+    from pathlib import Path
+
+    from jsonargparse import ArgumentParser
+    from rich.console import Console
+
+    from trimlab.bench import bench_names, load_bench, table_of
+    from trimlab.results import append_row
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: trimlab bench NAME [options]\n")
+        print("Times trimlab and a peer in turns, in one process, and compares what they computed.")
+        print("Write `trimlab bench NAME --help` for the options of one of these:\n")
+        for name in bench_names():
+            doc = (load_bench(name).__doc__ or "").partition("\n")[0]
+            print(f"  {name:8} {doc} Peers: {', '.join(load_bench(name).peers) or 'none'}.")
+        return
+    name = arguments[0]
+    bench_class = load_bench(name)
+    parser = ArgumentParser(
+        prog=f"trimlab bench {name}", exit_on_error=False, description=bench_class.__doc__
+    )
+    parser.add_class_arguments(bench_class, skip={"task", "root"})
+    parser.add_argument("--data.task", type=str, default="sciq", help="name of a task")
+    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench.jsonl"), help="where the lines are appended"
+    )
+    options = parser.parse_args(arguments[1:]).as_dict()
+    as_json, out = options.pop("json"), options.pop("out")
+    data = options.pop("data")
+    with bench_class(task=data["task"], root=data["root"], **options) as bench:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for row in bench.rows():
+            append_row(out, row)
+            rows.append(row)
+            if as_json:
+                print(json.dumps(row), flush=True)
+    if not as_json:
+        Console().print(table_of(rows))

@@ -143,10 +143,14 @@ class DomainData(L.LightningDataModule):
             encode(self.tokenizer, item, self.max_length)  # what cannot be scored is said now
         self.rows = rows
 
+    def train_items(self) -> list[EncodedItem]:
+        """The training rows, each with its right choice alone."""
+        self.setup()
+        return self._train
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Answer tokens of the right choice, a new order every epoch."""
-        self.setup()
-        lengths = [len(item.tokens) for item in self._train]
+        lengths = [len(item.tokens) for item in self.train_items()]
         order = LengthBuckets(lengths, self.batch_size, self.seed, self._epoch)
         # the sampler's "index" is a whole batch, which `_Batches` collates
         return DataLoader(_Batches(self._train), sampler=order, batch_size=None)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trimlab.choices import Batch, log_likelihoods, model_inputs, token_log_probs
 from trimlab.errors import InputError
@@ -37,6 +38,9 @@ class DomainLM(L.LightningModule):
             falls from `lr` after every drop.
         final_lr_share: Share of `lr` that a falling schedule ends at and stays at.
         train_embeddings: Also train embeddings, LM head and final norm (an ablation).
+        train_tokens: Most tokens, padding included, whose activations are kept at once. A larger
+            batch is computed in parts, and each part once more in the backward pass: the same
+            gradient with less memory.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class DomainLM(L.LightningModule):
         schedule: Literal["linear", "constant", "restart"] = "linear",
         final_lr_share: float = 0.1,
         train_embeddings: bool = False,
+        train_tokens: int = 4096,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -55,7 +60,7 @@ class DomainLM(L.LightningModule):
             raise InputError(f"model.lr must be positive, not {lr}")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
-        self.train_embeddings = train_embeddings
+        self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
         self.model, self.tokenizer = load_model(base)
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         self.stack = SublayerStack(self.model)
@@ -113,8 +118,14 @@ class DomainLM(L.LightningModule):
         """
         if not any(p.requires_grad for p in self.model.parameters()):
             return None
-        hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
-        loss = -token_log_probs(self.stack, hidden, batch).mean()
+        parts = batch.parts(self.train_tokens)
+        if len(parts) == 1:
+            total = self._loss(batch)
+        else:
+            total = torch.stack(
+                [checkpoint(self._loss, part, use_reentrant=False) for part in parts]  # type: ignore[misc]
+            ).sum()
+        loss = total / len(batch.targets)
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss became {loss.item()} at step {self.global_step}: lower model.lr "
@@ -122,6 +133,11 @@ class DomainLM(L.LightningModule):
             )
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of a batch's answer tokens, summed."""
+        hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
+        return -token_log_probs(self.stack, hidden, batch).sum()
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""

@@ -1,0 +1,174 @@
+"""Every race runs on a tiny model, compares what it times, and writes lines that stand alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimlab import cli
+from trimlab.bench import Measurement, Turns, bench_names, load_bench, race
+from trimlab.bench.scan import spread
+from trimlab.bench.train import every_nth
+from trimlab.errors import InputError
+from trimlab.llama_shaped import llama_shaped
+from trimlab.models import load_model
+from trimlab.sublayers import Sublayer
+
+SMALL = {
+    "score": ["--rows", "6", "--batch_sizes", "[1,2]"],
+    "scan": ["--rows", "6", "--peer_sublayers", "3", "--batch_sizes", "[2]"],
+    "train": ["--rows", "8", "--batch_size", "4", "--micro_batch_size", "2"],
+    "run": ["--rows", "8", "--calibration_rows", "6", "--batch_size", "4"],
+    "decode": ["--new_tokens", "2", "--prompt_tokens", "4"],
+    "prefill": ["--prompt_tokens", "8"],
+    "growth": [
+        *("--sublayers", "[2,4]", "--items", "[2]", "--lengths", "[16]"),
+        *("--ratios", "[0.5]", "--rows", "4"),
+    ],
+}
+RACES = [(name, peer) for name in bench_names() for peer in (None, *load_bench(name).peers)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("base"), num_hidden_layers=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
+    return letters_domain(tmp_path_factory.mktemp("domain"))
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.parametrize(("name", "peer"), RACES, ids=str)
+def test_every_race(
+    name: str,
+    peer: str | None,
+    base: Path,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if peer == "lm-eval":
+        pytest.importorskip("lm_eval")
+    against = ["--against", peer] if peer else []
+    out = tmp_path / "bench.jsonl"
+    code = run(
+        *("bench", name, "--model", base, "--data.task", "jsonl", "--data.root", root),
+        *("--repeats", 1, "--out", out, "--json", *SMALL[name], *against),
+    )
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = [json.loads(line) for line in printed.out.splitlines() if line.startswith("{")]
+    assert lines == rows and rows
+    for row in rows:
+        assert row["bench"] == name and row["ours_seconds"] > 0 and row["ours_peak_bytes"] > 0
+        assert row["settings"]["threads"] >= 1 and row["versions"]["torch"]
+        if peer:
+            assert row["peer"] == peer
+            assert row["ratio"] == row["peer_seconds"] / row["ours_seconds"]
+    if name == "score" and peer:
+        same = rows[0]["same"]
+        assert same["same_predictions"] == same["items"] == 6
+        assert same["largest_relative_difference"] < 1e-4
+    if name == "scan" and peer:
+        same = rows[0]["same"]
+        assert same["same_accuracies"] == len(same["accuracies"]) == 3
+        assert rows[0]["peer_factor"] == 2
+    if name == "growth":
+        assert [row["settings"]["axis"] for row in rows] == [
+            *("sublayers", "sublayers", "items", "context_tokens", "r"),
+        ]
+
+
+def test_without_json_a_table_is_printed(
+    base: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", base, "--data.task", "jsonl", "--data.root", root]
+    out = ["--out", tmp_path / "bench.jsonl", "--repeats", 1]
+    assert run("bench", "score", "--against", "naive", "--rows", 4, *options, *out) == 0
+    printed = capsys.readouterr().out
+    assert "naive" in printed and "ratio" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "no bench 'nosuch'; there are decode, growth"),
+        (["score", "--against", "nobody"], "no peer 'nobody'"),
+        (["score", "--repeats", "0"], "repeats must be at least 1"),
+        (["score", "--rows", "many"], "rows"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bench", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_the_races_and_explains_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", "--help") == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in bench_names())
+    assert run("bench", "scan", "--help") == 0
+    printed = capsys.readouterr().out
+    for option in ("--against", "--rows", "--data.root", "--peer_sublayers", "--threads"):
+        assert option in printed
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> Any:
+        return lambda: lambda: order.append(name) or name
+
+    found = race({"ours": contender("a"), "peer": contender("b")}, {"ours": 3, "peer": 1})
+    assert order == ["a", "b", "a", "a"]
+    assert len(found["ours"].seconds) == 3 and found["peer"].result == "b"
+
+
+def test_a_measurement_by_hand() -> None:
+    row = Measurement(
+        "x", Turns([1.0, 3.0, 2.0], [10, 30, 20]), Turns([8.0], [60]), "other", factor=6
+    ).row()
+    assert (row["ours_seconds"], row["ours_spread"], row["ours_peak_bytes"]) == (2.0, 2.0, 30)
+    assert (row["peer_seconds"], row["ratio"], row["memory_ratio"]) == (48.0, 24.0, 0.5)
+
+
+def test_unknown_race() -> None:
+    with pytest.raises(InputError, match="no bench 'x'"):
+        load_bench("x")
+
+
+def test_the_peers_sublayers_are_spread_over_depth_and_kind() -> None:
+    everything = [(Sublayer(block, kind),) for block in range(18) for kind in ("attention", "mlp")]
+    chosen = [s for (s,) in spread(everything, 6)]
+    assert len(set(chosen)) == 6 and chosen == sorted(chosen)
+    assert {s.kind for s in chosen} == {"attention", "mlp"}
+    assert chosen[0].block < 3 and chosen[-1].block > 14
+
+
+def test_every_fourth_sublayer_is_trainable_and_the_first() -> None:
+    stack = [Sublayer(block, kind) for block in range(18) for kind in ("attention", "mlp")]
+    assert every_nth(stack, 0.25) == stack[::4]
+    assert every_nth(stack, 1) == stack
+
+
+def test_the_llama_shaped_model(tmp_path: Path) -> None:
+    folder = llama_shaped(tmp_path, ["plants take in carbon dioxide", "the sun shines"], blocks=1)
+    model, tokenizer = load_model(str(folder))
+    block = sum(p.numel() for p in model.model.layers.parameters())
+    ends = sum(p.numel() for p in model.parameters()) - block
+    assert 130e6 < ends + 32 * block < 140e6
+    ids = tokenizer("plants shine")["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "plants shine"

@@ -1,0 +1,287 @@
+"""Races: what trimlab does against what a user would run instead, side by side.
+
+A race is one file in this folder that defines one subclass of `Bench`; the file's name is the
+name of the race. It says who runs against whom; timing, memory and the record are done here.
+Times of one machine mean little elsewhere, so what is reported is a ratio of medians over turns
+that alternate.
+"""
+
+import ctypes
+import gc
+import importlib
+import pkgutil
+import statistics
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimlab.cost import peak_memory, reset_peak_memory, synchronise
+from trimlab.errors import InputError
+from trimlab.llama_shaped import BLOCKS, llama_shaped
+from trimlab.models import load_model
+from trimlab.results import Row, provenance
+from trimlab.tasks import Item, RowSets, load_task
+
+# What a turn does: `prepare()` is not timed and returns what is.
+Contender = Callable[[], Callable[[], Any]]
+
+
+@dataclass
+class Turns:
+    """What a contender's turns took.
+
+    Attributes:
+        seconds: Time of each turn.
+        peak_bytes: Peak resident memory of the process in each turn.
+        result: What the last turn returned.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: list[int] = field(default_factory=list)
+    result: Any = None
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a turn."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Slowest less fastest turn, in seconds: there are too few turns for quartiles."""
+        return max(self.seconds) - min(self.seconds)
+
+    @property
+    def peak(self) -> int:
+        """Largest peak of a turn, in bytes."""
+        return max(self.peak_bytes)
+
+
+def race(contenders: Mapping[str, Contender], turns: Mapping[str, int]) -> dict[str, Turns]:
+    """Lets contenders take turns, so that what else the machine does hits all of them alike.
+
+    Args:
+        contenders: Contenders by name.
+        turns: How many turns each takes.
+    """
+    results = {name: Turns() for name in contenders}
+    for turn in range(max(turns.values())):
+        for name, prepare in contenders.items():
+            if turn < turns[name]:
+                _take_turn(results[name], prepare)
+    return results
+
+
+def _take_turn(turns: Turns, prepare: Contender) -> None:
+    turns.result = None
+    run = prepare()
+    _give_back_memory()
+    reset_peak_memory()
+    start = time.perf_counter()
+    turns.result = run()
+    if torch.cuda.is_available():
+        synchronise(torch.device("cuda"))
+    turns.seconds.append(time.perf_counter() - start)
+    turns.peak_bytes.append(peak_memory())
+
+
+def _give_back_memory() -> None:
+    """Returns freed memory to the system: a peak would else count what the turn before left."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of a bench record.
+
+    Attributes:
+        what: What was done.
+        ours: Our turns.
+        theirs: The peer's turns, if there was one.
+        peer: What the peer is.
+        factor: What the peer's time is multiplied by where it did a part of the work only.
+        same: How the results were compared, and what came out.
+        settings: Everything else that is needed to repeat it.
+    """
+
+    what: str
+    ours: Turns
+    theirs: Turns | None = None
+    peer: str | None = None
+    factor: float = 1.0
+    same: Row = field(default_factory=dict)
+    settings: Row = field(default_factory=dict)
+
+    def row(self) -> Row:
+        """The measurement as it stands in the record."""
+        row: Row = {"what": self.what, **_columns("ours", self.ours, 1.0)}
+        if self.theirs is not None:
+            row |= {"peer": self.peer, **_columns("peer", self.theirs, self.factor)}
+            row["peer_factor"] = self.factor
+            row["ratio"] = row["peer_seconds"] / row["ours_seconds"]
+            row["memory_ratio"] = row["ours_peak_bytes"] / row["peer_peak_bytes"]
+        return row | {"same": self.same, "settings": self.settings}
+
+
+def _columns(prefix: str, turns: Turns, factor: float) -> Row:
+    return {
+        f"{prefix}_seconds": turns.median * factor,
+        f"{prefix}_spread": turns.spread * factor,
+        f"{prefix}_turns": turns.seconds,
+        f"{prefix}_peak_bytes": turns.peak,
+    }
+
+
+class Bench(ABC):
+    """A race on the rows of one task.
+
+    Args:
+        model: `gemma-3-270m`, any model that `trimlab fit` takes, or `llama-shaped`: random
+            weights in the shape of a small LLaMA (hidden size 512, 32k vocabulary).
+        blocks: Blocks of `llama-shaped`.
+        task: Name of a task.
+        root: Folder with local `.jsonl` files; without it, rows come from the hub.
+        against: The peer, or nobody.
+        repeats: Our turns. The peer takes as many, or `peer_repeats`.
+        peer_repeats: Turns of the peer.
+        threads: Threads of both; by default what torch takes.
+        seed: Seed of the choice of rows.
+    """
+
+    peers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        model: str = "gemma-3-270m",
+        blocks: int = BLOCKS,
+        task: str = "sciq",
+        root: Path | None = None,
+        against: str | None = None,
+        repeats: int = 3,
+        peer_repeats: int | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+    ):
+        if against is not None and against not in self.peers:
+            raise InputError(
+                f"no peer {against!r} here; there is {', '.join(self.peers) or 'none'}"
+            )
+        if repeats < 1 or (peer_repeats is not None and peer_repeats < 1):
+            raise InputError("repeats must be at least 1")
+        self.model, self.blocks, self.task, self.root = model, blocks, load_task(task), root
+        self.against, self.seed = against, seed
+        self.turns = {"ours": repeats, "peer": peer_repeats or repeats}
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    @abstractmethod
+    def measure(self) -> Iterator[Measurement]:
+        """Runs the race."""
+
+    def __enter__(self) -> Self:
+        self._open = ExitStack()
+        self.base = self.model
+        if self.model == "llama-shaped":
+            folder = self._open.enter_context(tempfile.TemporaryDirectory())
+            self.base = str(llama_shaped(Path(folder), self.texts(), self.blocks))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def rows(self) -> Iterator[Row]:
+        """The measurements as lines of a record."""
+        where = provenance()
+        for measurement in self.measure():
+            row = measurement.row()
+            row["settings"] |= {
+                "model": self.model,
+                "blocks": self.blocks if self.model == "llama-shaped" else None,
+                "task": self.task.name,
+                "seed": self.seed,
+                "threads": torch.get_num_threads(),
+            }
+            yield {"bench": type(self).__module__.rpartition(".")[2], **row, **where}
+
+    # ---- parts of a race ------------------------------------------------------------------------
+
+    def row_sets(self, **sizes: Any) -> RowSets:
+        """Rows of the task."""
+        return self.task.row_sets(self.root, seed=self.seed, **sizes)
+
+    def test_items(self, n: int) -> list[Item]:
+        """Test items of the task."""
+        return self.task.test_items(self.root, n, self.seed)
+
+    def texts(self) -> Iterator[str]:
+        """What a tokenizer is trained on."""
+        for item in self.row_sets(calibration=1, dev=1, test=1).train:
+            yield item.context + item.choices[item.gold]
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """A fresh model and its tokenizer."""
+        return load_model(self.base)
+
+    def race(self, ours: Contender, peer: Contender | None) -> tuple[Turns, Turns | None]:
+        """Our turns and the peer's."""
+        contenders = {"ours": ours} | ({"peer": peer} if peer else {})
+        results = race(contenders, {name: self.turns[name] for name in contenders})
+        return results["ours"], results.get("peer")
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Measurements as a person reads them."""
+    table = Table(title=f"{rows[0]['bench']}, {rows[0]['settings']['model']}")
+    for heading in ("what", "ours", "peer", "ratio", "peak memory", "of the peer's"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for row in rows:
+        settings = row["settings"]
+        axis = f" ({settings['axis']} {settings['value']})" if "axis" in settings else ""
+        cells = [
+            row["what"] + axis,
+            f"{row['ours_seconds']:.2f} ± {row['ours_spread']:.2f} s",
+            *("", ""),
+            f"{row['ours_peak_bytes'] / 2**30:.2f} GiB",
+            "",
+        ]
+        if "ratio" in row:
+            cells[2] = f"{row['peer']}: {row['peer_seconds']:.2f} ± {row['peer_spread']:.2f} s"
+            cells[3] = f"{row['ratio']:.2f}"
+            cells[5] = f"{100 * row['memory_ratio']:.0f} %"
+        table.add_row(*cells)
+    return table
+
+
+def bench_names() -> list[str]:
+    """The races there are: the names of the files in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_bench(name: str) -> type[Bench]:
+    """The class of a race.
+
+    Raises:
+        InputError: There is no such race.
+    """
+    if name not in bench_names():
+        raise InputError(f"no bench {name!r}; there are {', '.join(bench_names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Bench)
+        and value.__module__ == module.__name__
+    )
+    return found

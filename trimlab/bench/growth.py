@@ -1,0 +1,99 @@
+"""How the cost of a scan and of an epoch grows; `analysis/figure_growth.py` draws it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from trimlab.bench import Bench, Measurement
+from trimlab.bench.train import own_epoch
+from trimlab.calibration import scan
+from trimlab.choices import batches, collate, encode
+from trimlab.data import DomainData
+from trimlab.errors import InputError
+from trimlab.results import Row
+from trimlab.sublayers import SublayerStack
+
+
+class Growth(Bench):
+    """Times scans and epochs of one model along four axes, one at a time.
+
+    Nobody races: N (the sublayers behind the first N are dropped), calibration items, context
+    length and r.
+
+    Args:
+        sublayers: Values of N; more than 64 need `--blocks`.
+        items: Numbers of calibration items.
+        lengths: Context lengths in tokens; longer contexts lose their oldest tokens.
+        ratios: Values of r.
+        rows: Training rows of the epochs.
+    """
+
+    def __init__(
+        self,
+        sublayers: tuple[int, ...] = (8, 16, 32, 64),
+        items: tuple[int, ...] = (4, 8, 16, 32),
+        lengths: tuple[int, ...] = (32, 64, 128, 256),
+        ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0),
+        rows: int = 32,
+        **common: Any,
+    ):
+        super().__init__(**common)
+        self.sublayers, self.items, self.lengths = sublayers, items, lengths
+        self.ratios, self.n = ratios, rows
+
+    def measure(self) -> Iterator[Measurement]:
+        """One measurement for each value of each axis."""
+        few, short = 8, 64
+        for n in self.sublayers:
+            yield self._scan("sublayers", n, n, few, short)
+        for n in self.items:
+            yield self._scan("items", n, None, n, short)
+        for n in self.lengths:
+            yield self._scan("context_tokens", n, None, few, n)
+        for r in self.ratios:
+            turns, _ = self.race(self._epoch(r), None)
+            settings: Row = {"axis": "r", "value": r, "rows": self.n}
+            yield Measurement("epoch", turns, settings=settings)
+
+    def _scan(self, axis: str, value: int, n: int | None, items: int, length: int) -> Measurement:
+        model, tokenizer = self.load()
+        stack = SublayerStack(model)
+        n = n or len(stack)
+        if n > len(stack):
+            raise InputError(f"{n} sublayers asked for, and the model has {len(stack)}")
+        stack.drop(*list(stack)[n:])
+        rows = self.row_sets(calibration=items, dev=1, test=1).calibration
+        # the same length everywhere: a text twice over is long enough
+        encoded = [
+            encode(tokenizer, replace(item, context=(item.context + " ") * 8), length)
+            for item in rows
+        ]
+        groups = batches(encoded, max_tokens=1024)
+        calibration = [collate([encoded[i] for i in g]) for g in groups]
+        turns, _ = self.race(lambda: lambda: scan(stack, calibration) and None, None)
+        settings: Row = {
+            "axis": axis,
+            "value": value,
+            "sublayers": n,
+            "items": items,
+            "context_tokens": length,
+        }
+        return Measurement("scan", turns, settings=settings)
+
+    def _epoch(self, r: float) -> Callable[[], Callable[[], float]]:
+        def prepare() -> Callable[[], float]:
+            _, tokenizer = self.load()
+            data = DomainData(
+                tokenizer,
+                self.task.name,
+                self.root,
+                train_rows=self.n,
+                calibration_rows=1,
+                dev_rows=1,
+                test_rows=1,
+                seed=self.seed,
+            )
+            data.setup()
+            return own_epoch(self.base, data, r)
+
+        return prepare

@@ -1,0 +1,124 @@
+"""A calibration scan: the score of every sublayer, against one evaluation for each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from trimlab.bench import Bench, Measurement, Turns
+from trimlab.bench.score import (
+    Likelihoods,
+    best_batch_size,
+    harness_contender,
+    naive_likelihoods,
+)
+from trimlab.calibration import Candidate, candidates, scan
+from trimlab.choices import batches, collate, encode
+from trimlab.results import Row
+from trimlab.sublayers import SublayerStack
+from trimlab.tasks import Item
+
+
+class Scan(Bench):
+    """Scans calibration items.
+
+    The peers evaluate the model once for every sublayer, with that sublayer bypassed:
+    lm-evaluation-harness (as the authors' code does), or one plain forward pass per choice.
+
+    Args:
+        rows: Calibration items.
+        peer_sublayers: The peer is timed on so many sublayers, spread over depth and kind, and
+            its time scaled to all of them: an evaluation costs the same whichever is bypassed.
+        eval_tokens: Most tokens of one of our batches.
+        batch_sizes: Batch sizes of the harness that are tried.
+    """
+
+    peers = ("lm-eval", "naive")
+
+    def __init__(
+        self,
+        rows: int = 50,
+        peer_sublayers: int = 6,
+        eval_tokens: int = 1024,
+        batch_sizes: tuple[int, ...] = (1, 4, 8, 16),
+        **common: Any,
+    ):
+        super().__init__(**common)
+        self.n, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
+        self.peer_sublayers = peer_sublayers
+
+    def measure(self) -> Iterator[Measurement]:
+        """Every s_scan and s_norm, tokenisation included."""
+        model, tokenizer = self.load()
+        stack = SublayerStack(model)
+        items = self.row_sets(calibration=self.n, dev=1, test=1).calibration
+
+        def ours() -> list[float]:
+            encoded = [encode(tokenizer, item, max_length=2048) for item in items]
+            groups = batches(encoded, self.eval_tokens)
+            found = scan(stack, [collate([encoded[i] for i in g]) for g in groups])
+            assert found.accuracy is not None
+            return found.accuracy
+
+        everything = candidates(stack)
+        some = spread(everything, self.peer_sublayers)
+        settings: Row = {"rows": len(items), "eval_tokens": self.eval_tokens}
+        peer = None
+        if self.against == "lm-eval":
+            size = best_batch_size(model, tokenizer, items, self.batch_sizes)
+            settings["peer_batch_size"] = size
+            peer = evaluations(stack, some, harness_contender(model, tokenizer, items, size))
+        elif self.against == "naive":
+            peer = evaluations(stack, some, naive_likelihoods(model, tokenizer, items))
+        own_turns, peer_turns = self.race(lambda: ours, peer and (lambda: peer))
+        yield Measurement(
+            f"scores of all {len(everything)} sublayers",
+            own_turns,
+            peer_turns,
+            self.against,
+            factor=len(everything) / len(some),
+            same=self._compare(everything, some, items, own_turns, peer_turns),
+            settings=settings | {"peer_sublayers": [str(s) for (s,) in some] if peer else []},
+        )
+
+    def _compare(
+        self,
+        everything: Sequence[Candidate],
+        some: Sequence[Candidate],
+        items: Sequence[Item],
+        ours: Turns,
+        theirs: Turns | None,
+    ) -> Row:
+        if theirs is None:
+            return {}
+        accuracies = [accuracy(likelihoods, items) for likelihoods in theirs.result]
+        own = dict(zip(everything, ours.result, strict=True))
+        pairs = [(own[c], a) for c, a in zip(some, accuracies, strict=True)]
+        return {"accuracies": pairs, "same_accuracies": sum(a == b for a, b in pairs)}
+
+
+def spread(everything: Sequence[Candidate], n: int) -> list[Candidate]:
+    """So many candidates, evenly over the depth, attentions and MLPs in turn."""
+    n = min(n, len(everything))
+    chosen = [round(i * (len(everything) - 1) / max(1, n - 1)) for i in range(n)]
+    # sublayers alternate: even places are attentions, odd ones MLPs
+    return [everything[min(i + (i + k) % 2, len(everything) - 1)] for k, i in enumerate(chosen)]
+
+
+def evaluations(
+    stack: SublayerStack, some: Sequence[Candidate], score: Callable[[], Likelihoods]
+) -> Callable[[], list[Likelihoods]]:
+    """One whole evaluation for each candidate."""
+
+    def run() -> list[Likelihoods]:
+        found = []
+        for candidate in some:
+            with stack.bypass(*candidate):
+                found.append(score())
+        return found
+
+    return run
+
+
+def accuracy(likelihoods: Likelihoods, items: Sequence[Item]) -> float:
+    """Accuracy in percent."""
+    right = sum(x.index(max(x)) == item.gold for x, item in zip(likelihoods, items, strict=True))
+    return 100 * (right / len(items))

@@ -1,0 +1,105 @@
+"""lm-evaluation-harness on our items: what a published number is made with, and a peer to race.
+
+The harness is an optional dependency (`pip install 'trimlab[lm-eval]'`) and is imported on use.
+It runs offline: its task reads a file of items that have been prompted already.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimlab.errors import InputError
+from trimlab.metrics import Score
+from trimlab.tasks import Item
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+
+def harness_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 1
+) -> "HFLM":
+    """Wraps a model, trimmed or not, as the harness wants it.
+
+    Raises:
+        InputError: lm-eval is not installed.
+    """
+    try:
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise InputError(
+            "lm-evaluation-harness is not installed: pip install 'trimlab[lm-eval]'"
+        ) from error
+    # typed for slow and fast tokenizers; it takes both
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # type: ignore[arg-type]
+
+
+def harness_likelihoods(lm: "HFLM", items: Sequence[Item]) -> list[list[float]]:
+    """The harness's log-likelihood of every choice of every item, in the order of the items."""
+    from lm_eval.api.instance import Instance
+
+    requests = [
+        Instance("loglikelihood", {}, (item.context, choice), index)
+        for item in items
+        for index, choice in enumerate(item.choices)
+    ]
+    answers = iter(lm.loglikelihood(requests, disable_tqdm=True))
+    return [[next(answers)[0] for _ in item.choices] for item in items]
+
+
+def harness_evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    name: str = "items",
+    batch_size: int = 8,
+) -> dict[str, Score]:
+    """Scores a model with the harness itself, from its task loading to its metrics.
+
+    Args:
+        model: The model, trimmed or not.
+        tokenizer: Its tokenizer.
+        items: Multiple-choice items.
+        name: What the harness calls the task.
+        batch_size: Requests per forward pass.
+
+    Returns:
+        `acc` and `acc_norm` (length-normalised), in percent.
+
+    Raises:
+        InputError: lm-eval is not installed.
+    """
+    lm = harness_model(model, tokenizer, batch_size)
+    from lm_eval.evaluator import simple_evaluate
+
+    was_training = model.training
+    model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.jsonl"
+        rows = ({"context": i.context, "choices": i.choices, "gold": i.gold} for i in items)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task: Any = {
+            "task": f"trimlab_{name}",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(path)}, "cache_dir": folder},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{context}}",
+            "doc_to_choice": "choices",
+            "doc_to_target": "gold",
+            "target_delimiter": "",  # our choices begin with the space that sets them off
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        }
+        results: Any = simple_evaluate(lm, tasks=[task], log_samples=False)
+    model.train(was_training)
+    (found,) = results["results"].values()
+    return {
+        metric: Score(
+            100 * found[f"{metric},none"], 100 * found[f"{metric}_stderr,none"], len(items)
+        )
+        for metric in ("acc", "acc_norm")
+    }
