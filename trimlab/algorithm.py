@@ -17,17 +17,18 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 
+from trimlab.best_first import best_first_scan
 from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
 from trimlab.cost import decode_latency_ms, peak_memory, reset_peak_memory
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, append_row, rewind
-from trimlab.scorers import Scores, load_scorer, ranking
+from trimlab.scorers import Scores, load_scorer, lowest, ranking
 from trimlab.sublayers import Sublayer, SublayerStack
 
 
@@ -140,6 +141,9 @@ class Trim(L.Callback):
         epochs_before_first_drop: Epochs of fine-tuning at full depth.
         epochs_per_drop: Epochs after every drop step.
         epochs_after_last_drop: Epochs after the last one.
+        scan: `all` measures every candidate in full. `choice` stops candidates that cannot be
+            chosen any more: the same drops in less time, and bounds in the record in place of
+            their scores. The initial scan, which decides what is frozen, is always whole.
         progress: Show a progress bar with the time left during scans.
     """
 
@@ -160,6 +164,7 @@ class Trim(L.Callback):
         epochs_before_first_drop: int = 1,
         epochs_per_drop: int = 1,
         epochs_after_last_drop: int = 1,
+        scan: Literal["all", "choice"] = "all",
         progress: bool = True,
     ):
         self.scorer = load_scorer(scorer, **(scorer_args or {}))
@@ -171,7 +176,7 @@ class Trim(L.Callback):
             min_accuracy=min_accuracy,
             min_accuracy_share=min_accuracy_share,
         )
-        self.r, self.progress = r, progress
+        self.r, self.scan, self.progress = r, scan, progress
         self.k = [drops_per_step] if isinstance(drops_per_step, int) else list(drops_per_step)
         self.epochs_before, self.epochs_after = epochs_before_first_drop, epochs_after_last_drop
         self.epochs_per_drop = epochs_per_drop
@@ -199,7 +204,7 @@ class Trim(L.Callback):
             rewind(self._record_path(trainer), self.points)
             return
         rewind(self._record_path(trainer), [])
-        found, scores = self.score(trainer, module, self.scorer.unit or "sublayer")
+        found, scores = self.score(trainer, module, self.scorer.unit or "sublayer", k=None)
         most_important_last = [s for i in ranking(scores) for s in found.candidates[i]]
         n_trainable = max(1, round(self.r * len(module.stack)))
         module.freeze_all_but(most_important_last[-n_trainable:])
@@ -216,20 +221,39 @@ class Trim(L.Callback):
         if self.epochs_left == 0:
             self.reach_operating_point(trainer, module)
             if self.finished is None:  # line 3
-                found, scores = self.score(trainer, module, self.unit)  # line 5
                 k = self.k[min(len(self.points), len(self.k)) - 1]
+                found, scores = self.score(trainer, module, self.unit, k)  # line 5
                 self.drop(module, found, scores, k)  # line 6
                 enough = self.efficient_enough(module)
                 self.epochs_left = self.epochs_after if enough else self.epochs_per_drop
         trainer.should_stop = self.finished is not None
 
-    def score(self, trainer: L.Trainer, module: DomainLM, unit: Unit) -> tuple[Scan, Scores]:
-        """Measures every candidate on the calibration items and scores it."""
+    def score(
+        self, trainer: L.Trainer, module: DomainLM, unit: Unit, k: int | None
+    ) -> tuple[Scan, Scores]:
+        """Measures every candidate on the calibration items and scores it.
+
+        With `scan: choice`, only as far as it takes to know the k lowest.
+        """
         start = time.perf_counter()
-        measures = self.scorer.measures
-        items = _data(trainer).calibration_batches() if measures else []
+        stack, data, measures = module.stack, _data(trainer), self.scorer.measures
         step = len(self.points)
-        found = scan(module.stack, items, unit, measures, module.metric, step, self.progress)
+        if k is not None and self._can_stop_early(module):
+            everything = candidates(stack, unit)
+            found = best_first_scan(
+                stack,
+                data.calibration_items(),
+                self.scorer,
+                lambda scores: lowest(everything, scores, k),
+                unit,
+                measures,
+                data.eval_tokens,
+                step=step,
+                progress=self.progress,
+            )
+        else:
+            items = data.calibration_batches() if measures else []
+            found = scan(stack, items, unit, measures, module.metric, step, self.progress)
         scores = self.scorer(found)
         self.pending = {
             "dropped": [],
@@ -250,16 +274,12 @@ class Trim(L.Callback):
         candidate stays.
         """
         dropped: list[Sublayer] = []
-        chosen = 0
-        for index in ranking(scores):
+        for index in lowest(found.candidates, scores, k):
             candidate = found.candidates[index]
-            if set(candidate) & set(dropped):
-                continue
-            if chosen == k or len(module.stack) <= len(candidate):
+            if len(module.stack) <= len(candidate):
                 break
             module.drop(*candidate)
             dropped += candidate
-            chosen += 1
             self.pending["latency_ms"] = self._latency(module)
             if self.efficient_enough(module):
                 break
@@ -388,6 +408,10 @@ class Trim(L.Callback):
             if reached <= ratio + 1e-9 < above:
                 trainer.save_checkpoint(folder / f"point-{ratio:g}.ckpt", weights_only=True)
 
+    def _can_stop_early(self, module: DomainLM) -> bool:
+        stoppable = "accuracy" in self.scorer.measures and self.scorer.falls_with_accuracy
+        return self.scan == "choice" and stoppable and module.metric == "accuracy"
+
     def _latency(self, module: DomainLM) -> float | None:
         return None if self.rules.latency_ms is None else decode_latency_ms(module.model)
 
@@ -440,7 +464,8 @@ def _scan_row(found: Scan, scores: Scores) -> list[Row]:
         {"candidate": name_of(candidate), "score": list(score)}
         for candidate, score in zip(found.candidates, scores, strict=True)
     ]
-    for measure in ("accuracy", "norm", "similarity"):
+    # "items" says that candidates stopped early: with fewer than all, accuracy is a bound
+    for measure in ("accuracy", "norm", "similarity", "items"):
         for row, value in zip(rows, getattr(found, measure) or [], strict=False):
             row[measure] = value
     return rows

@@ -38,6 +38,8 @@ class Scan:
             the real tokens.  # (C,)
         n_blocks: Number of blocks of the original model.
         step: How many scans came before this one.
+        items: Calibration items that each candidate has met, where some stopped early (see
+            best_first.py): with fewer than all of them, `accuracy` is an upper bound.  # (C,)
     """
 
     candidates: list[Candidate]
@@ -46,6 +48,7 @@ class Scan:
     similarity: list[float] | None = None
     n_blocks: int = 0
     step: int = 0
+    items: list[int] | None = None
 
 
 def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:

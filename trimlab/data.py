@@ -164,6 +164,12 @@ class DomainData(L.LightningDataModule):
         assert self.rows is not None
         return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
 
+    def calibration_items(self) -> list[EncodedItem]:
+        """The calibration items with all their choices."""
+        self.setup()
+        assert self.rows is not None
+        return [encode(self.tokenizer, item, self.max_length) for item in self.rows.calibration]
+
     def calibration_batches(self) -> list[Batch]:
         """The calibration items with all their choices."""
         self.setup()

@@ -7,10 +7,12 @@ the scorer's name. It turns the measurements of a scan into numbers and changes 
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from trimlab.calibration import Measure, Scan, Unit
+from trimlab.calibration import Candidate, Measure, Scan, Unit
 from trimlab.errors import InputError
+from trimlab.sublayers import Sublayer
 
 Scores = list[tuple[float, ...]]  # one tuple per candidate; later entries break ties
 
@@ -22,11 +24,14 @@ class Scorer(ABC):
         measures: What the scan has to measure for this score.
         one_shot: Whether everything is dropped at the start and trained afterwards.
         unit: The only unit that the score is defined for, or None for any.
+        falls_with_accuracy: Whether a higher accuracy never gives a higher score, other
+            measurements being equal: then candidates can stop early (`trim.scan: choice`).
     """
 
     measures: ClassVar[frozenset[Measure]] = frozenset()
     one_shot: ClassVar[bool] = False
     unit: ClassVar[Unit | None] = None
+    falls_with_accuracy: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, scan: Scan) -> Scores:
@@ -79,3 +84,22 @@ def load_scorer(name: str, **arguments: Any) -> Scorer:
 def ranking(scores: Scores) -> list[int]:
     """Candidates from the first to drop to the last; equal scores in the order of execution."""
     return sorted(range(len(scores)), key=lambda index: scores[index])
+
+
+def lowest(candidates: Sequence[Candidate], scores: Scores, k: int) -> list[int]:
+    """The k candidates that are dropped first.
+
+    One that shares a sublayer with a candidate before it is passed over.
+
+    Args:
+        candidates: The candidates of a scan.
+        scores: Their scores.
+        k: How many; fewer where there are no more.
+    """
+    chosen: list[int] = []
+    gone: set[Sublayer] = set()
+    for index in ranking(scores):
+        if len(chosen) < k and not gone & set(candidates[index]):
+            chosen.append(index)
+            gone |= set(candidates[index])
+    return chosen

@@ -25,6 +25,7 @@ class Sensitivity(Scorer):
     """
 
     measures = frozenset({"accuracy"})
+    falls_with_accuracy = True
 
     def __init__(self, d: float = 0.01):
         if not d > 0:

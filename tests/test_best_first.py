@@ -1,0 +1,178 @@
+"""Stopping early changes what is known of the losers, and never who is chosen."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import TinyModel, TinyTokenizer
+from trimlab import best_first
+from trimlab.best_first import best_first_scan
+from trimlab.calibration import Scan, Unit, candidates, scan
+from trimlab.choices import EncodedItem, batches, collate, encode
+from trimlab.scorers import Scorer, load_scorer, lowest, scorer_names
+from trimlab.scorers.two_step import TwoStep
+from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.tasks import Item
+
+
+def items_of(tokenizer: Any, n: int, seed: int = 0) -> list[EncodedItem]:
+    """Items of very different lengths, with choices of different token counts."""
+    draw = random.Random(seed)
+
+    def text(most: int) -> str:
+        return "".join(draw.choices("abcdefgh ", k=draw.randint(1, most))) + "x"
+
+    made = []
+    for _ in range(n):
+        choices = tuple(f" {text(6)}{k}" for k in range(draw.randint(2, 4)))
+        item = Item(f"{text(draw.choice([3, 30]))}:", choices, draw.randrange(len(choices)))
+        made.append(encode(tokenizer, item, 256))
+    return made
+
+
+def both(
+    stack: SublayerStack,
+    items: Sequence[EncodedItem],
+    scorer: Scorer,
+    k: int,
+    unit: Unit = "sublayer",
+    **options: Any,
+) -> tuple[Scan, Scan]:
+    everything = candidates(stack, unit)
+    groups = [collate([items[i] for i in g]) for g in batches(items, 64)]
+    whole = scan(stack, groups, unit, scorer.measures)
+    early = best_first_scan(
+        stack,
+        items,
+        scorer,
+        lambda scores: lowest(everything, scores, k),
+        unit,
+        scorer.measures,
+        max_tokens=64,
+        **options,
+    )
+    assert lowest(everything, scorer(early), k) == lowest(everything, scorer(whole), k)
+    return whole, early
+
+
+@pytest.mark.parametrize("unit", ["sublayer", "pair", "block"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
+def test_the_choice_is_that_of_a_whole_scan(
+    family: str, unit: Unit, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model(family))
+    items = items_of(tiny_tokenizer(), 24)
+    for k in (1, 2, 4):
+        whole, early = both(stack, items, TwoStep(), k, unit)
+        assert early.norm == whole.norm and early.candidates == whole.candidates
+        assert early.accuracy and early.items and whole.accuracy
+        for bound, exact, met in zip(early.accuracy, whole.accuracy, early.items, strict=True):
+            assert bound >= exact
+            assert met < len(items) or bound == exact
+        for index in lowest(early.candidates, TwoStep()(early), k):
+            assert early.items[index] == len(items)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 12), k=st.integers(1, 8))
+def test_any_model_and_any_items(
+    seed: int, n: int, k: int, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model("llama", seed=seed))
+    both(stack, items_of(tiny_tokenizer(), n, seed), TwoStep(), k)
+
+
+def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    _, early = both(stack, items_of(tiny_tokenizer(), 40), TwoStep(), 1)
+    assert early.items and sum(early.items) < 0.8 * 40 * len(early.items)
+
+
+def test_ties_are_broken_by_norm(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:
+    """One easy item: everybody is right or everybody wrong, and only norms tell."""
+    stack = SublayerStack(tiny_model("qwen3"))
+    for seed in range(8):
+        both(stack, items_of(tiny_tokenizer(), 1, seed), TwoStep(), 3)
+
+
+def test_without_room_for_the_streams_a_whole_scan_is_made(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    whole, early = both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1, max_bytes=1000)
+    assert early == whole and early.items is None
+
+
+def test_an_interruption_leaves_the_model_as_it_was(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    stack.model.train()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(best_first, "restart", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        both(stack, items_of(tiny_tokenizer(), 5), TwoStep(), 1)
+    assert len(stack) == 8 and stack.model.training
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_scorers_that_say_so_fall_with_accuracy(name: str) -> None:
+    scorer = load_scorer(name)
+    if not scorer.falls_with_accuracy:
+        return
+    found = [(Sublayer(0, "attention"),), (Sublayer(0, "mlp"),)]
+    for other in (0.0, 50.0, 100.0):
+        scores = [
+            scorer(Scan(found, accuracy=[a, other], norm=[2.0, 3.0], similarity=[0.5, 0.1]))[0]
+            for a in torch.linspace(0, 100, 41).tolist()
+        ]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_lowest_by_hand() -> None:
+    a, b, c = (Sublayer(i, "attention") for i in range(3))
+    pairs = [(a, b), (b, c), (c,)]
+    assert lowest(pairs, [(2.0,), (1.0,), (3.0,)], 2) == [1]
+    assert lowest(pairs, [(1.0,), (2.0,), (3.0,)], 2) == [0, 2]
+    assert lowest(pairs, [(1.0,), (1.0,), (1.0,)], 1) == [0]
+
+
+def test_a_run_makes_the_same_drops(tmp_path: Path, tiny_folder: Any, letters_domain: Any) -> None:
+    import trimlab
+
+    base = tiny_folder(tmp_path)
+    root = tmp_path / "domain"
+    root.mkdir()
+    letters_domain(root)
+    dropped = {}
+    for kind in ("all", "choice"):
+        summary = trimlab.trim(
+            str(base),
+            "jsonl",
+            tmp_path / kind,
+            data={
+                "root": root,
+                "train_rows": 16,
+                "calibration_rows": 12,
+                "dev_rows": 8,
+                "test_rows": 8,
+                "batch_size": 8,
+            },
+            run={"full_depth": False, "speed": False},
+            trainer={"accelerator": "cpu", "enable_progress_bar": False},
+            max_drops=4,
+            scan=kind,
+            progress=False,
+        )
+        dropped[kind] = summary["trimmed"]["dropped"]
+    assert dropped["all"] == dropped["choice"]
+    assert '"items"' in (tmp_path / "choice" / "record.jsonl").read_text()

@@ -1,0 +1,145 @@
+"""The scan when only the choice is needed: candidates that cannot be chosen stop early.
+
+A candidate's accuracy is at most what it would be if every item it has not met yet came out
+right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
+in front are run on, one batch at a time, until those that would be chosen have met every item.
+Nobody behind them can pass them any more: the choice is that of a whole scan, ties included.
+
+Items that the model finds hard come first, since they tell candidates apart.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from tqdm.auto import tqdm
+
+from trimlab.calibration import (
+    Measure,
+    Passage,
+    Scan,
+    Unit,
+    blocks_behind,
+    record_passage,
+    restart,
+    scan,
+    stream,
+)
+from trimlab.choices import (
+    Batch,
+    EncodedItem,
+    batches,
+    collate,
+    log_likelihoods,
+    winning_likelihoods,
+)
+from trimlab.sublayers import SublayerStack
+
+Scores = list[tuple[float, ...]]
+HARD_PARTS = 4  # items are sorted into so many parts, from hard to easy
+MAX_BYTES = 4 * 2**30
+
+
+@torch.inference_mode()
+def best_first_scan(
+    stack: SublayerStack,
+    items: Sequence[EncodedItem],
+    score: Callable[[Scan], Scores],
+    choose: Callable[[Scores], list[int]],
+    unit: Unit = "sublayer",
+    measures: Iterable[Measure] = ("accuracy", "norm"),
+    max_tokens: int = 1024,
+    max_bytes: int = MAX_BYTES,
+    step: int = 0,
+    progress: bool = False,
+) -> Scan:
+    """Measures as much as it takes to know which candidates will be chosen.
+
+    Args:
+        stack: The model.
+        items: Calibration items; their metric is accuracy.
+        score: A scorer whose scores never rise with accuracy.
+        choose: Indices of the candidates that are chosen, given all scores.
+        unit: What is dropped together, see `calibration.candidates`.
+        measures: What the scorer needs; everything but accuracy is measured in full.
+        max_tokens: Most tokens of a batch, padding included.
+        max_bytes: Most bytes of residual streams that are kept. If all of them do not fit, a
+            whole scan is made, which works batch by batch.
+        step: How many scans came before this one.
+        progress: Show a bar; it ends early.
+
+    Returns:
+        Like a whole scan, with an upper bound in place of the accuracy of every candidate whose
+        entry in `items` is less than the number of items.
+    """
+    model, width = stack.model, stack.model.config.hidden_size
+    by_length = _collated(items, range(len(items)), max_tokens)
+    kept = sum(batch.input_ids.numel() for batch in by_length) * width * len(stack)
+    if kept * model.dtype.itemsize > max_bytes:
+        return scan(stack, by_length, unit, measures, step=step, progress=progress)
+
+    whole = scan(stack, by_length, unit, set(measures) - {"accuracy"}, step=step)
+    found, was_training = whole.candidates, model.training
+    model.eval()
+    try:
+        kept_batches = [
+            (batch, *_kept(stack, batch)) for batch in _hard_first(stack, items, max_tokens)
+        ]
+        right, met, turns = [0] * len(found), [0] * len(found), [0] * len(found)
+        behind = [blocks_behind(stack, candidate) for candidate in found]
+
+        def as_far_as_known() -> Scan:
+            hoped = [
+                100 * ((r + len(items) - m) / len(items)) for r, m in zip(right, met, strict=True)
+            ]
+            return replace(whole, accuracy=hoped, items=list(met))
+
+        total = len(found) * len(kept_batches)
+        with tqdm(total=total, desc="scan", unit="turn", disable=not progress, leave=False) as bar:
+            while True:
+                chosen = choose(score(as_far_as_known()))
+                index = next((i for i in chosen if met[i] < len(items)), None)
+                if index is None:
+                    return as_far_as_known()
+                batch, passage, states = kept_batches[turns[index]]
+                candidate = found[index]
+                with stack.bypass(*candidate):
+                    hidden = restart(stack, passage, states[candidate[0]], behind[index])
+                likelihoods = winning_likelihoods(stack, hidden, batch)
+                right[index] += int((likelihoods.argmax(-1) == batch.gold).sum())
+                met[index] += len(batch)
+                turns[index] += 1
+                bar.update()
+    finally:
+        model.train(was_training)
+
+
+def _kept(stack: SublayerStack, batch: Batch) -> tuple[Passage, dict]:
+    """A plain pass over a batch: what a restart needs of it, and nothing more."""
+    passage = record_passage(stack, batch)
+    return replace(passage, outputs={}), stream(stack, passage)
+
+
+def _hard_first(stack: SublayerStack, items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
+    """Batches in which the items on which the model is wrong or unsure come first."""
+    margins = [0.0] * len(items)
+    for group in batches(items, max_tokens):
+        batch = collate([items[i] for i in group]).to(stack.model.device)
+        likelihoods = log_likelihoods(stack, batch)  # (B, K)
+        gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
+        others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
+        for i, margin in zip(group, (gold[:, 0] - others.amax(1)).tolist(), strict=True):
+            margins[i] = margin
+    order = sorted(range(len(items)), key=margins.__getitem__)
+    size = -(-len(items) // HARD_PARTS)
+    parts = (order[start : start + size] for start in range(0, len(order), size))
+    return [
+        batch.to(stack.model.device)
+        for part in parts
+        for batch in _collated(items, part, max_tokens)
+    ]
+
+
+def _collated(items: Sequence[EncodedItem], indices: Iterable[int], max_tokens: int) -> list[Batch]:
+    some = [items[i] for i in indices]
+    return [collate([some[i] for i in group]) for group in batches(some, max_tokens)]
