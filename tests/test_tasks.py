@@ -662,8 +662,9 @@ def test_legalbench_asks_each_of_its_tasks():
     assert item("abercrombie", answer="fanciful").choices[4] == " fanciful"
     bill = item("corporate_lobbying").context.splitlines()
     assert len(bill) == 6 and bill[0] == "A bill on bread" and bill[3] == "We bake bread."
-    with pytest.raises(InputError, match="'answer' must be one of A, B, not \"C\""):
-        item("maud_knowledge_definition", answer="C")
+    for answer in ("C", "AB", "", 1, None, ["A"]):
+        with pytest.raises(InputError, match="'answer' must be one of A, B, not "):
+            item("maud_knowledge_definition", answer=answer)
 
 
 def test_flaws_of_a_published_benchmark_are_kept(tmp_path: Path):

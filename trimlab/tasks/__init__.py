@@ -71,7 +71,8 @@ class Row:
     def label(self, column: str, labels: Sequence[str]) -> int:
         """The place among `labels` of the text in a column."""
         kind = f"one of {', '.join(labels)}"
-        return labels.index(self._checked(column, lambda value: value in labels, kind))
+        # a list: in a text of letters, several letters or none would be found, too
+        return list(labels).index(self._checked(column, lambda value: value in list(labels), kind))
 
     def _checked(self, column: str, fits: Callable[[Any], bool], kind: str) -> Any:
         if column not in self.columns:
