@@ -2,8 +2,8 @@
 
 Source: `openlifescienceai/medmcqa` on the hub. Splits: the official test set has no labels, so
 the reported set is the hub's validation; calibration, dev and train are carved from the training
-rows. `choice_type` multi still has one right option and is kept, as in the harness. Local training
-rows may be partial: a result says how many it saw, the official file has 182,822.
+rows. `choice_type` multi still has one right option and is kept, as in the harness. A local
+`train.jsonl` may be partial, and its subjects out of proportion: the official one has 182,822 rows.
 """
 
 from typing import ClassVar
