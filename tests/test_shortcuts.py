@@ -50,3 +50,10 @@ def test_majority_breaks_ties_by_position():
 def test_a_position_that_never_varies_is_no_knowledge():
     train = [_item(3)] * 5
     assert majority_accuracy(train, [_item(3), _item(3, " yes", " no", " so", " ma")]) == 25
+
+
+def test_answers_to_learn_say_nothing_about_positions():
+    learnt = [_item(0, " a loan")] * 9
+    test = [_item(2), _item(0), _item(0), _item(0)]
+    assert majority_accuracy([*learnt, _item(2), _item(2), _item(0)], test) == 25
+    assert majority_accuracy(learnt, test) == majority_accuracy([_item(3)], test)

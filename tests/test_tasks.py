@@ -25,27 +25,48 @@ SETS = ("train", "calibration", "dev", "test")
 def _numbered(value: Any, number: int) -> Any:
     """The value with a number behind each of its texts, to make rows that differ."""
     if isinstance(value, str):
-        return f"{value} {number}"
+        return f"{value} {number}" if " " in value else value  # a single word may be a label
     if isinstance(value, list):
         return [_numbered(part, number) for part in value]
     return value
 
 
-def _write(path: Path, rows: Iterable[Any]) -> Path:
+def numbered_rows(task: Task, count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows that differ, made from the task's own example."""
+    assert task.example is not None
+    return [
+        {name: _numbered(value, number) for name, value in task.example.items()}
+        for number in range(start, start + count)
+    ]
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
+def _splits(task: Task) -> list[str]:
+    return list(dict.fromkeys(task.splits))
+
+
+def _parts(task: Task, split: str) -> list[Task]:
+    """Whose rows a split holds, if they are read from files."""
+    return [part for part in task.parts(split) if part.example is not None]
+
+
+def _file(root: Path, task: Task, part: Task, split: str) -> Path:
+    return (root if part is task else root / part.name) / f"{split}.jsonl"
+
+
 def _files(root: Path, task: Task, **changes: list[Any]) -> Path:
-    """A folder with 40 rows a split, made from the task's own example."""
-    assert task.example is not None
-    for start, split in enumerate(dict.fromkeys(task.splits)):
-        rows = [
-            {name: _numbered(value, 100 * start + i) for name, value in task.example.items()}
-            for i in range(40)
-        ]
-        _write(root / f"{split}.jsonl", changes.get(split, rows))
+    """A folder with 40 rows a file, made from the tasks' own examples."""
+    start = 0
+    for split in _splits(task):
+        for part in _parts(task, split):
+            rows = changes.get(split, numbered_rows(part, 40, start))
+            write_rows(_file(root, task, part, split), rows)
+            start += 100
     return root
 
 
@@ -55,6 +76,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _sizes(sets: RowSets) -> list[int]:
     return [len(getattr(sets, name)) for name in SETS]
+
+
+def _all(sets: RowSets) -> list[Item]:
+    return [item for name in SETS for item in getattr(sets, name)]
 
 
 def _hashes(items: Iterable[Item]) -> list[str]:
@@ -160,7 +185,7 @@ def test_the_root_must_be_a_folder(tmp_path: Path):
     with pytest.raises(InputError, match="is no folder; it must be the folder with"):
         task.row_sets(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is a file; it must be the folder with"):
-        task.row_sets(_write(tmp_path / "train.jsonl", [{}]))
+        task.row_sets(write_rows(tmp_path / "train.jsonl", [{}]))
     with pytest.raises(InputError, match=r"^no file .*test.jsonl$"):
         task.row_sets(tmp_path)
     with pytest.raises(InputError, match=r"give their folder, data.root"):
@@ -198,7 +223,7 @@ def test_rows_come_from_the_hub(tmp_path: Path, hub: Callable[..., None]):
     root = _files(tmp_path, task)
     hub(
         lambda *_, **__: None,
-        lambda name, split: Dataset.from_list(_rows(root / f"{split}.jsonl")),
+        lambda name, config, split: Dataset.from_list(_rows(root / f"{split}.jsonl")),
     )
     assert task.row_sets(None, None, 5, 5) == task.row_sets(root, None, 5, 5)
 
@@ -217,9 +242,29 @@ def test_the_cache_is_read_offline(
 
     task = load_task("sciq")
     root = _files(tmp_path, task)
-    hub(_unreachable, lambda name, split: Dataset.from_list(_rows(root / f"{split}.jsonl")))
+    hub(_unreachable, lambda name, config, split: Dataset.from_list(_rows(root / f"{split}.jsonl")))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert _sizes(task.row_sets(None, None, 5, 5)) == [40, 5, 5, 40]
+
+
+def test_a_data_set_with_code_of_its_own_is_read_as_the_hub_converted_it(
+    tmp_path: Path, hub: Callable[..., None]
+):
+    from datasets import Dataset
+
+    task = load_task("casehold")
+    root = _files(tmp_path, task)
+    asked = set()
+
+    def load_dataset(name: str, config: str, split: str, revision: str | None = None) -> Dataset:
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found lex_glue.py")
+        asked.add((name, config, revision))
+        return Dataset.from_list(_rows(root / f"{split}.jsonl"))
+
+    hub(lambda *_, **__: None, load_dataset)
+    assert task.row_sets(None, None, 5, 5) == task.row_sets(root, None, 5, 5)
+    assert asked == {("coastalcph/lex_glue", "case_hold", "refs/convert/parquet")}
 
 
 # ---- the four row sets --------------------------------------------------------------------------
@@ -377,8 +422,25 @@ def test_a_row_with_its_choices_in_another_order_is_the_same_row(tmp_path: Path)
 
 def test_an_unknown_task_is_refused_with_a_list():
     for name in ("nonesuch", "sciq.SciQ", "", "../sciq"):
-        with pytest.raises(InputError, match="there are icd10cm, jsonl, medmcqa, piqa, sciq, text"):
+        with pytest.raises(InputError, match=f"there are {', '.join(task_names())}"):
             load_task(name)
+
+
+def test_files_that_tasks_share_are_no_tasks():
+    assert "_mmlu" not in task_names()
+    with pytest.raises(InputError, match="no task '_mmlu'"):
+        load_task("_mmlu")
+
+
+def test_one_part_of_a_mixture_is_a_task(tmp_path: Path):
+    mixture, part = load_task("mmlu_law"), load_task("mmlu_law/jurisprudence")
+    root = _files(tmp_path, mixture)
+    contexts = {item.context for item in mixture.test_items(root)}
+    assert part.name == "mmlu/jurisprudence" and part.splits == mixture.splits
+    items = part.test_items(root)
+    assert len(items) == 40 and {item.context for item in items} < contexts
+    with pytest.raises(InputError, match="mmlu_law has no part 'law'; there are professional_law"):
+        load_task("mmlu_law/law")
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -394,15 +456,16 @@ def test_a_task_says_what_it_is(name: str):
 @pytest.mark.parametrize("name", task_names())
 def test_a_task_makes_four_row_sets(name: str, tmp_path: Path):
     task = load_task(name)
-    root = None if task.example is None else _files(tmp_path, task)
+    root = _files(tmp_path, task) if _parts(task, "test") else None
     for prompt in task.prompts:
         sets = task.row_sets(root, 10, 4, 3, 20, prompt=prompt)
         assert _sizes(sets) == [10, 4, 3, 20]
-        for item in (*sets.train, *sets.calibration, *sets.dev, *sets.test):
+        for item in _all(sets):
             assert item.context == item.context.rstrip()
             assert 0 <= item.gold < len(item.choices)
             if task.metric == "accuracy":
-                assert len(item.choices) > 1
+                free_form = any(part.free_form for part in task.parts(task.splits[0]))
+                assert len(item.choices) > 1 or (free_form and item in sets.train)
                 assert all(choice.startswith(" ") for choice in item.choices)
             else:
                 assert item.context == "" and len(item.choices) == 1
@@ -412,24 +475,48 @@ def test_a_task_makes_four_row_sets(name: str, tmp_path: Path):
         task.row_sets(root, prompt="other")
 
 
+def _read_columns() -> dict[str, tuple[str, str, str, str]]:
+    """Every column that a row cannot do without: of each kind of part, once."""
+    can_do_without = {"medmcqa choice_type", "jsonl context"}
+    columns = {}
+    for name in task_names():
+        task = load_task(name)
+        for split in (task.splits[2], *_splits(task)):
+            for part in _parts(task, split):
+                for column in part.example or {}:
+                    if f"{name} {column}" not in can_do_without:
+                        key = f"{name}-{type(part).__name__}-{column}"
+                        columns.setdefault(key, (name, split, part.name, column))
+    return columns
+
+
 @pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        (name, column)
-        for name in task_names()
-        for column in load_task(name).example or {}
-        if column not in ("choice_type", "context")  # what a row can do without
-    ],
+    ("name", "split", "part_name", "column"), _read_columns().values(), ids=_read_columns()
 )
-def test_a_missing_column_is_refused(name: str, column: str, tmp_path: Path):
+def test_a_missing_column_is_refused(
+    name: str, split: str, part_name: str, column: str, tmp_path: Path
+):
     task = load_task(name)
-    assert task.example is not None
-    row = {key: value for key, value in task.example.items() if key not in (column, "context")}
-    root = _files(tmp_path, task, **{task.splits[2]: [task.example, row]})
-    with pytest.raises(InputError, match=rf"{task.splits[2]}.jsonl:2: ") as caught:
-        task.row_sets(root, None, 5, 5)
-    assert column in str(caught.value)
+    (part,) = (part for part in task.parts(split) if part.name == part_name)
+    good = part.example
+    assert good is not None
+    without = {column, "context"} if name == "jsonl" else {column}
+    row = {key: value for key, value in good.items() if key not in without}
+    path = _file(_files(tmp_path, task), task, part, split)
+    write_rows(path, [good, row])
+    with pytest.raises(InputError, match=rf"{split}.jsonl:2: ") as caught:
+        task.row_sets(tmp_path, None, 5, 5)
+    assert str(path) in str(caught.value) and column in str(caught.value)
     assert all(found in str(caught.value) for found in row)
+
+
+@pytest.mark.parametrize("name", [n for n in task_names() if len(load_task(n).prompts) > 1])
+def test_every_prompt_has_the_same_rows(name: str, tmp_path: Path):
+    task = load_task(name)
+    root = _files(tmp_path, task)
+    one, two = (task.row_sets(root, 9, 4, 3, 9, prompt=prompt) for prompt in task.prompts)
+    assert [item.gold for item in _all(one)] == [item.gold for item in _all(two)]
+    assert one.test != two.test
 
 
 def test_prompts_ask_the_same_rows(tmp_path: Path):
@@ -451,6 +538,7 @@ def test_prompts_ask_the_same_rows(tmp_path: Path):
 
 
 def _item(name: str, **columns: Any) -> Item:
+    """The item of a task's example, or of the example with other columns."""
     task = load_task(name)
     return task.item(Row({**(task.example or {}), **columns}, "rows.jsonl:1"), "authors")
 
@@ -466,6 +554,117 @@ def test_piqa_keeps_the_solutions_as_they_are():
     item = _item("piqa", sol2="put ice in it ", label=1)
     assert item.context == "Question: To keep soup warm,\nAnswer:"
     assert item.choices == (" put a lid on it.", " put ice in it ") and item.gold == 1
+
+
+def test_casehold_is_the_passage_and_its_holdings():
+    item = _item("casehold", context="See Doe (<HOLDING>). ", label=2)
+    assert item.context == "See Doe (<HOLDING>)."
+    assert item.choices[2] == " holding that hearsay is not evidence" and item.gold == 2
+
+
+def test_a_casehold_sample_is_dealt_to_the_splits(tmp_path: Path):
+    task = load_task("casehold")
+    sample = numbered_rows(task, 100)
+    write_rows(tmp_path / "test.jsonl", sample)
+    splits = [[row.text("context") for row in task.rows(s, tmp_path)] for s in _splits(task)]
+    assert sorted(context for split in splits for context in split) == sorted(
+        row["context"] for row in sample
+    )
+    assert all(len(split) > 10 for split in splits)
+    write_rows(tmp_path / "test.jsonl", sample[:50])  # a row's place depends on nothing else
+    for split, before in zip(_splits(task), splits, strict=True):
+        assert {row.text("context") for row in task.rows(split, tmp_path)} <= set(before)
+    write_rows(tmp_path / "train.jsonl", sample[50:])  # no sample any more
+    assert len(task.rows("test", tmp_path)) == 50
+    with pytest.raises(InputError, match=r"^no file .*validation.jsonl$"):
+        task.rows("validation", tmp_path)
+
+
+def test_pubmedqa_refuses_another_answer():
+    with pytest.raises(InputError, match="'final_decision' must be one of yes, no, maybe, not "):
+        _item("pubmedqa", final_decision="perhaps")
+
+
+def test_pubmedqa_pools_two_splits_of_the_hub(hub: Callable[..., None]):
+    from datasets import Dataset
+
+    task = load_task("pubmedqa")
+    counts = {"train": 45, "validation": 5, "test": 50}
+    hub(
+        lambda *_, **__: None,
+        lambda name, config, split: Dataset.from_list(
+            numbered_rows(task, counts[split], len(split) * 100)
+        ),
+    )
+    assert _sizes(task.row_sets(None, None, 5, 5)) == [40, 5, 5, 50]
+
+
+@pytest.mark.parametrize("name", ["mmlu_law", "financeqa"])
+def test_mmlu_wants_four_options(name: str, tmp_path: Path):
+    task = load_task(name)
+    part = task.parts("test")[0]
+    row = {**(part.example or {}), "choices": ["up", "down"]}
+    path = write_rows(_file(_files(tmp_path, task), task, part, "test"), [row])
+    with pytest.raises(InputError, match=f"{path}:1: 'choices' must be 4 texts"):
+        task.test_items(tmp_path)
+
+
+def test_lexglue_trains_on_casehold_and_is_evaluated_on_law(tmp_path: Path):
+    task = load_task("lexglue")
+    sets = task.row_sets(_files(tmp_path, task), None, 5, 5, prompt="harness")
+    assert {len(item.choices) for item in sets.train + sets.calibration + sets.dev} == {5}
+    assert {item.choices for item in sets.test} == {(" A", " B", " C", " D")}
+    topics = Counter(item.context.splitlines()[0].partition("about ")[2] for item in sets.test)
+    assert topics == {"professional law.": 40, "international law.": 40, "jurisprudence.": 40}
+
+
+def test_financeqa_learns_free_form_answers_and_scores_choices(tmp_path: Path):
+    task = load_task("financeqa")
+    root = _files(tmp_path, task)
+    alpaca = tmp_path / "alpaca" / "train.jsonl"
+    rows = [
+        {"instruction": "Say what a bond is.", "input": "", "output": " A loan. "},
+        {"instruction": "Add up.", "input": "1 and 2", "output": "3"},
+        {"instruction": "Say nothing.", "input": "", "output": " \n"},
+    ]
+    write_rows(alpaca, rows)
+    sets = task.row_sets(root, None, 40, 30)
+    assert sets.dropped == {"train": 1, "test": 0}
+    assert _sizes(sets) == [40 + 40 - 70 + 2, 40, 30, 120]
+    free_form = {item.context: item.choices for item in sets.train if len(item.choices) == 1}
+    assert free_form == {
+        "Question: Say what a bond is.\nAnswer:": (" A loan.",),
+        "1 and 2\nQuestion: Add up.\nAnswer:": (" 3",),
+    }
+    assert all(len(item.choices) == 3 for item in sets.calibration + sets.dev)
+    # with free-form rows to train on, every other row may be held out
+    assert _sizes(task.row_sets(root, None, 40, 40))[0] == 2
+    with pytest.raises(InputError, match="too few for 41 calibration and 40 dev rows; lower"):
+        task.row_sets(root, None, 41, 40)
+
+
+def test_legalbench_asks_each_of_its_tasks():
+    parts = {part.name.partition("/")[2]: part for part in load_task("legalbench").parts("test")}
+    assert len(parts) == 29
+
+    def item(name: str, **columns: Any) -> Item:
+        part = parts[name]
+        return part.item(Row({**(part.example or {}), **columns}, "rows.jsonl:1"), "authors")
+
+    assert item("proa", text="A tenant may sue. ", answer="No") == Item(
+        "A tenant may sue.\nQuestion: Does this clause give individuals a right to sue?\nAnswer:",
+        (" Yes", " No"),
+        gold=1,
+    )
+    # the label B of this task means yes
+    signing = item("maud_intervening_event_-_required_to_occur_after_signing_-_answer", answer="B")
+    assert signing.choices[signing.gold] == " Yes"
+    assert item("abercrombie", answer="fanciful").choices[4] == " fanciful"
+    bill = item("corporate_lobbying").context.splitlines()
+    assert len(bill) == 6 and bill[0] == "A bill on bread" and bill[3] == "We bake bread."
+    for answer in ("C", "AB", "", 1, None, ["A"]):
+        with pytest.raises(InputError, match="'answer' must be one of A, B, not "):
+            item("maud_knowledge_definition", answer=answer)
 
 
 def test_flaws_of_a_published_benchmark_are_kept(tmp_path: Path):
@@ -534,10 +733,6 @@ def test_an_empty_text_is_refused(tmp_path: Path):
 @pytest.fixture(scope="module")
 def icd() -> RowSets:
     return load_task("icd10cm").row_sets(None, None, 100, 250)
-
-
-def _all(sets: RowSets) -> list[Item]:
-    return [item for name in SETS for item in getattr(sets, name)]
 
 
 def test_icd_has_enough_questions(icd: RowSets):
@@ -618,18 +813,30 @@ def test_icd_without_its_package_says_what_to_install(monkeypatch: pytest.Monkey
 
 # ---- the real rows ------------------------------------------------------------------------------
 
+DATA = Path(os.environ.get("TRIMLAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
 
 @pytest.mark.slow
-@pytest.mark.skipif("TRIMLAB_DATA" not in os.environ, reason="TRIMLAB_DATA names no folder")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark rows in {DATA}")
 @pytest.mark.parametrize(
     ("name", "sizes", "dropped"),
     [
-        ("sciq", [11679, 50, 100, 1000], {"validation": 0, "train": 0}),
-        ("piqa", [16113 - 150 - 8, 50, 100, 1838], {"train": 8}),
-        ("medmcqa", [5443 - 150, 50, 100, 4183], {"train": 0}),
+        ("sciq", [11679, 50, 100, 1000], 0),
+        ("piqa", [16113 - 150 - 8, 50, 100, 1838], 8),
+        ("medmcqa", [5443 - 150, 50, 100, 4183], 0),
+        ("casehold", [588, 50, 100, 192], 0),
+        ("pubmedqa", [500 - 150, 50, 100, 500], 0),
+        ("legalbench", [177 - 150, 50, 100, 15429], 0),
+        ("lexglue", [588, 50, 100, 1763], 0),
+        # 4 empty answers and 34 repeated rows
+        ("financeqa", [750 + 4846 + 9229 - 150 - 38, 50, 100, 742], 38),
+        ("mmlu_law", [194 - 150, 50, 100, 1763], 0),
+        ("mmlu_economics", [81 - 50, 20, 30, 742], 0),
     ],
 )
-def test_real_rows(name: str, sizes: list[int], dropped: dict[str, int]):
-    sets = load_task(name).row_sets(Path(os.environ["TRIMLAB_DATA"]))
-    assert _sizes(sets) == sizes
-    assert sets.dropped == dropped
+def test_real_rows(name: str, sizes: list[int], dropped: int):
+    task = load_task(name)
+    for prompt in task.prompts:
+        sets = task.row_sets(DATA, None, sizes[1], sizes[2], prompt=prompt)
+        assert _sizes(sets) == sizes
+        assert sum(sets.dropped.values()) == dropped

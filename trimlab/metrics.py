@@ -1,4 +1,7 @@
-"""The two measures of a task, each with its standard error, as one torchmetrics metric."""
+"""The two measures of a task, each with its standard error, as one torchmetrics metric.
+
+Beside them, plain functions of the log-likelihoods of choices, for what papers report.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -24,6 +27,63 @@ class Score(NamedTuple):
     value: float
     stderr: float
     n: int
+
+
+def length_normalised(likelihoods: Tensor, lengths: Tensor) -> Tensor:
+    """Log-likelihood a character, by which lm-evaluation-harness's `acc_norm` chooses.
+
+    Args:
+        likelihoods: Log-likelihood of every choice, -inf where an item has fewer.  # (B, K)
+        lengths: Characters of every choice, without the space in front; 0 where there is
+            none.  # (B, K)
+
+    Returns:
+        Log-likelihoods per character, -inf where there is no choice.  # (B, K)
+    """
+    return likelihoods / lengths.clamp(min=1)
+
+
+def perplexities(likelihoods: Tensor, tokens: Tensor) -> Tensor:
+    """Perplexity of every choice, `exp(-log-likelihood / tokens)`.
+
+    Args:
+        likelihoods: Log-likelihood of every choice, -inf where an item has fewer.  # (B, K)
+        tokens: Tokens of every choice, 0 where there is none.  # (B, K)
+
+    Returns:
+        Perplexities, at least 1, inf where there is no choice.  # (B, K)
+    """
+    return torch.exp(-likelihoods / tokens.clamp(min=1))
+
+
+def stability(original: Tensor, compressed: Tensor, tokens: Tensor, gold: Tensor) -> Tensor:
+    """How far a compressed model keeps to what the original knows (LLM-Streamline).
+
+    An item weighs the more the further the original model tells its choices apart: the weights
+    are a softmax over the items of the standard deviation (of a population) of the choices'
+    perplexities. Stability is the weight of the items that both models answer right or both
+    answer wrong; a model answers with the choice of the lowest perplexity. The released code
+    sums as many weights, but the first ones in order; this follows the paper.
+
+    Args:
+        original: Log-likelihoods by the original model, -inf where an item has fewer
+            choices.  # (B, K)
+        compressed: Those by the compressed model.  # (B, K)
+        tokens: Tokens of every choice, 0 where there is none.  # (B, K)
+        gold: Right choice of each item.  # (B,)
+
+    Returns:
+        A number in [0, 1].  # ()
+    """
+    before = perplexities(original.double(), tokens)  # (B, K)
+    after = perplexities(compressed.double(), tokens)  # (B, K)
+    there = tokens > 0  # (B, K)
+    count = there.sum(-1, keepdim=True)  # (B, 1)
+    mean = before.where(there, 0).sum(-1, keepdim=True) / count  # (B, 1)
+    variance = (before - mean).where(there, 0).square().sum(-1) / count.squeeze(-1)  # (B,)
+    weights = variance.sqrt().softmax(0)  # (B,)
+    agree = (before.argmin(-1) == gold) == (after.argmin(-1) == gold)  # (B,)
+    return (weights * agree).sum()
 
 
 class TaskScore(Metric):

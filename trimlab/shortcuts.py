@@ -65,10 +65,11 @@ def majority_accuracy(train: Sequence[MultipleChoice], test: Sequence[MultipleCh
     """Percent of test items that the most frequent gold position of the train items answers.
 
     Where the position never varies (SciQ always puts the right answer last) it is a convention
-    of the file that no model gets to see, and chance is returned instead.
+    of the file that no model gets to see, and chance is returned instead. Train items with a
+    single choice, answers to learn, say nothing about positions.
     """
-    positions = Counter(item.gold for item in train)
-    if len(positions) == 1:
+    positions = Counter(item.gold for item in train if len(item.choices) > 1)
+    if len(positions) <= 1:
         return 100 * sum(1 / len(item.choices) for item in test) / len(test)
     majority = min(positions, key=lambda position: (-positions[position], position))
     return 100 * sum(item.gold == majority for item in test) / len(test)

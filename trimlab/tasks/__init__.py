@@ -1,8 +1,9 @@
 """Benchmarks and domains: rows of text in, items of (context, choices, gold) out.
 
-A task is one file in this folder that defines one subclass of `Task`; the file's name is the
-task's name. It says where its rows come from and how a row becomes an item. Reading files,
-making the four row sets and checking the input is done here, once.
+A task is one file in this folder that defines one public subclass of `Task`; the file's name is
+the task's name (files that begin with an underscore are shared by tasks). It says where its rows
+come from and how a row becomes an item; a `Mixture` puts other tasks' rows together. Reading
+files, making the four row sets and checking the input is done here, once.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, Literal
 from trimlab.errors import InputError
 
 HUB_SECONDS = 10  # how long the hub may take to answer at all
+HUB_PARQUET = "refs/convert/parquet"  # where the hub keeps what it converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Item:
     def hash(self) -> str:
         """Identifies the item in a record; runs of white space count as one space."""
         texts = [" ".join(text.split()) for text in (self.context, *self.choices)]
-        return _digest(json.dumps([texts, self.gold]))
+        return digest(json.dumps([texts, self.gold]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,12 @@ class Row:
         # JSON's true is 1 in Python: an answer of `true` is a mistake, not choice 1
         return self._checked(column, lambda value: type(value) is int, "a whole number")
 
+    def label(self, column: str, labels: Sequence[str]) -> int:
+        """The place among `labels` of the text in a column."""
+        kind = f"one of {', '.join(labels)}"
+        # a list: in a text of letters, several letters or none would be found, too
+        return list(labels).index(self._checked(column, lambda value: value in list(labels), kind))
+
     def _checked(self, column: str, fits: Callable[[Any], bool], kind: str) -> Any:
         if column not in self.columns:
             found = ", ".join(self.columns) or "none"
@@ -85,8 +93,8 @@ class RowSets:
         calibration: Items that score sublayers.
         dev: Items that watch training and stop rules.
         test: Items that are reported.
-        dropped: Rows left out because they also stand in a set nearer to test, by the split
-            they were read from.
+        dropped: Rows left out, by the split they were read from: they also stand in a set
+            nearer to test, or the task finds them not `usable`.
     """
 
     train: list[Item]
@@ -98,16 +106,20 @@ class RowSets:
     def fingerprints(self) -> dict[str, str]:
         """One hash per set, whatever the order of its items, for the record of a run."""
         return {
-            name: _digest("\n".join(sorted(item.hash for item in getattr(self, name))))
+            name: digest("\n".join(sorted(item.hash for item in getattr(self, name))))
             for name in ("train", "calibration", "dev", "test")
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _Keyed:
-    """A row and what makes it the same as another: its text, whatever the order of choices."""
+    """A row, who asks it, and what makes it the same as another.
+
+    That is its text, whatever the order of the choices.
+    """
 
     row: Row
+    task: "Task"
     key: str
 
 
@@ -116,6 +128,8 @@ class Task(ABC):
 
     Attributes:
         hub: Data set on the Hugging Face hub, if it is one.
+        config: The configuration of that data set, if it has several.
+        harness: Its name in lm-evaluation-harness, if that asks it as multiple choice.
         example: A row in the schema of the source, for tasks that read one.
         licence: Licence of the rows.
         paper: Values published for this task, by model and method, in percent.
@@ -125,9 +139,13 @@ class Task(ABC):
             and dev are carved from the held-out split, which may be the train split.
         own_rows: The rows are the user's: what is wrong with them is refused, so that it gets
             mended. The known flaws of a published benchmark are kept or dropped and counted.
+        free_form: A row is an answer to learn, with nothing to choose: it is trained on, and
+            never carved into calibration and dev.
     """
 
     hub: ClassVar[str | None] = None
+    config: str | None = None
+    harness: str | None = None
     example: ClassVar[Mapping[str, Any] | None] = None
     licence: ClassVar[str]
     paper: ClassVar[dict[str, float] | None] = None
@@ -135,6 +153,7 @@ class Task(ABC):
     prompts: ClassVar[tuple[str, ...]] = ("authors",)
     splits: ClassVar[tuple[str, str, str]] = ("train", "validation", "test")
     own_rows: ClassVar[bool] = False
+    free_form: ClassVar[bool] = False
 
     @abstractmethod
     def item(self, row: Row, prompt: str) -> Item:
@@ -142,7 +161,7 @@ class Task(ABC):
 
     @property
     def name(self) -> str:
-        """The name of the file that defines the task."""
+        """The name of the file that defines the task, and of its folder in `data.root`."""
         return type(self).__module__.rpartition(".")[2]
 
     @property
@@ -150,13 +169,31 @@ class Task(ABC):
         """Source, licence and split policy: the docstring of the task's file."""
         return sys.modules[type(self).__module__].__doc__ or ""
 
+    def parts(self, split: str) -> Sequence["Task"]:
+        """Whose rows a split holds: this task's own, unless it is a `Mixture`."""
+        return (self,)
+
+    def usable(self, row: Row) -> bool:
+        """Whether a row can be asked at all; the others are dropped and counted."""
+        return True
+
+    def folder(self, root: Path) -> Path:
+        """Where the task's files are: `<root>/<name>` or, without such a folder, the root."""
+        folder = root / self.name
+        return folder if folder.is_dir() else root
+
     def rows(self, split: str, root: Path | None) -> list[Row]:
         """Reads the rows of one split, from local files or from the hub."""
         if root is not None:
-            return read_jsonl(_split_file(root, self.name, split))
+            if not root.is_dir():
+                raise InputError(
+                    f"data.root {root} is {'a file' if root.exists() else 'no folder'}; "
+                    f"it must be the folder with {split}.jsonl"
+                )
+            return read_jsonl(self.folder(root) / f"{split}.jsonl")
         if self.hub is None:
             raise InputError(f"task {self.name} reads your own files: give their folder, data.root")
-        return _hub_rows(self.hub, split)
+        return _hub_rows(self.hub, self.config, split)
 
     def row_sets(
         self,
@@ -188,30 +225,34 @@ class Task(ABC):
         """
         self._check_prompt(prompt)
         train_split, held_split, test_split = self.splits
-        test_rows = self._keyed(test_split, root)
-        held, held_dropped = self._apart(self._keyed(held_split, root), test_rows, unique=True)
-        dropped = {held_split: held_dropped}
-        if len(held) < calibration + dev + (held_split == train_split):
+        one_pool = train_split == held_split
+        dropped = dict.fromkeys(self.splits, 0)
+        test_rows = self._keyed(test_split, root, dropped)
+        held_rows = self._keyed(held_split, root, dropped)
+        held_rows = self._apart(held_rows, test_rows, held_split, dropped, unique=True)
+        free_form = [keyed for keyed in held_rows if keyed.task.free_form]
+        held = [keyed for keyed in held_rows if not keyed.task.free_form]
+        trained_on = one_pool and not free_form  # these rows alone are the training rows, too
+        if len(held) < calibration + dev + trained_on:
             raise InputError(
                 f"task {self.name}: {held_split} has {len(held)} usable rows, too few for "
                 f"{calibration} calibration and {dev} dev rows"
-                f"{' and training' if held_split == train_split else ''}; "
+                f"{' and training' if trained_on else ''}; "
                 "lower data.calibration_rows or data.dev_rows"
             )
         order = _order(held, seed, "held out")
         # taken from the two ends: the number of dev rows never touches the calibration rows
         calibration_rows, dev_rows = order[:calibration], order[::-1][:dev]
-        if held_split == train_split:
-            train_rows = order[calibration : len(order) - dev]
+        if one_pool:
+            train_rows = [*order[calibration : len(order) - dev], *free_form]
         else:
-            train_rows, dropped[train_split] = self._apart(
-                self._keyed(train_split, root), [*test_rows, *held]
-            )
+            train_rows = self._keyed(train_split, root, dropped)
+            train_rows = self._apart(train_rows, [*test_rows, *held], train_split, dropped)
             if not train_rows:
                 raise InputError(f"task {self.name}: every {train_split} row also stands elsewhere")
 
         def items(rows: Sequence[_Keyed]) -> list[Item]:
-            return [self._item(keyed.row, prompt) for keyed in rows]
+            return [keyed.task._item(keyed.row, prompt) for keyed in rows]
 
         return RowSets(
             train=items(_order(train_rows, seed, "train")[:train]),
@@ -226,8 +267,8 @@ class Task(ABC):
     ) -> list[Item]:
         """The test set of `row_sets`, without reading the other splits."""
         self._check_prompt(prompt)
-        rows = _order(self._keyed(self.splits[2], root), seed, "test")[:test]
-        return [self._item(keyed.row, prompt) for keyed in rows]
+        rows = self._keyed(self.splits[2], root, dict.fromkeys(self.splits, 0))
+        return [keyed.task._item(keyed.row, prompt) for keyed in _order(rows, seed, "test")[:test]]
 
     def _check_prompt(self, prompt: str) -> None:
         if prompt not in self.prompts:
@@ -236,10 +277,10 @@ class Task(ABC):
             )
 
     def _item(self, row: Row, prompt: str) -> Item:
-        """An item that has been checked."""
-        item = self.item(row, prompt)
+        """An item that has been checked, in this prompt or in the only one that the row has."""
+        item = self.item(row, prompt if prompt in self.prompts else self.prompts[0])
         problem = None
-        if self.metric == "accuracy" and len(item.choices) < 2:
+        if self.metric == "accuracy" and not self.free_form and len(item.choices) < 2:
             problem = f"{len(item.choices)} choices; a question needs two or more"
         elif not all(choice.strip() for choice in item.choices):
             problem = "an empty choice or text"
@@ -251,23 +292,34 @@ class Task(ABC):
             raise InputError(f"{row.where}: {problem}")
         return item
 
-    def _keyed(self, split: str, root: Path | None) -> list[_Keyed]:
-        """The rows of a split, checked, and each with its key."""
+    def _keyed(self, split: str, root: Path | None, dropped: dict[str, int]) -> list[_Keyed]:
+        """The usable rows of a split, checked, and each with its key; counts the others."""
         keyed = []
-        for row in self.rows(split, root):
-            item = self._item(row, self.prompts[0])
-            texts = [_fold(item.context), *sorted(map(_fold, item.choices))]
-            keyed.append(_Keyed(row, _digest(json.dumps(texts))))
+        for task in self.parts(split):
+            for row in task.rows(split, root):
+                if not task.usable(row):
+                    dropped[split] += 1
+                    continue
+                item = task._item(row, task.prompts[0])
+                texts = [_fold(item.context), *sorted(map(_fold, item.choices))]
+                keyed.append(_Keyed(row, task, digest(json.dumps(texts))))
         return keyed
 
     def _apart(
-        self, rows: list[_Keyed], nearer: list[_Keyed], unique: bool = False
-    ) -> tuple[list[_Keyed], int]:
-        """The rows that do not stand in the sets nearer to test, and how many do.
+        self,
+        rows: list[_Keyed],
+        nearer: list[_Keyed],
+        split: str,
+        dropped: dict[str, int],
+        unique: bool = False,
+    ) -> list[_Keyed]:
+        """The rows that do not stand in the sets nearer to test; counts those that do.
 
         Args:
             rows: Rows of one split.
             nearer: Rows of the sets that are nearer to test.
+            split: The name of the split.
+            dropped: Where the others are counted.
             unique: Also leave out rows that repeat another one of `rows`: two sets will be
                 carved from them.
         """
@@ -286,23 +338,62 @@ class Task(ABC):
                 f"{here} is the same row as {there}{f' (and {more} more pairs)' if more else ''}; "
                 "no row may stand in two row sets: remove one of the two"
             )
-        return apart, len(shared)
+        dropped[split] += len(shared)
+        return apart
+
+
+class Mixture(Task):
+    """A task made of others: each row is read and asked by the task that it comes from."""
+
+    @abstractmethod
+    def parts(self, split: str) -> Sequence[Task]:
+        """The tasks whose rows a split holds."""
+
+    def rows(self, split: str, root: Path | None) -> list[Row]:
+        """The rows of all parts."""
+        return [row for part in self.parts(split) for row in part.rows(split, root)]
+
+    def item(self, row: Row, prompt: str) -> Item:
+        """Not this task's business: the part that a row comes from asks it."""
+        raise TypeError(f"task {self.name} is a mixture; its parts turn rows into items")
+
+
+class Part(Task):
+    """A task that is part of a mixture alone: its files are in a folder of that name, always.
+
+    Args:
+        name: Folder in `data.root`.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The name of its folder in `data.root`."""
+        return self._name
+
+    def folder(self, root: Path) -> Path:
+        """Where the files are: `<root>/<name>`."""
+        return root / self.name
 
 
 def task_names() -> list[str]:
     """The tasks there are: the names of the files in this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def load_task(name: str) -> Task:
     """Makes a task.
 
     Args:
-        name: A file in this folder.
+        name: A file in this folder; behind a slash one part of it, as `mmlu_law/jurisprudence`.
 
     Raises:
         InputError: There is no such task.
     """
+    name, slash, part_name = name.partition("/")
     if name not in task_names():
         raise InputError(
             f"no task {name!r}; there are {', '.join(task_names())}. "
@@ -315,8 +406,14 @@ def load_task(name: str) -> Task:
         if isinstance(value, type)
         and issubclass(value, Task)
         and value.__module__ == module.__name__
+        and not value.__name__.startswith("_")
     )
-    return task()
+    if not slash:
+        return task()
+    parts = {part.name.rpartition("/")[2]: part for part in task().parts(task.splits[2])}
+    if part_name not in parts:
+        raise InputError(f"task {name} has no part {part_name!r}; there are {', '.join(parts)}")
+    return parts[part_name]
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -353,17 +450,7 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _split_file(root: Path, task: str, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(
-            f"data.root {root} is {'a file' if root.exists() else 'no folder'}; "
-            f"it must be the folder with {split}.jsonl"
-        )
-    folder = root / task
-    return (folder if folder.is_dir() else root) / f"{split}.jsonl"
-
-
-def _hub_rows(data_set: str, split: str) -> list[Row]:
+def _hub_rows(data_set: str, config: str | None, split: str) -> list[Row]:
     """The rows of a split of a data set on the Hugging Face hub, or in its local cache."""
     from datasets import load_dataset
     from huggingface_hub import HfApi, constants
@@ -372,26 +459,34 @@ def _hub_rows(data_set: str, split: str) -> list[Row]:
         # a quick question first: `load_dataset` would retry a dead network for half a minute
         if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(data_set, timeout=HUB_SECONDS)
-        rows: Any = load_dataset(data_set, split=split)
+        try:
+            rows: Any = load_dataset(data_set, config, split=split)
+        except RuntimeError as error:
+            if "scripts" not in str(error):
+                raise
+            # an old data set with code of its own, which is not run: the hub's own conversion
+            rows = load_dataset(data_set, config, split=split, revision=HUB_PARQUET)
     except Exception as error:  # of whatever library below: each means that there are no rows
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"cannot get {data_set} from the Hugging Face hub ({reason}); give local .jsonl files "
             "with data.root, or set HF_HUB_OFFLINE=1 if the data set is in the local cache"
         ) from error
-    return [Row(row, f"{data_set} {split} row {i}") for i, row in enumerate(rows.to_list())]
+    where = " ".join(filter(None, (data_set, config, split)))
+    return [Row(row, f"{where} row {i}") for i, row in enumerate(rows.to_list())]
 
 
 def _order(rows: Iterable[_Keyed], seed: int, purpose: str) -> list[_Keyed]:
     """A shuffle in which a row's place depends on its own text, not on its neighbours."""
-    return sorted(rows, key=lambda keyed: _digest(f"{seed} {purpose} {keyed.key}"))
+    return sorted(rows, key=lambda keyed: digest(f"{seed} {purpose} {keyed.key}"))
 
 
 def _fold(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A short hash of a text, the same on every machine."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

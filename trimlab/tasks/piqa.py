@@ -14,6 +14,7 @@ class PIQA(Task):
     r"""`Question: {goal}\nAnswer:` -> ` {sol}`."""
 
     hub = "baber/piqa"
+    harness = "piqa"
     example: ClassVar = {
         "goal": "To keep soup warm,",
         "sol1": "put a lid on it.",

@@ -13,6 +13,7 @@ class SciQ(Task):
     r"""`{support}\nQuestion: {question}\nAnswer:` -> ` {choice}`."""
 
     hub = "allenai/sciq"
+    harness = "sciq"
     example: ClassVar = {
         "question": "What do plants take in from the air?",
         "distractor1": "helium",
