@@ -1,0 +1,63 @@
+"""The look that all figures share."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+PAPER_COLOUR = "#8C8C8C"
+REFERENCE_COLOUR = "#444444"
+DROPPED_COLOUR = "#E3E3E3"
+SCORE_COLOURS = "viridis"
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "pdf.fonttype": 42,
+}
+
+
+def panels(count: int, width: float = 3.6, height: float = 3.0, columns: int = 3) -> Any:
+    """An empty figure with this many axes, in rows.
+
+    Returns:
+        The figure and the list of its axes.
+    """
+    columns = min(columns, max(1, count))
+    rows = -(-max(1, count) // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[max(1, count) :]:
+        unused.remove()
+    return figure, list(axes[: max(1, count)])
+
+
+def nothing_measured(axes: Any) -> None:
+    """Says in the figure that no record stands behind it."""
+    axes.text(
+        *(0.5, 0.5, "not measured yet"),
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=PAPER_COLOUR,
+    )
+
+
+def colour_of(names: list[str]) -> dict[str, str]:
+    """A colour for every name, in their order."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
