@@ -121,9 +121,10 @@ def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[Table
         cells["layer_memory"] = Cell(measured=_percent(shown, "layer_memory_ratio"))
         cells["model_memory"] = Cell(measured=_percent(shown, "model_memory_ratio"))
         if ratio in (None, ASKED_RATIO):
-            cells["final_memory"] = Cell(published.get("final_memory"), _held_to(mine, pairs))
-        at_ratio = "" if ratio in (None, ASKED_RATIO) else f" (at {100 * ratio:g} %)"  # type: ignore[operator]
-        rows.append(TableRow(method.title + at_ratio, cells, method.model == "trimmed"))
+            held_to = _held_to(mine, pairs) if method.model == "trimmed" else None
+            cells["final_memory"] = Cell(published.get("final_memory"), held_to)
+        at_ratio = "" if ratio is None or ratio == ASKED_RATIO else f" (at {100 * ratio:g} %)"
+        rows.append(TableRow(method.title + at_ratio, cells, competes=ratio == ASKED_RATIO))
     return rows
 
 

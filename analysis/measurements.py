@@ -38,6 +38,13 @@ def bypass_of(record: Record) -> str:
     return override(record, "bypass", DEFAULT_BYPASS)
 
 
+def other_overrides(record: Record) -> str:
+    """What else the cell of a record overrides, as text after a comma; mostly nothing."""
+    named = {"scorer", "r", "bypass", "task", "base"}
+    others = {key.rpartition(".")[2]: value for key, value in record["cell"].items()}
+    return "".join(f", {name} {value}" for name, value in others.items() if name not in named)
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """Exact sign test of a model against its reference on the same items.
@@ -169,12 +176,15 @@ def paired_test(records: Sequence[Record], references: Records) -> PairedTest | 
         ("full fine-tuning", [_reference(r, references, r=1) for r in records]),
         ("sparse fine-tuning", [_reference(r, references, run=r["run"]) for r in records]),
     ):
-        if any(reference is None or reference is r for r, reference in zip(records, pairs)):
+        if any(
+            reference is None or reference is r for r, reference in zip(records, pairs, strict=True)
+        ):
             continue
         balance = [0] * records[0]["n"]
-        for record, reference in zip(records, pairs):
+        for record, reference in zip(records, pairs, strict=True):
             assert reference is not None
-            for item, (a, b) in enumerate(zip(record["correct"], reference["correct"])):
+            answers = zip(record["correct"], reference["correct"], strict=True)
+            for item, (a, b) in enumerate(answers):
                 balance[item] += int(a) - int(b)
         won, lost = sum(b > 0 for b in balance), sum(b < 0 for b in balance)
         return PairedTest(won, lost, sign_test(won, lost), against)

@@ -58,6 +58,19 @@ def nothing_measured(axes: Any) -> None:
     )
 
 
-def colour_of(names: list[str]) -> dict[str, str]:
-    """A colour for every name, in their order."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+def look_of(names: list[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for every name, in their order; no two names share both."""
+    return {
+        name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+def shared_legend(figure: Any, columns: int = 3) -> None:
+    """One legend for all panels, below them; each label once."""
+    found = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(found.values(), found, loc="outside lower center", ncols=columns)

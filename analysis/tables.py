@@ -109,8 +109,7 @@ class Table:
         shown = [
             round(value, column.decimals)
             for other in group.rows
-            if other.competes
-            and (value := other.cells.get(key, Cell()).value(part)) is not None
+            if other.competes and (value := other.cells.get(key, Cell()).value(part)) is not None
         ]
         value = row.cells.get(key, Cell()).value(part)
         if not row.competes or part == "difference" or value is None or len(shown) < 2:
@@ -135,13 +134,18 @@ class Table:
 
     def markdown(self) -> str:
         """Its parts side by side in every cell, then every measured cell in full."""
-        heads = ["", *(" \\| ".join([c.title, *c.parts]) for c in self.columns.values())]
+        heads = [
+            "",
+            *(f"{c.title}<br>" + " \\| ".join(map(_head, c.parts)) for c in self.columns.values()),
+        ]
         lines = [_line(heads), _line(["---"] * len(heads))]
         for group in self.groups:
             if group.title:
                 lines.append(_line([f"*{group.title}*", *[""] * len(self.columns)]))
             for row in group.rows:
-                lines.append(_line([row.title, *(self._parts(group, row, k) for k in self.columns)]))
+                lines.append(
+                    _line([row.title, *(self._parts(group, row, k) for k in self.columns)])
+                )
         detail = self.detail()
         text = f"{self.caption}\n\n" + "\n".join(lines) + f"\n\n{self.footnote}\n"
         if detail:
@@ -160,7 +164,7 @@ class Table:
             width = len(column.parts)
             heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(column.title)}}}")
             rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-            subheads += [{"difference": r"$\Delta$"}.get(part, part) for part in column.parts]
+            subheads += [_tex(_head(part)) for part in column.parts]
             at += width
         lines = [
             "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
@@ -270,7 +274,7 @@ class Table:
 
 def marks(measured: Measurement | None) -> list[str]:
     """The mark of the paired test, and whether code of no commit measured it."""
-    if measured is None:
+    if measured is None or measured.n is None:
         return []
     found = []
     if measured.test:
@@ -283,6 +287,10 @@ def marks(measured: Measurement | None) -> list[str]:
 def anchor(record: Record) -> str:
     """Name of a record in the page."""
     return f"{record.file.removesuffix('.jsonl')}-{record.line}"
+
+
+def _head(part: Part) -> str:
+    return "Δ" if part == "difference" else part
 
 
 def _measured(measured: Measurement) -> dict[str, Any]:
@@ -323,6 +331,7 @@ _TEX = {
     "≥": r"$\geq$",
     "†": r"$^{\dagger}$",
     "‡": r"$^{\ddagger}$",
+    "Δ": r"$\Delta$",
     "×": r"$\times$",
 }
 
