@@ -22,8 +22,8 @@ Pair = tuple[str, str]
 
 # the paper's main setting: half of the layers
 ASKED_RATIO = 0.5
+HELD_TO = {"final_memory": Column("held to, % of layer memory", "low", 0, ("paper", "measured"))}
 SIZES = {
-    "final_memory": Column("held to, % of layer memory", "low", 0, ("paper", "measured")),
     "layer_memory": Column("layer memory %", None, 1, ("measured",)),
     "model_memory": Column("whole model %", None, 1, ("measured",)),
 }
@@ -79,6 +79,7 @@ def accuracy_table(
     methods: Sequence[Method],
     pairs: Sequence[Pair],
     bases: Sequence[str] = (),
+    held_to: bool = False,
 ) -> Table:
     """Builds the table.
 
@@ -89,8 +90,10 @@ def accuracy_table(
         methods: Its rows.
         pairs: Its columns.
         bases: Models that are expected; those of the records come by themselves.
+        held_to: Show how far the layer memory goes down while accuracy holds.
     """
-    columns = {"/".join(pair): Column(_title(pair)) for pair in pairs} | SIZES
+    columns = {"/".join(pair): Column(_title(pair)) for pair in pairs}
+    columns |= (HELD_TO if held_to else {}) | SIZES
     found = sorted({record["base"] for record in records})
     groups = [
         Group(base, [row for m in methods for row in _rows(m, records.where(base=base), pairs)])

@@ -14,7 +14,15 @@ from analysis.measurements import (
 )
 from analysis.names import TASKS, ratio_title, scorer_title, task_order, task_title
 from analysis.paper import Paper, number
-from analysis.style import PAPER_COLOUR, look_of, nothing_measured, panels, shared_legend
+from analysis.style import (
+    PAPER_COLOUR,
+    PLOTLY_SYMBOLS,
+    REFERENCE_COLOUR,
+    look_of,
+    nothing_measured,
+    panels,
+    shared_legend,
+)
 from analysis.tables import anchor
 from trimlab.results import Record, Records
 
@@ -144,7 +152,7 @@ def draw(data: Data) -> Any:
         axis.plot(
             [100 * p["layer_memory_ratio"] for p in best],
             [p["value"] for p in best],
-            color="#444444",
+            color=REFERENCE_COLOUR,
             lw=1,
             zorder=2,
         )
@@ -181,12 +189,16 @@ def interactive(data: Data) -> Data:
         for method in methods:
             points = [p for p in task["points"] if p["method"] == method]
             if points:
-                traces.append(_trace(method, points, looks[method][0]))
+                traces.append(_trace(method, points, *looks[method]))
                 owners.append(task["task"])
         best = [task["points"][i] for i in task["frontier"]]
-        line = {"mode": "lines", "line": {"color": "#444444", "width": 1}, "hoverinfo": "skip"}
+        line = {
+            "mode": "lines",
+            "line": {"color": REFERENCE_COLOUR, "width": 1},
+            "hoverinfo": "skip",
+        }
         traces.append(
-            {**_trace("frontier", best, "#444444"), **line, "error_y": {"visible": False}}
+            {**_trace("frontier", best, REFERENCE_COLOUR), **line, "error_y": {"visible": False}}
         )
         owners.append(task["task"])
         traces.append(
@@ -239,7 +251,7 @@ def interactive(data: Data) -> Data:
     }
 
 
-def _trace(method: str, points: Sequence[Data], colour: str) -> Data:
+def _trace(method: str, points: Sequence[Data], colour: str, marker: str = "o") -> Data:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -250,7 +262,7 @@ def _trace(method: str, points: Sequence[Data], colour: str) -> Data:
         "customdata": [p["records"][0] for p in points],
         "text": [_hover(p) for p in points],
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": colour, "size": 9},
+        "marker": {"color": colour, "symbol": PLOTLY_SYMBOLS[marker], "size": 9},
         "meta": {
             name: [None if p[name] is None else scale * p[name] for p in points]
             for name, (_, scale) in MEASURES.items()

@@ -7,6 +7,13 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, told apart by colour-blind readers too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+PLOTLY_SYMBOLS = dict(
+    zip(
+        MARKERS,
+        ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"),
+        strict=True,
+    )
+)
 PAPER_COLOUR = "#8C8C8C"
 REFERENCE_COLOUR = "#444444"
 DROPPED_COLOUR = "#E3E3E3"

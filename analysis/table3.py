@@ -39,4 +39,5 @@ def build(records: Records, paper: Paper) -> Table:
         records.of("table3"),
         methods,
         own_domain(records.of("table3"), published_tasks(paper.rows("table3"))),
+        held_to=True,
     )

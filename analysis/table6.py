@@ -36,4 +36,5 @@ def build(records: Records, paper: Paper) -> Table:
         mine,
         methods,
         own_domain(mine, published_tasks(paper.rows("table6"))),
+        held_to=True,
     )

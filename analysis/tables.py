@@ -127,8 +127,9 @@ class Table:
             return MISSING
         if part == "difference":
             return f"{value:+.{decimals}f}".replace("-", "−")
-        stderr = cell.measured and cell.measured.stderr
-        return f"{value:.{decimals}f}" + (f" ± {stderr:.{decimals}f}" if stderr else "")
+        stderr = cell.measured.stderr if cell.measured else None
+        spread = "" if stderr is None else f" ± {stderr:.{decimals}f}"
+        return f"{value:.{decimals}f}{spread}"
 
     # ---- what it becomes ----------------------------------------------------------------------
 

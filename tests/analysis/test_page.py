@@ -12,7 +12,9 @@ import pytest
 from analysis.report import write_report
 
 RECORDS = Path(__file__).parent.parent / "golden" / "records"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 pytestmark = [
     pytest.mark.slow,
