@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, told apart by colour-blind readers too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-PLOTLY_SYMBOLS = dict(
+PLOTLY_SYMBOLS: dict[str, str] = dict(
     zip(
         MARKERS,
         ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"),
@@ -19,7 +19,7 @@ REFERENCE_COLOUR = "#444444"
 DROPPED_COLOUR = "#E3E3E3"
 SCORE_COLOURS = "viridis"
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -62,6 +62,7 @@ def nothing_measured(axes: Any) -> None:
         ha="center",
         va="center",
         color=PAPER_COLOUR,
+        bbox={"facecolor": "white", "edgecolor": "none"},
     )
 
 
