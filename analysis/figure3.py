@@ -15,6 +15,8 @@ from trimlab.results import Records
 
 KINDS = ("attention", "mlp")
 DROPPED = -1.0
+# a few sublayers score so much higher that a scale up to them would show nothing else
+BRIGHTEST = 0.9
 
 
 def build(records: Records, paper: Paper) -> Figure:
@@ -33,9 +35,9 @@ def build(records: Records, paper: Paper) -> Figure:
         "Figure 3: dropping patterns",
         "A line per scan, from the top down; a column per sublayer, attention (a) and MLP (m) of "
         "every block. Colour: the score, the lowest of a line is dropped (cross) and stays dropped "
-        f"({DROPPED:g}, grey). The released code of the authors replaces the residual stream by "
-        "its normalised copy where an attention is dropped; with the residual bypass it passes "
-        "unchanged.",
+        f"({DROPPED:g}, grey). The scale ends at the {BRIGHTEST:.0%} quantile of the scores. "
+        "The authors' released code replaces the residual stream by its normalised copy where an "
+        "attention is dropped; with the residual bypass it passes unchanged.",
         {"patterns": patterns},
         draw,
         interactive,
@@ -81,11 +83,21 @@ def _pattern(run: Records) -> Data:
         "run": first["run"],
         "sublayers": sublayers,
         "scores": rows,
+        "limits": _limits(rows),
         "dropped": marked,
         "counts": {kind: sum(s.endswith(kind) for s in last["history"]) for kind in KINDS},
         "layer_memory_ratio": last["layer_memory_ratio"],
         "records": [anchor(point) for point in points],
     }
+
+
+def _limits(rows: list[list[float | None]]) -> tuple[float, float]:
+    """Lowest score, and the one at which the colours end."""
+    known = sorted(s for row in rows for s in row if s is not None and s != DROPPED)
+    if not known:
+        return 0.0, 1.0
+    low, high = known[0], known[int(BRIGHTEST * (len(known) - 1))]
+    return low, high if high > low else known[-1]
 
 
 def _sublayers(points: list[Any]) -> list[str]:
@@ -120,9 +132,8 @@ def draw(data: Data) -> Any:
         nothing_measured(axes[0])
     for axis, pattern in zip(axes, patterns, strict=False):
         colours = colormaps[SCORE_COLOURS].with_extremes(under=DROPPED_COLOUR, bad="white")
-        known = [s for row in pattern["scores"] for s in row if s is not None and s != DROPPED]
         grid = [[float("nan") if s is None else s for s in row] for row in pattern["scores"]]
-        scale = Normalize(min(known, default=0), max(known, default=1))
+        scale = Normalize(*pattern["limits"])
         image = axis.imshow(grid, aspect="auto", cmap=colours, norm=scale, interpolation="none")
         for row, columns in enumerate(pattern["dropped"]):
             axis.plot(columns, [row] * len(columns), ls="", marker="x", color="#D55E00", ms=4)
@@ -133,7 +144,7 @@ def draw(data: Data) -> Any:
         axis.set_yticklabels([*map(str, range(len(grid) - 1)), "end"], fontsize=6)
         axis.set_ylabel("scan")
         axis.grid(visible=False)
-        figure.colorbar(image, ax=axis, label="score", pad=0.01)
+        figure.colorbar(image, ax=axis, label="score", pad=0.01, extend="max")
     return figure
 
 
@@ -155,6 +166,8 @@ def interactive(data: Data) -> Data:
                 **shared,
                 "type": "heatmap",
                 "z": [[None if s == DROPPED else s for s in row] for row in pattern["scores"]],
+                "zmin": pattern["limits"][0],
+                "zmax": pattern["limits"][1],
                 "customdata": customdata,
                 "colorscale": "Viridis",
                 "colorbar": {"title": {"text": "score"}},
