@@ -213,7 +213,8 @@ def test_the_readmes_commands(
     (tmp_path / "my_domain").symlink_to(root)
     monkeypatch.chdir(tmp_path)
     commands = readme_commands()
-    assert {shlex.split(command)[1] for command in commands} == {"fit", "eval"}
+    assert {shlex.split(command)[1] for command in commands} == {"fit", "eval", "report"}
+    (tmp_path / "results").mkdir()
     for command in commands:
         verb, *arguments = shlex.split(command)[1:]
         if verb == "fit":

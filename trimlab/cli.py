@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib
 import os
 import sys
 import warnings
@@ -24,6 +25,7 @@ examples:
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
   trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
   trimlab bench score --against naive --data.task icd10cm
+  trimlab report --out report
 
 exit codes: 0 done, 1 failed while running, 2 wrong input
 """
@@ -32,6 +34,7 @@ VERBS = {
     "fit": "trim a model on a domain: scan, fine-tune, drop, heal, export, report",
     "eval": "score a model, trimmed or not, on tasks",
     "bench": "race against what a user would run instead, side by side",
+    "report": "tables, figures and a page from the records of experiments (from a clone)",
 }
 
 
@@ -289,3 +292,38 @@ def run_bench(arguments: list[str]) -> None:
                 print(json.dumps(row), flush=True)
     if not as_json:
         Console().print(table_of(rows))
+
+
+def run_report(arguments: list[str]) -> None:
+    """`trimlab report`: tables, figures and the page from the records."""
+    from pathlib import Path
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="trimlab report",
+        exit_on_error=False,
+        description="Builds index.html, RESULTS.md, tables/ and figures/ from results/*.jsonl.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records")
+    options = parser.parse_args(arguments)
+    report = _from_a_clone("analysis.report")
+    for notice in report.write_report(options.out, options.results):
+        print(f"trimlab: {notice}", file=sys.stderr)
+    print(options.out / "index.html")
+
+
+def _from_a_clone(name: str) -> Any:
+    """A module of the repository that the package does not ship."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = name.partition(".")[0]
+        if error.name in (package, name):
+            raise InputError(
+                f"this verb needs a clone of the repository: its folder `{package}` is not there"
+            ) from error
+        raise InputError(
+            f"{error.name} is not installed: pip install 'trimlab[{package}]'"
+        ) from error

@@ -47,7 +47,8 @@ def harness_likelihoods(lm: "HFLM", items: Sequence[Item]) -> list[list[float]]:
         for item in items
         for index, choice in enumerate(item.choices)
     ]
-    answers = iter(lm.loglikelihood(requests, disable_tqdm=True))
+    # the base class does not declare the option its subclasses share
+    answers = iter(lm.loglikelihood(requests, disable_tqdm=True))  # type: ignore[call-arg]
     return [[next(answers)[0] for _ in item.choices] for item in items]
 
 

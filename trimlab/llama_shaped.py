@@ -49,9 +49,9 @@ def llama_shaped(folder: Path, texts: Iterable[str], blocks: int = BLOCKS) -> Pa
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=2048,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
+        bos_token_id=tokenizer.token_to_id("<s>"),
+        eos_token_id=tokenizer.token_to_id("</s>"),
+        pad_token_id=tokenizer.token_to_id("</s>"),
     )
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)

@@ -1,14 +1,21 @@
-"""The run record: JSON lines with everything needed to trust a number."""
+"""The run record: JSON lines with everything needed to trust a number.
+
+A run writes its own record (`read_rows`, `append_row`). What an experiment found is gathered in
+`results/<experiment>.jsonl`, one schema for all, which `read_results` reads strictly.
+"""
 
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from trimlab.errors import InputError
 
 Row = dict[str, Any]
 
@@ -45,22 +52,29 @@ def provenance() -> Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a record, without a last line that a killed process left half-written."""
+    """Rows of a record, without a line that a killed process left half-written."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            continue
     return rows
 
 
 def append_row(path: Path, row: Row) -> None:
     """Appends one row and makes sure that it is on disk."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    with path.open("a+b") as file:
+        if file.tell() and not _ends_with_newline(file):
+            file.write(b"\n")  # a killed process was writing here: its half row stays a line apart
+        file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def rewind(path: Path, rows: Iterable[Row]) -> None:
@@ -79,6 +93,252 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# ---- the results of experiments ---------------------------------------------------------------
+
+SCHEMA = 1
+
+_EVERY_KIND = (
+    *("experiment", "profile", "cell", "run", "seed", "limit", "git_commit", "versions"),
+    *("hardware", "base", "task", "prompt", "row_sets"),
+)
+# the fields that a row must have, by its kind
+FIELDS = {
+    "operating_point": (
+        *("step", "epoch", "optimizer_steps", "dropped", "history", "trainable", "scan", "dev"),
+        *("dev_stderr", "dev_n", "metric", "layer_memory_ratio", "model_memory_ratio", "seconds"),
+        *("scan_seconds", "accepted", "finished"),
+    ),
+    "test": (
+        *("model", "evaluated_on", "asked_ratio", "layer_memory_ratio", "model_memory_ratio"),
+        *("metric", "value", "stderr", "n", "correct", "optimizer_steps", "dropped"),
+    ),
+    "timing": ("method", "epochs", "hours", "ratio_to_full"),
+}
+MODELS = ("untrimmed", "fine_tuned", "trimmed")
+TIMING_METHODS = ("full_ft", "sparse_ft", "trimllm")
+
+# what makes two rows the same measurement; timings also have a method and epochs
+_SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method", "epochs")
+# what may differ between two rows of the same measurement: who asked, where and how fast it ran
+_MAY_DIFFER = TIMING_FIELDS | {
+    *("experiment", "profile", "cell", "git_commit", "versions", "hardware", "tokens_per_second")
+}
+# the same question, maybe asked with another config
+_QUESTION = ("experiment", "profile", "base", "task", "prompt", "cell", "seed", "limit")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the results, and where it stands.
+
+    Attributes:
+        row: Its fields.
+        file: Name of its file.
+        line: Number of its line, from 1.
+        experiments: Every experiment that has this row.
+    """
+
+    row: Row
+    file: str
+    line: int
+    experiments: tuple[str, ...]
+
+    def __getitem__(self, field: str) -> Any:
+        """A field that the row must have."""
+        return self.row[field]
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """A field that the row may have."""
+        return self.row.get(field, default)
+
+    @property
+    def where(self) -> str:
+        """File and line, for people."""
+        return f"{self.file}, line {self.line}"
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the code that measured it is in no commit."""
+        return str(self.row["git_commit"] or "-dirty").endswith("-dirty")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Records that may be compared with each other: a full run is never mixed with a rehearsal.
+
+    Attributes:
+        profile: Name of the profile.
+        prompt: Prompt format.
+        limit: Rows per set of a rehearsal; None for a full run.
+    """
+
+    profile: str
+    prompt: str
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """The rows of all experiments.
+
+    Attributes:
+        records: One per measurement, in the order of the files.
+        notices: What the reader passed over, and why.
+    """
+
+    records: tuple[Record, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records."""
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        """Their number."""
+        return len(self.records)
+
+    def of(self, *experiments: str) -> "Records":
+        """The records of the first of these experiments that has any."""
+        for experiment in experiments:
+            found = tuple(r for r in self.records if experiment in r.experiments)
+            if found:
+                return Records(found)
+        return Records()
+
+    def where(self, **fields: Any) -> "Records":
+        """The records that have all of these values."""
+        return Records(
+            tuple(r for r in self.records if all(r.get(k) == v for k, v in fields.items()))
+        )
+
+    def by_series(self) -> "dict[Series, Records]":
+        """The records apart by what may be compared; full runs first."""
+        parts: dict[Series, list[Record]] = {}
+        for record in self.records:
+            series = Series(record["profile"], record["prompt"], record["limit"])
+            parts.setdefault(series, []).append(record)
+        order = sorted(parts, key=lambda s: (s.limit is not None, s.profile, s.prompt, s.limit))
+        return {series: Records(tuple(parts[series])) for series in order}
+
+
+def read_results(folder: Path) -> Records:
+    """Reads every `*.jsonl` of a folder, strictly.
+
+    Rows that say the same are kept once, and a row of an older run of the same cell gives way to
+    the newer one; both are noted. The half-written line of a killed process is passed over.
+
+    Args:
+        folder: The folder of the results.
+
+    Raises:
+        InputError: The folder is missing, a line is no row of this schema, or two rows of the same
+            measurement contradict each other.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no results in {folder}: it is not a folder")
+    notices: list[str] = []
+    first: dict[str, Record] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for record in _parse(path, notices):
+            key = json.dumps([record.get(field) for field in _SAME])
+            known = first.setdefault(key, record)
+            if known is record:
+                continue
+            _same_or_error(known, record)
+            if record["experiment"] in known.experiments:
+                notices.append(f"{record.where}: the same measurement as {known.where}; kept once")
+            else:
+                first[key] = replace(known, experiments=(*known.experiments, record["experiment"]))
+    return Records(tuple(_newest(list(first.values()), notices)), tuple(notices))
+
+
+def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
+    for number, line in enumerate(path.read_text().split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if line.startswith("{") and (not line.endswith("}") or error.pos == len(line)):
+                notices.append(
+                    f"{path.name}, line {number}: half-written by a process that was killed; "
+                    "passed over (the sweep measures it again)"
+                )
+                continue
+            raise InputError(f"{path.name}, line {number}: no JSON ({error.msg})") from error
+        problem = _problem(row)
+        if problem:
+            raise InputError(f"{path.name}, line {number}: {problem}")
+        yield Record(row, path.name, number, (row["experiment"],))
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with a row, or None."""
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    if row.get("schema") != SCHEMA:
+        return f"schema {row.get('schema')!r}, and this version of trimlab reads schema {SCHEMA}"
+    kind = row.get("kind")
+    if kind not in FIELDS:
+        return f"unknown kind {kind!r}; known: {', '.join(FIELDS)}"
+    missing = [field for field in (*_EVERY_KIND, *FIELDS[kind]) if field not in row]
+    if missing:
+        return f"{kind} without {', '.join(missing)}"
+    if kind == "test":
+        return _test_problem(row)
+    if kind == "timing" and row["method"] not in TIMING_METHODS:
+        return f"unknown method {row['method']!r}; known: {', '.join(TIMING_METHODS)}"
+    return None
+
+
+def _test_problem(row: Row) -> str | None:
+    if row["model"] not in MODELS:
+        return f"unknown model {row['model']!r}; known: {', '.join(MODELS)}"
+    correct = row["correct"]
+    if correct is None:
+        return None
+    if set(correct) - {"0", "1"} or len(correct) != row["n"]:
+        return f"`correct` is not one 0 or 1 for each of the {row['n']} items"
+    if (
+        row["metric"] == "accuracy"
+        and abs(100 * correct.count("1") / row["n"] - row["value"]) > 0.01
+    ):
+        return (
+            f"{correct.count('1')} of {row['n']} items are correct, and the value is {row['value']}"
+        )
+    return None
+
+
+def _same_or_error(known: Record, record: Record) -> None:
+    fields = {*known.row, *record.row} - _MAY_DIFFER
+    differing = sorted(f for f in fields if known.get(f) != record.get(f))
+    if differing:
+        raise InputError(
+            f"{known.where} and {record.where} are the same measurement and contradict each other "
+            f"in {', '.join(differing)}; remove the wrong one"
+        )
+
+
+def _newest(records: list[Record], notices: list[str]) -> Iterator[Record]:
+    """Drops the rows of runs whose cell was run again with another config."""
+
+    def question(record: Record) -> str:
+        asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs"]
+        return json.dumps([record.get(field) for field in asked], sort_keys=True)
+
+    newest = {question(record): record["run"] for record in records}
+    passed_over: dict[tuple[str, str], int] = {}
+    for record in records:
+        run = newest[question(record)]
+        if record["run"] == run:
+            yield record
+        else:
+            pair = (record["run"], run)
+            passed_over[pair] = passed_over.get(pair, 0) + 1
+    for (old, new), count in passed_over.items():
+        notices.append(f"run {old}: its cell was run again as {new}; {count} older rows left out")
 
 
 def _git_commit() -> str | None:

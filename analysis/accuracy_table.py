@@ -1,0 +1,179 @@
+"""What Tables 3, 4, 5, 6 and 8 have in common: methods down, benchmarks across, accuracies in."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from analysis.measurements import (
+    Measurement,
+    final_memory,
+    mean_and_stderr,
+    measure,
+    scorer_of,
+    update_ratio_of,
+)
+from analysis.names import TASKS, task_order, task_title
+from analysis.paper import number
+from analysis.tables import Cell, Column, Group, Table, TableRow
+from trimlab.results import Record, Records
+
+# trained on, evaluated on
+Pair = tuple[str, str]
+
+# the paper's main setting: half of the layers
+ASKED_RATIO = 0.5
+HELD_TO = {"final_memory": Column("held to, % of layer memory", "low", 0, ("paper", "measured"))}
+SIZES = {
+    "layer_memory": Column("layer memory %", None, 1, ("measured",)),
+    "model_memory": Column("whole model %", None, 1, ("measured",)),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: which records belong to it, and which published row stands beside it.
+
+    Attributes:
+        title: Its title.
+        model: Which model of a run it is.
+        scorer: Importance score of the run; None for any, two-step first.
+        r: Sparse update ratio of the run; None for any.
+        paper: The published row, by column title.
+    """
+
+    title: str
+    model: Literal["untrimmed", "fine_tuned", "trimmed"]
+    scorer: str | None = None
+    r: float | None = None
+    paper: Mapping[str, str] = field(default_factory=dict)
+
+    def select(self, records: Records) -> Records:
+        """Its rows of all kinds but those of other models."""
+        found = [
+            record
+            for record in records
+            if record.get("model") in (self.model, None)
+            and (self.scorer is None or scorer_of(record) == self.scorer)
+            and (self.r is None or update_ratio_of(record) == self.r)
+        ]
+        return Records(tuple(sorted(found, key=lambda record: scorer_of(record) != "two_step")))
+
+
+def own_domain(records: Records, published: Iterable[str] = ()) -> list[Pair]:
+    """Every benchmark that a model was trained and evaluated on, and the published ones."""
+    tasks = {r["task"] for r in records.where(kind="test") if r["task"] == r["evaluated_on"]}
+    return [(task, task) for task in sorted({*tasks, *published}, key=task_order)]
+
+
+def other_domains(records: Records, published: Iterable[Pair] = ()) -> list[Pair]:
+    """Every pair of a domain and another benchmark, and the published ones."""
+    tests = records.where(kind="test")
+    pairs = {(r["task"], r["evaluated_on"]) for r in tests if r["task"] != r["evaluated_on"]}
+    return sorted({*pairs, *published}, key=lambda pair: [task_order(task) for task in pair])
+
+
+def accuracy_table(
+    title: str,
+    caption: str,
+    records: Records,
+    methods: Sequence[Method],
+    pairs: Sequence[Pair],
+    bases: Sequence[str] = (),
+    held_to: bool = False,
+) -> Table:
+    """Builds the table.
+
+    Args:
+        title: Its title.
+        caption: Its caption.
+        records: Of the experiment.
+        methods: Its rows.
+        pairs: Its columns.
+        bases: Models that are expected; those of the records come by themselves.
+        held_to: Show how far the layer memory goes down while accuracy holds.
+    """
+    columns = {"/".join(pair): Column(_title(pair)) for pair in pairs}
+    columns |= (HELD_TO if held_to else {}) | SIZES
+    found = sorted({record["base"] for record in records})
+    groups = [
+        Group(base, [row for m in methods for row in _rows(m, records.where(base=base), pairs)])
+        for base in found or bases or [""]
+    ]
+    return Table(title, caption, columns, groups)
+
+
+def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[TableRow]:
+    """The row of a method, and one more for every other ratio that a benchmark stopped at."""
+    mine = method.select(records)
+    tests = mine.where(kind="test")
+    ratios: list[float | None] = [None]
+    if method.model == "trimmed":
+        ratios = [ASKED_RATIO, *_other_ratios(tests, pairs)]
+    rows = []
+    for ratio in ratios:
+        at = tests if ratio is None else tests.where(asked_ratio=ratio)
+        published = method.paper if ratio in (None, ASKED_RATIO) else {}
+        cells = {
+            "/".join(pair): Cell(
+                published.get(_title(pair)),
+                measure(at.where(task=pair[0], evaluated_on=pair[1]), references=records),
+            )
+            for pair in pairs
+        }
+        shown = [r for cell in cells.values() if cell.measured for r in cell.measured.records]
+        cells["layer_memory"] = Cell(measured=_percent(shown, "layer_memory_ratio"))
+        cells["model_memory"] = Cell(measured=_percent(shown, "model_memory_ratio"))
+        if ratio in (None, ASKED_RATIO):
+            held_to = _held_to(mine, pairs) if method.model == "trimmed" else None
+            cells["final_memory"] = Cell(published.get("final_memory"), held_to)
+        at_ratio = "" if ratio is None or ratio == ASKED_RATIO else f" (at {100 * ratio:g} %)"
+        rows.append(TableRow(method.title + at_ratio, cells, competes=ratio == ASKED_RATIO))
+    return rows
+
+
+def _other_ratios(tests: Records, pairs: Sequence[Pair]) -> list[float]:
+    """Where a benchmark has no model at the paper's ratio: the nearest that it has."""
+    ratios = set()
+    for task, evaluated_on in pairs:
+        asked = {
+            record["asked_ratio"]
+            for record in tests.where(task=task, evaluated_on=evaluated_on)
+            if record["asked_ratio"] is not None
+        }
+        if asked and ASKED_RATIO not in asked:
+            ratios.add(min(asked, key=lambda ratio: abs(ratio - ASKED_RATIO)))
+    return sorted(ratios)
+
+
+def _percent(records: list[Record], field: str) -> Measurement | None:
+    """Mean of a ratio over everything in a row."""
+    if not records:
+        return None
+    mean, _ = mean_and_stderr([100 * record[field] for record in records])
+    return Measurement(mean, None, None, None, None, tuple(records))
+
+
+def _held_to(records: Records, pairs: Sequence[Pair]) -> Measurement | None:
+    """The worst benchmark's final memory, a mean over its seeds."""
+    found: list[Measurement] = []
+    for task in dict.fromkeys(task for task, _ in pairs):
+        points = records.where(kind="operating_point", task=task)
+        runs = {point["run"]: points.where(run=point["run"]) for point in points}
+        held = {run: final_memory(rows) for run, rows in runs.items()}
+        ratios = [100 * ratio for ratio in held.values() if ratio is not None]
+        if ratios:
+            mean, stderr = mean_and_stderr(ratios)
+            last = tuple(list(runs[run])[-1] for run, ratio in held.items() if ratio is not None)
+            found.append(Measurement(mean, stderr, None, stderr, None, last))
+    return max(found, key=lambda measured: measured.mean, default=None)
+
+
+def _title(pair: Pair) -> str:
+    trained_on, evaluated_on = map(task_title, pair)
+    return trained_on if trained_on == evaluated_on else f"{trained_on} → {evaluated_on}"
+
+
+def published_tasks(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The benchmarks among the columns of a published table, by their names in records."""
+    columns = {column for row in rows for column, value in row.items() if number(value) is not None}
+    return [task for task, title in TASKS.items() if title in columns]

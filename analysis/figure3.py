@@ -1,0 +1,219 @@
+"""Figure 3: dropping patterns, and whether they come from the task or from the bypass."""
+
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
+
+from analysis.figures import Data, Figure
+from analysis.measurements import DEFAULT_R, bypass_of, other_overrides, scorer_of, update_ratio_of
+from analysis.names import task_order, task_title
+from analysis.paper import Paper
+from analysis.style import DROPPED_COLOUR, SCORE_COLOURS, nothing_measured, panels
+from analysis.tables import anchor
+from trimlab.results import Records
+
+KINDS = ("attention", "mlp")
+DROPPED = -1.0
+# a few sublayers score so much higher that a scale up to them would show nothing else
+BRIGHTEST = 0.9
+
+
+def build(records: Records, paper: Paper) -> Figure:
+    """Every run of the two-step algorithm at r = 1/4: benchmark, bypass, seed."""
+    points = Records(
+        tuple(
+            point
+            for point in records.where(kind="operating_point")
+            if (scorer_of(point), update_ratio_of(point)) == ("two_step", DEFAULT_R)
+        )
+    )
+    runs = [points.where(run=run) for run in dict.fromkeys(p["run"] for p in points)]
+    patterns = [_pattern(run) for run in runs]
+    patterns.sort(key=_place)
+    return Figure(
+        "Figure 3: dropping patterns",
+        "A line per scan, from the top down; a column per sublayer, attention (a) and MLP (m) of "
+        "every block. Colour: the score, the lowest of a line is dropped (cross) and stays dropped "
+        f"({DROPPED:g}, grey). The scale ends at the {BRIGHTEST:.0%} quantile of the scores. "
+        "The authors' released code replaces the residual stream by its normalised copy where an "
+        "attention is dropped; with the residual bypass it passes unchanged.",
+        {"patterns": patterns},
+        draw,
+        interactive,
+    )
+
+
+def _place(pattern: Data) -> tuple[Any, ...]:
+    """By benchmark, the residual bypass first; runs of this figure's experiment before others."""
+    return (
+        task_order(pattern["task"]),
+        pattern["bypass"] != "residual",
+        pattern["overrides"],
+        pattern["experiment"] != "figure3",
+        pattern["seed"],
+    )
+
+
+def _pattern(run: Records) -> Data:
+    points = sorted(run, key=lambda point: point["step"])
+    sublayers = _sublayers(points)
+    rows, marked = [], []
+    for point in points:
+        gone = set(point["history"]) - set(point["dropped"])
+        scores: dict[str, float] = {}
+        for entry in point["scan"]:
+            for sublayer in entry["candidate"].split("+"):
+                # a sublayer may be in two pairs: the lower score is what it can be dropped for
+                score = entry["score"][0]
+                scores[sublayer] = min(score, scores.get(sublayer, score))
+        rows.append([DROPPED if s in gone else scores.get(s) for s in sublayers])
+        marked.append([sublayers.index(s) for s in point["dropped"]])
+    last = points[-1]
+    rows.append([DROPPED if s in last["history"] else None for s in sublayers])
+    marked.append([])
+    first = points[0]
+    return {
+        "task": first["task"],
+        "base": first["base"],
+        "bypass": bypass_of(first),
+        "seed": first["seed"],
+        "overrides": other_overrides(first),
+        "experiment": first.experiments[0],
+        "run": first["run"],
+        "sublayers": sublayers,
+        "scores": rows,
+        "limits": _limits(rows),
+        "dropped": marked,
+        "counts": {kind: sum(s.endswith(kind) for s in last["history"]) for kind in KINDS},
+        "layer_memory_ratio": last["layer_memory_ratio"],
+        "records": [anchor(point) for point in points],
+    }
+
+
+def _limits(rows: list[list[float | None]]) -> tuple[float, float]:
+    """Lowest score, and the one at which the colours end."""
+    known = sorted(s for row in rows for s in row if s is not None and s != DROPPED)
+    if not known:
+        return 0.0, 1.0
+    low, high = known[0], known[int(BRIGHTEST * (len(known) - 1))]
+    return low, high if high > low else known[-1]
+
+
+def _sublayers(points: list[Any]) -> list[str]:
+    """Every sublayer of the model, in order: what was scanned, and what had been dropped before."""
+    names = {s for p in points for s in p["history"]}
+    names |= {s for p in points for entry in p["scan"] for s in entry["candidate"].split("+")}
+
+    def place(name: str) -> tuple[int, int]:
+        block, _, kind = name.partition(".")
+        return int(block), KINDS.index(kind)
+
+    return sorted(names, key=place)
+
+
+def pattern_title(pattern: Data) -> str:
+    """What a panel shows, and its answer: how many of each kind were dropped."""
+    counts = pattern["counts"]
+    run = f"{pattern['bypass']} bypass{pattern['overrides']}, seed {pattern['seed']}"
+    dropped = f"{counts['attention']} attentions, {counts['mlp']} MLPs dropped"
+    return f"{task_title(pattern['task'])}, {run} ({pattern['experiment']}): {dropped}"
+
+
+def draw(data: Data) -> Any:
+    """A heat map of the first run of every benchmark and bypass, one below the other."""
+    first: dict[tuple[str, ...], Data] = {}
+    for pattern in data["patterns"]:
+        first.setdefault((pattern["task"], pattern["bypass"], pattern["overrides"]), pattern)
+    patterns = list(first.values())
+    height = 0.9 + 0.14 * max((len(p["scores"]) for p in patterns), default=10)
+    figure, axes = panels(len(patterns), width=8, height=height, columns=1)
+    if not patterns:
+        nothing_measured(axes[0])
+    for axis, pattern in zip(axes, patterns, strict=False):
+        colours = colormaps[SCORE_COLOURS].with_extremes(under=DROPPED_COLOUR, bad="white")
+        grid = [[float("nan") if s is None else s for s in row] for row in pattern["scores"]]
+        scale = Normalize(*pattern["limits"])
+        image = axis.imshow(grid, aspect="auto", cmap=colours, norm=scale, interpolation="none")
+        for row, columns in enumerate(pattern["dropped"]):
+            axis.plot(columns, [row] * len(columns), ls="", marker="x", color="#D55E00", ms=4)
+        axis.set_title(pattern_title(pattern))
+        axis.set_xticks(range(len(pattern["sublayers"])))
+        axis.set_xticklabels([_short(s) for s in pattern["sublayers"]], fontsize=6, rotation=90)
+        axis.set_yticks(range(len(grid)))
+        axis.set_yticklabels([*map(str, range(len(grid) - 1)), "end"], fontsize=6)
+        axis.set_ylabel("scan")
+        axis.grid(visible=False)
+        figure.colorbar(image, ax=axis, label="score", pad=0.01, extend="max")
+    return figure
+
+
+def _short(sublayer: str) -> str:
+    block, _, kind = sublayer.partition(".")
+    return f"{block}{kind[0]}"
+
+
+def interactive(data: Data) -> Data:
+    """One run at a time; the score under the pointer."""
+    traces: list[Data] = []
+    for i, pattern in enumerate(data["patterns"]):
+        steps = [*map(str, range(len(pattern["scores"]) - 1)), "end"]
+        records = [*pattern["records"], pattern["records"][-1]]
+        shared = {"x": pattern["sublayers"], "y": steps, "visible": i == 0}
+        customdata = [[record] * len(pattern["sublayers"]) for record in records]
+        traces += [
+            {
+                **shared,
+                "type": "heatmap",
+                "z": [[None if s == DROPPED else s for s in row] for row in pattern["scores"]],
+                "zmin": pattern["limits"][0],
+                "zmax": pattern["limits"][1],
+                "customdata": customdata,
+                "colorscale": "Viridis",
+                "colorbar": {"title": {"text": "score"}},
+                "hoverongaps": False,
+                "xgap": 1,
+                "ygap": 1,
+                "hovertemplate": "%{x}, scan %{y}: score %{z:.4g}<extra></extra>",
+            },
+            {
+                **shared,
+                "type": "heatmap",
+                "z": [[s if s == DROPPED else None for s in row] for row in pattern["scores"]],
+                "customdata": customdata,
+                "colorscale": [[0, DROPPED_COLOUR], [1, DROPPED_COLOUR]],
+                "showscale": False,
+                "hoverongaps": False,
+                "xgap": 1,
+                "ygap": 1,
+                "hovertemplate": "%{x}: dropped before scan %{y} (−1)<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "visible": i == 0,
+                "x": [pattern["sublayers"][c] for row in pattern["dropped"] for c in row],
+                "y": [steps[y] for y, row in enumerate(pattern["dropped"]) for _ in row],
+                "marker": {"symbol": "x", "color": "#D55E00", "size": 7},
+                "showlegend": False,
+                "hoverinfo": "skip",
+            },
+        ]
+    each = 3
+    buttons = [
+        {
+            "label": pattern_title(pattern),
+            "method": "update",
+            "args": [{"visible": [t // each == i for t in range(len(traces))]}],
+        }
+        for i, pattern in enumerate(data["patterns"])
+    ]
+    menu = {"type": "dropdown", "buttons": buttons, "x": 0, "xanchor": "left", "y": 1.16}
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": "sublayer"}, "type": "category", "tickangle": -90},
+            "yaxis": {"title": {"text": "scan"}, "type": "category", "autorange": "reversed"},
+            "updatemenus": [{**menu, "yanchor": "top"}] if buttons else [],
+        },
+    }

@@ -1,0 +1,65 @@
+"""How the things of a record are called in a table or a figure."""
+
+from trimlab.results import Series
+
+# The paper's columns first, in its order. A task that is not here goes by its own name.
+TASKS = {
+    "piqa": "PIQA",
+    "sciq": "SciQ",
+    "medmcqa": "MedMCQA",
+    "lexglue": "LexGLUE",
+    "financeqa": "FinanceQA",
+    "pubmedqa": "PubMedQA",
+    "legalbench": "LegalBench",
+    "icd10cm": "ICD-10-CM",
+}
+
+SCORERS = {
+    "two_step": "both (two-step)",
+    "sensitivity": "calibration",
+    "activation_norm": "activation norm",
+    "block_influence": "block influence",
+}
+
+RATIOS = {1.0: "1", 0.5: "1/2", 0.25: "1/4", 0.125: "1/8"}
+
+
+def task_title(task: str) -> str:
+    """A task as the paper writes it."""
+    return TASKS.get(task, task)
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Sorts tasks as the paper does, others after them by name."""
+    order = list(TASKS)
+    return (order.index(task) if task in order else len(order), task)
+
+
+def scorer_title(scorer: str) -> str:
+    """An importance score as the paper calls it."""
+    return SCORERS.get(scorer, scorer)
+
+
+def ratio_title(r: float) -> str:
+    """A sparse update ratio as a fraction."""
+    return RATIOS.get(r, f"{r:g}")
+
+
+def series_title(series: Series) -> str:
+    """What a series is, a rehearsal in capitals."""
+    title = series.profile
+    if series.prompt != "authors":
+        title += f", prompt {series.prompt}"
+    if series.limit is not None:
+        title += f", REHEARSAL with {series.limit} rows"
+    return title
+
+
+def series_slug(series: Series) -> str:
+    """A series as part of a file name."""
+    slug = series.profile
+    if series.prompt != "authors":
+        slug += f"-{series.prompt}"
+    if series.limit is not None:
+        slug += f"-rehearsal{series.limit}"
+    return slug

@@ -1,0 +1,20 @@
+"""Table 5: what trimming on one domain does to an unrelated one."""
+
+from analysis.accuracy_table import accuracy_table, other_domains
+from analysis.paper import Paper
+from analysis.table4 import METHODS
+from analysis.tables import Table
+from trimlab.results import Records
+
+
+def build(records: Records, paper: Paper) -> Table:
+    """Trained on one domain, evaluated on an unrelated one."""
+    mine = records.of("table5")
+    return accuracy_table(
+        "Table 5: unrelated domains",
+        "Accuracy in percent of a model trained (and trimmed to half of the layer memory) on the "
+        "first benchmark, on the second. The published values are not known to us.",
+        mine,
+        METHODS,
+        other_domains(mine),
+    )

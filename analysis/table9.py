@@ -1,0 +1,63 @@
+"""Table 9: wall-clock time of fine-tuning."""
+
+from analysis.measurements import measure
+from analysis.paper import Paper, number
+from analysis.tables import Cell, Column, Group, Table, TableRow
+from trimlab.results import Record, Records
+
+METHODS = {"full_ft": "Full FT", "sparse_ft": "Sparse FT (r=1/4)", "trimllm": "TrimLLM"}
+
+
+def build(records: Records, paper: Paper) -> Table:
+    """Hours by method and number of epochs, and as a share of full fine-tuning's."""
+    mine = records.of("table9").where(kind="timing")
+    published = paper.rows("table9")
+    epochs = sorted({int(row["epochs"]) for row in published} | {r["epochs"] for r in mine})
+    machines = sorted({_machine(record) for record in mine})
+    groups = [
+        Group(
+            machine,
+            [
+                TableRow(f"{title}, {n} epochs", _cells(paper, mine, machine, method, n))
+                for method, title in METHODS.items()
+                for n in epochs
+            ],
+        )
+        for machine in machines or [""]
+    ]
+    return Table(
+        "Table 9: time of fine-tuning",
+        "Hours of wall-clock time on SciQ, and their share of full fine-tuning's for as many "
+        "epochs. The published hours are LLaMA-7B's on two A100-80G: only the shares compare. "
+        "(The epochs of the published middle rows are inferred from their times.)",
+        {
+            "hours": Column("hours", None, 2, ("paper", "measured")),
+            "share": Column("share of full fine-tuning, %", None, 0),
+        },
+        groups,
+        footnote="± is the standard error over seeds. —: not published, or not measured.",
+    )
+
+
+def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) -> dict[str, Cell]:
+    found = [r for r in mine.where(method=method, epochs=epochs) if _machine(r) == machine]
+    shares = [
+        Record({**r.row, "share": 100 * r["ratio_to_full"]}, r.file, r.line, r.experiments)
+        for r in found
+        if r["ratio_to_full"] is not None
+    ]
+    hours = paper.row("table9", method=METHODS[method], epochs=str(epochs)).get("hours")
+    full = paper.row("table9", method=METHODS["full_ft"], epochs=str(epochs)).get("hours")
+    share = None
+    if number(hours) is not None and number(full):
+        share = f"{100 * float(hours or 0) / float(full or 0):.0f}"
+    return {
+        "hours": Cell(hours, measure(found, "hours")),
+        "share": Cell(share, measure(shares, "share")),
+    }
+
+
+def _machine(record: Record) -> str:
+    hardware = record["hardware"]
+    processor = hardware.get("gpu") or hardware.get("cpu") or hardware.get("machine")
+    return f"{record['base']} on {processor} ({hardware.get('cores')} cores)"

@@ -1,0 +1,68 @@
+"""The page in a real browser: `make test-slow`, where Chromium is (Debian: `apt install chromium`).
+
+Screenshots are kept in TRIMLAB_SCREENSHOTS, where that is set.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.report import write_report
+
+RECORDS = Path(__file__).parent.parent / "golden" / "records"
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)"),
+]
+
+
+def test_the_page_works_offline(tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    write_report(tmp_path, RECORDS)
+    shots = Path(os.environ.get("TRIMLAB_SCREENSHOTS", tmp_path))
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
+        page.set_default_timeout(120_000)
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((tmp_path / "index.html").as_uri())
+
+        # both plots are drawn
+        page.wait_for_selector("#plot-figure2-gemma-270m .scatterlayer .point")
+        page.wait_for_selector("#plot-figure3-gemma-270m .heatmaplayer image")
+        page.screenshot(path=shots / "page.png", full_page=True)
+
+        # a number leads to its record, which opens
+        page.click("#table3-gemma-270m ~ .scroll a[href='#table3-3']")
+        record = page.locator("details#table3-3")
+        assert record.get_attribute("open") is not None
+        assert '"model": "trimmed"' in record.inner_text()
+        page.screenshot(path=shots / "record.png")
+
+        # so does a click on a point of the frontier
+        page.evaluate(
+            "document.getElementById('plot-figure2-gemma-270m').emit('plotly_click',"
+            " {points: [{customdata: 'table3-3'}]})"
+        )
+        assert page.url.endswith("#table3-3")
+
+        # the menus change what is shown
+        for plot, choice in (("figure2", "MedMCQA"), ("figure3", "authors bypass")):
+            menus = page.locator(f"#plot-{plot}-gemma-270m .updatemenu-header")
+            menus.first.click()
+            button = page.locator(f"#plot-{plot}-gemma-270m .updatemenu-dropdown-button")
+            button.filter(has_text=choice).first.click()
+            page.locator(f"#plot-{plot}-gemma-270m").screenshot(path=shots / f"{plot}.png")
+        browser.close()
+    assert not problems
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)

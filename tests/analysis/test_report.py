@@ -1,0 +1,235 @@
+"""Every table and figure from the golden records, and the report as a whole.
+
+To accept a wanted change: `TRIMLAB_ACCEPT=1 pytest tests/analysis`, and read the diff.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analysis
+from analysis.figure2 import frontier
+from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
+from analysis.figures import Figure
+from analysis.page import Entry
+from analysis.paper import Paper, read_paper
+from analysis.report import build, write_report
+from analysis.tables import Table
+from trimlab import cli
+from trimlab.results import Records, Series, read_results
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+RECORDS = read_results(GOLDEN / "records")
+FULL = Series("gemma-270m", "authors")
+EVERYTHING = list(analysis.results())
+
+
+def golden(name: str, text: str) -> None:
+    path = GOLDEN / "report" / name
+    if os.environ.get("TRIMLAB_ACCEPT"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def as_text(data: Any) -> str:
+    return json.dumps(json.loads(json.dumps(data), parse_float=lambda f: round(float(f), 6)),
+                      indent=1, ensure_ascii=False) + "\n"  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def entries() -> dict[str, Entry]:
+    return {entry.name: entry for entry in build(RECORDS)}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    write_report(out, GOLDEN / "records")
+    return out
+
+
+def test_every_result_of_the_paper_is_found() -> None:
+    names = [f"table{n}" for n in (3, 4, 5, 6, 8, 9)] + [f"figure{n}" for n in (1, 2, 3, 4)]
+    assert [name for name, _ in EVERYTHING] == names
+
+
+@pytest.mark.parametrize(("name", "build_one"), EVERYTHING, ids=[name for name, _ in EVERYTHING])
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "missing"])
+def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> None:
+    """With records and without, with published values and without, it builds."""
+    records = RECORDS.by_series()[FULL] if measured else Records()
+    for paper in (read_paper(), Paper({})):
+        result = build_one(records, paper)
+        assert isinstance(result, Table if name.startswith("table") else Figure)
+        assert result.title.startswith(f"{name[:-1].capitalize()} {name[-1]}:")
+        if isinstance(result, Table):
+            assert all(cell.measured is None for *_, cell in result.cells()) or measured
+            assert not re.search(r"\bnan\b", result.markdown() + result.latex())
+        else:
+            json.dumps(result.data, allow_nan=False)
+            plot = result.interactive(result.data) if result.interactive else {}
+            json.dumps(plot, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "table6", "table9"])
+def test_golden_tables(entries: dict[str, Entry], name: str) -> None:
+    table = entries[f"{name}-gemma-270m"].result
+    assert isinstance(table, Table)
+    golden(f"{name}.md", table.markdown())
+    golden(f"{name}.tex", table.latex())
+    golden(f"{name}.json", as_text(table.as_json()))
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "figure4"])
+def test_golden_figures(entries: dict[str, Entry], name: str) -> None:
+    figure = entries[f"{name}-gemma-270m"].result
+    assert isinstance(figure, Figure)
+    golden(f"{name}.json", as_text(figure.data))
+
+
+def test_missing_cells_are_missing(entries: dict[str, Entry]) -> None:
+    table = entries["table3-gemma-270m"].result
+    assert isinstance(table, Table)
+    cells = {(row.title, key): cell for _, row, key, cell in table.cells()}
+    assert cells["bottom 50 %", "sciq/sciq"].measured is None
+    assert cells["alternate 50 %", "sciq/sciq"].paper is None
+    line = next(line for line in table.markdown().splitlines() if "bottom" in line)
+    assert "63.9 \\| — \\| —" in line
+    assert entries["table5"].series is None
+    assert entries["table8"].series is None
+
+
+def test_a_rehearsal_stands_apart(entries: dict[str, Entry], report: Path) -> None:
+    full, rehearsal = entries["table3-gemma-270m"], entries["table3-gemma-270m-rehearsal20"]
+    assert "100.0 ± 0.0" not in full.result.markdown()  # type: ignore[union-attr]
+    assert "100.0 ± 0.0" in rehearsal.result.markdown()  # type: ignore[union-attr]
+    assert "REHEARSAL with 20 rows" in (report / "RESULTS.md").read_text()
+
+
+def test_best_in_bold_and_dirty_said(entries: dict[str, Entry]) -> None:
+    table = entries["table3-gemma-270m"].result
+    assert isinstance(table, Table)
+    text = table.markdown()
+    # the best of the trimmed ones, not the larger model at 75 %
+    assert "**67.5 ± 10.7**" in text
+    assert "\\| 75.0 ± 9.9 \\|" in text
+    assert "45.0 ± 11.4‡ (dirty)" in text
+    assert r"\textbf{67.5 $\pm$ 10.7}" in table.latex()
+
+
+def test_dropping_patterns_of_both_bypasses(entries: dict[str, Entry]) -> None:
+    patterns = entries["figure3-gemma-270m"].result.data["patterns"]  # type: ignore[union-attr]
+    medical = [p for p in patterns if p["task"] == "medmcqa"]
+    assert [p["bypass"] for p in medical] == ["residual", "authors"]
+    assert [p["counts"] for p in medical] == [
+        {"attention": 2, "mlp": 2},
+        {"attention": 1, "mlp": 3},
+    ]
+    residual = medical[0]
+    assert residual["sublayers"][:3] == ["0.attention", "0.mlp", "1.attention"]
+    # what is dropped has the lowest score of its line, and is -1 from the next one on
+    for line, dropped, after in zip(
+        residual["scores"], residual["dropped"], residual["scores"][1:], strict=False
+    ):
+        for column in dropped:
+            assert line[column] == min(s for s in line if s not in (None, -1))
+            assert after[column] == -1
+
+
+def test_frontier() -> None:
+    points = [(0.5, 70), (0.5, 60), (0.4, 60), (1.0, 70), (1.0, 80), (0.4, 60)]
+    data = [{"layer_memory_ratio": ratio, "value": value} for ratio, value in points]
+    assert frontier(data) == [2, 5, 0, 4]
+
+
+def test_equations() -> None:
+    """Eq. 5 and Eq. 6 are the sums over the epochs."""
+    for n_d in range(2, 64, 2):
+        assert one_drop_per_epoch(n_d) == sum(64 - k for k in range(n_d))
+        assert two_drops_per_epoch(n_d) == sum(64 - 2 * k for k in range(n_d // 2))
+    assert one_drop_per_epoch(3, n=10, c=2) == 2 * (10 + 9 + 8)
+
+
+def test_measured_time_is_in_units_of_the_runs_own_first_epoch(entries: dict[str, Entry]) -> None:
+    run = entries["figure4-gemma-270m"].result.data["measured"][0]  # type: ignore[union-attr]
+    # 60, 55 and 50 s of training, 10 s of scan each; a sparse first epoch counts 0.6
+    assert run["time"][:3] == pytest.approx([0.6, 0.6 * 115 / 60, 0.6 * 165 / 60])
+    assert run["time_with_scans"][0] == pytest.approx(0.6 * 70 / 60)
+    assert run["formula"][:3] == pytest.approx([0.6, 0.6 * (1 + 7 / 8), 0.6 * (1 + 7 / 8 + 6 / 8)])
+
+
+def test_the_whole_report(report: Path) -> None:
+    text = (report / "RESULTS.md").read_text()
+    page = (report / "index.html").read_text()
+    for name, result in build_names():
+        folder = "tables" if isinstance(result, Table) else "figures"
+        endings = (
+            (".md", ".tex", ".json") if isinstance(result, Table) else (".png", ".pdf", ".json")
+        )
+        for ending in endings:
+            assert (report / folder / f"{name}{ending}").stat().st_size > 100
+        assert result.title in text
+        assert f'id="{name}"' in page
+    for link in re.findall(r"\]\((.+?)\)", text):
+        assert (report / link).exists()
+    assert "half-written" in text and "half-written" in page
+
+
+def build_names() -> list[tuple[str, Table | Figure]]:
+    return [(entry.name, entry.result) for entry in build(RECORDS)]
+
+
+def test_the_page_is_self_contained_and_every_link_leads_somewhere(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    ours = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', ours)
+    targets = set(re.findall(r' id="(.+?)"', ours))
+    links = set(re.findall(r'href="#(.+?)"', ours))
+    assert links <= targets
+    anchors = {f"{record.file.removesuffix('.jsonl')}-{record.line}" for record in RECORDS}
+    assert anchors <= targets
+    assert "dirty tree" in ours and "rehearsal, 20 rows" in ours
+
+
+def test_the_same_records_give_the_same_files(report: Path, tmp_path: Path) -> None:
+    write_report(tmp_path, GOLDEN / "records")
+    for path in report.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    assert run("report", "--out", tmp_path / "out", "--results", folder) == 0
+    assert (tmp_path / "out" / "index.html").exists()
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_the_verb_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "--out", tmp_path / "out", "--results", tmp_path / "none") == 2
+    assert "no results in" in capsys.readouterr().err
+
+
+def test_the_verb_without_a_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "analysis"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(
+        sys, "path", [p for p in sys.path if not (Path(p or ".") / "analysis").exists()]
+    )
+    assert run("report", "--out", tmp_path, "--results", GOLDEN / "records") == 2
+    assert "needs a clone" in capsys.readouterr().err

@@ -1,0 +1,224 @@
+"""Writes `records/*.jsonl`: small, made up by hand, every special case in them once.
+
+    python tests/golden/make_records.py
+
+The answers are chosen so that means, standard errors and tests can be computed by hand: see
+`tests/analysis/test_measurements.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "records"
+ITEMS = 20
+SUBLAYERS = [f"{block}.{kind}" for block in range(4) for kind in ("attention", "mlp")]
+
+
+def common(kind: str, experiment: str, cell: dict[str, Any], **more: Any) -> dict[str, Any]:
+    task = more.get("task", "sciq")
+    name = "-".join(
+        [*(f"{k}={v}" for k, v in sorted(cell.items())), task, str(more.get("seed", 0))]
+    )
+    return {
+        "schema": 1,
+        "kind": kind,
+        "experiment": experiment,
+        "profile": "gemma-270m",
+        "cell": cell,
+        # a readable stand-in for the hash of the config
+        "run": name[-60:],
+        "seed": 0,
+        "limit": None,
+        "git_commit": "43adcf325942",
+        "versions": {"trimlab": "0.1.0", "torch": "2.13.0"},
+        "hardware": {"machine": "x86_64", "cpu": "Example CPU", "cores": 2, "gpu": None},
+        "base": "gemma-3-270m",
+        "task": task,
+        "prompt": "authors",
+        "row_sets": {"train": "aa", "calibration": "bb", "dev": "cc", "test": "dd"},
+        **more,
+    }
+
+
+def answers(right: int, first: int = 0) -> str:
+    """`right` of the items correct, from the item `first` on."""
+    return "".join(str(int((item - first) % ITEMS < right)) for item in range(ITEMS))
+
+
+def test(
+    experiment: str, cell: dict[str, Any], model: str, correct: str | None, **more: Any
+) -> dict[str, Any]:
+    n = len(correct or "") or ITEMS
+    value = 100 * (correct or "").count("1") / n if correct else 60.0
+    p = value / 100
+    trimmed = model == "trimmed"
+    return common("test", experiment, cell) | {
+        "model": model,
+        "evaluated_on": more.get("task", "sciq"),
+        "asked_ratio": 0.5 if trimmed else None,
+        "layer_memory_ratio": 0.49 if trimmed else 1.0,
+        "model_memory_ratio": 0.81 if trimmed else 1.0,
+        "metric": "accuracy",
+        "value": value,
+        "stderr": 100 * (p * (1 - p) / (n - 1)) ** 0.5,
+        "n": n,
+        "correct": correct,
+        "value_normalised": value - 1 if trimmed else None,
+        "stability": 0.9 if trimmed else None,
+        "exact_match": None,
+        "optimizer_steps": 0 if model == "untrimmed" else 100,
+        "seconds": 12.5,
+        "dropped": SUBLAYERS[:3] if trimmed else [],
+        "tokens_per_second": 15.5 if trimmed else None,
+        "tier": "T1" if trimmed else None,
+        **common("test", experiment, cell, **more),
+        **{k: v for k, v in more.items() if k not in ("task", "seed")},
+    }
+
+
+def points(
+    experiment: str, cell: dict[str, Any], order: list[str], devs: list[float], **more: Any
+) -> list[dict[str, Any]]:
+    """The operating points of a run that drops one sublayer a step, in this order."""
+    rows = []
+    for step, dev in enumerate(devs):
+        history = order[:step]
+        before = history[:-1]
+        left = [s for s in SUBLAYERS if s not in before]
+        # the next to go has the lowest score
+        scan: list[dict[str, Any]] = [
+            {"candidate": s, "score": [1.0 + 0.1 * i - (2.0 if s in history else 0.0), 50.0]}
+            | {"accuracy": 70.0 - i, "norm": 10.0 + i}
+            for i, s in enumerate(left)
+        ]
+        for entry in scan:
+            entry["score"][0] = round(max(entry["score"][0], 0.05), 4)
+        sizes = sum(2 if s.endswith("mlp") else 1 for s in history) / 12
+        rows.append(
+            common("operating_point", experiment, cell, **more)
+            | {
+                "step": step,
+                "epoch": step,
+                "optimizer_steps": 20 * (step + 1),
+                "dropped": history[-1:],
+                "history": history,
+                "trainable": [s for s in SUBLAYERS[-2:] if s not in history],
+                "scan": scan,
+                "metric": "accuracy",
+                "dev": dev,
+                "dev_stderr": 4.0,
+                "dev_n": 50,
+                "layer_memory_ratio": 1 - sizes,
+                "model_memory_ratio": 1 - sizes / 3,
+                "seconds": 60.0 - 5 * step + 10,
+                "scan_seconds": 10.0,
+                "peak_rss_bytes": 3_400_000_000,
+                "accepted": True,
+                "finished": "the target is met" if step == len(devs) - 1 else None,
+            }
+        )
+    return rows
+
+
+def table3() -> list[dict[str, Any]]:
+    rows = []
+    two_step = {"trim.scorer": "two_step", "data.task": "sciq"}
+    for seed, (full, sparse, trimmed) in enumerate(
+        [((18, 0), (17, 1), (14, 0)), ((17, 0), (18, 1), (13, 0))]
+    ):
+        rows += [
+            test("table3", two_step, "untrimmed", answers(12), seed=seed),
+            test("table3", two_step, "fine_tuned", answers(*sparse), seed=seed),
+            test("table3", two_step, "trimmed", answers(*trimmed), seed=seed),
+            test("table3", {**two_step, "trim.r": 1}, "fine_tuned", answers(*full), seed=seed),
+        ]
+        rows += points(
+            "table3",
+            two_step,
+            ["3.mlp", "2.mlp", "1.attention", "1.mlp"],
+            [80.0, 78.0, 76.0 - 6 * seed, 73.0, 66.0],
+            seed=seed,
+        )
+    # one seed, from a dirty tree
+    rows.append(
+        test(
+            "table3",
+            {"trim.scorer": "random", "data.task": "sciq"},
+            "trimmed",
+            answers(9, 3),
+            git_commit="43adcf325942-dirty",
+        )
+    )
+    # stopped early: no model at half of the layers
+    rows.append(
+        test(
+            "table3",
+            {"trim.scorer": "sensitivity", "data.task": "sciq"},
+            "trimmed",
+            answers(15),
+            asked_ratio=0.75,
+            layer_memory_ratio=0.75,
+            model_memory_ratio=0.9,
+        )
+    )
+    # without the items' answers
+    rows.append(test("table3", {"trim.scorer": "top", "data.task": "sciq"}, "trimmed", None))
+    # a rehearsal
+    rows.append(test("table3", two_step, "trimmed", answers(20), limit=20, run="rehearsal"))
+    # another benchmark, trimmed only: nothing to test against
+    medical = {"trim.scorer": "two_step", "data.task": "medmcqa"}
+    rows.append(test("table3", medical, "trimmed", answers(8), task="medmcqa"))
+    return rows
+
+
+def figure3() -> list[dict[str, Any]]:
+    rows = []
+    for bypass, order in (
+        ("residual", ["0.attention", "3.mlp", "1.attention", "2.mlp"]),
+        ("authors", ["3.mlp", "2.mlp", "1.mlp", "0.attention"]),
+    ):
+        cell = {"data.task": "medmcqa", "trim.bypass": bypass}
+        rows += points("figure3", cell, order, [40.0, 41.0, 39.0, 38.0, 36.0], task="medmcqa")
+    return rows
+
+
+def table4() -> list[dict[str, Any]]:
+    cell = {"data.task": "medmcqa"}
+    return [
+        test("table4", cell, model, answers(right), task="medmcqa", evaluated_on="pubmedqa")
+        for model, right in (("untrimmed", 9), ("fine_tuned", 12), ("trimmed", 11))
+    ]
+
+
+def table6() -> list[dict[str, Any]]:
+    return [
+        test("table6", {"trim.scorer": scorer, "trim.r": r}, "trimmed", answers(right))
+        for scorer, r, right in (("two_step", 1, 14), ("two_step", 0.5, 15), ("sensitivity", 1, 13))
+    ]
+
+
+def table9() -> list[dict[str, Any]]:
+    return [
+        common("timing", "table9", {"method": method}, run=f"{method}-{epochs}-{seed}", seed=seed)
+        | {"method": method, "epochs": epochs, "hours": hours, "ratio_to_full": ratio}
+        for method, epochs, seed, hours, ratio in (
+            ("full_ft", 2, 0, 0.40, 1.0),
+            ("full_ft", 2, 1, 0.44, 1.0),
+            ("trimllm", 2, 0, 0.20, 0.5),
+            ("trimllm", 2, 1, 0.22, 0.5),
+        )
+    ]
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for make in (table3, figure3, table4, table6, table9):
+        text = "".join(json.dumps(row) + "\n" for row in make())
+        if make is table9:  # a process was killed while it wrote
+            text += text.splitlines()[-1][:80]
+        (FOLDER / f"{make.__name__}.jsonl").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

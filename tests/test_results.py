@@ -1,0 +1,150 @@
+"""The strict reader of what experiments found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimlab.errors import InputError
+from trimlab.results import Series, append_row, read_results, read_rows
+
+RECORDS = Path(__file__).parent / "golden" / "records"
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return read_rows(RECORDS / f"{name}.jsonl")
+
+
+@pytest.fixture
+def row() -> dict[str, Any]:
+    return rows_of("table3")[2]
+
+
+def write(folder: Path, *rows: dict[str, Any], name: str = "table3") -> Path:
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_reads_every_row_with_its_place() -> None:
+    records = read_results(RECORDS)
+    assert len(records) == sum(len(rows_of(path.stem)) for path in RECORDS.glob("*.jsonl"))
+    third = records.of("table3").records[2]
+    assert (third.file, third.line, third["model"]) == ("table3.jsonl", 3, "trimmed")
+    assert third.where == "table3.jsonl, line 3"
+
+
+def test_a_rehearsal_is_a_series_of_its_own() -> None:
+    parts = read_results(RECORDS).by_series()
+    assert list(parts) == [Series("gemma-270m", "authors"), Series("gemma-270m", "authors", 20)]
+    full, rehearsal = parts.values()
+    assert {record["limit"] for record in full} == {None}
+    assert [record["value"] for record in rehearsal] == [100.0]
+
+
+def test_a_dirty_tree_is_flagged(tmp_path: Path, row: dict[str, Any]) -> None:
+    dirty = row | {"git_commit": "43adcf325942-dirty", "run": "b", "seed": 1}
+    unknown = row | {"git_commit": None, "run": "c", "seed": 2}
+    records = read_results(write(tmp_path, row, dirty, unknown))
+    assert [record.dirty for record in records] == [False, True, True]
+
+
+def test_a_half_written_line_is_passed_over_and_said(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = write(tmp_path, row) / "table3.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps(row)[:100])
+    (notice,) = read_results(tmp_path).notices
+    assert notice.startswith("table3.jsonl, line 2: half-written")
+    assert len(read_results(tmp_path)) == 1
+
+    # what is appended after the kill is kept, and so is what was before it
+    append_row(path, row | {"seed": 1, "run": "b"})
+    assert [record.line for record in read_results(tmp_path)] == [1, 3]
+    assert len(read_rows(path)) == 2
+
+
+def test_a_half_written_line_may_end_in_a_brace(tmp_path: Path, row: dict[str, Any]) -> None:
+    text = json.dumps(row)
+    (tmp_path / "a.jsonl").write_text(text[: text.index("}") + 1])
+    assert "half-written" in read_results(tmp_path).notices[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "line 2: schema 2, and this version of trimlab reads schema 1"),
+        ({"schema": None}, "line 2: schema None"),
+        ({"kind": "loss"}, "line 2: unknown kind 'loss'; known: operating_point, test, timing"),
+        ({"model": "pruned"}, "line 2: unknown model 'pruned'"),
+        ({"correct": "0110"}, "one 0 or 1 for each of the 20 items"),
+        ({"correct": "2" * 20}, "one 0 or 1 for each of the 20 items"),
+        ({"value": 12.0}, "14 of 20 items are correct, and the value is 12.0"),
+    ],
+)
+def test_a_bad_row_is_named(
+    tmp_path: Path, row: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    write(tmp_path, row, row | {"seed": 1, "run": "b"} | change)
+    with pytest.raises(InputError, match=message) as error:
+        read_results(tmp_path)
+    assert str(error.value).startswith("table3.jsonl, line 2")
+
+
+def test_a_missing_field_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    del row["row_sets"], row["value"]
+    with pytest.raises(InputError, match="line 1: test without row_sets, value"):
+        read_results(write(tmp_path, row))
+
+
+def test_a_timing_of_an_unknown_method(tmp_path: Path) -> None:
+    timing = rows_of("table9")[0] | {"method": "lora"}
+    with pytest.raises(InputError, match="unknown method 'lora'; known: full_ft"):
+        read_results(write(tmp_path, timing))
+
+
+@pytest.mark.parametrize("line", ["<<<<<<< HEAD", '{"a": 1,, "b": 2}', "[1]", "7"])
+def test_a_corrupt_line_is_no_half_written_one(
+    tmp_path: Path, row: dict[str, Any], line: str
+) -> None:
+    write(tmp_path, row)
+    with (tmp_path / "table3.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="table3.jsonl, line 2: no(t a)? JSON"):
+        read_results(tmp_path)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a folder"):
+        read_results(tmp_path / "results")
+
+
+def test_the_same_row_twice_is_kept_once(tmp_path: Path, row: dict[str, Any]) -> None:
+    # another machine may be slower; the numbers are the same
+    records = read_results(write(tmp_path, row, row | {"seconds": 99.0}))
+    assert len(records) == 1
+    assert records.notices == (
+        "table3.jsonl, line 2: the same measurement as table3.jsonl, line 1; kept once",
+    )
+
+
+def test_a_row_of_two_experiments_counts_for_both(tmp_path: Path, row: dict[str, Any]) -> None:
+    write(tmp_path, row)
+    write(tmp_path, row | {"experiment": "table6"}, name="table6")
+    records = read_results(tmp_path)
+    assert (len(records), records.notices) == (1, ())
+    assert len(records.of("table3")) == len(records.of("table6")) == 1
+    assert len(records.of("table8", "table6")) == 1
+
+
+def test_contradicting_rows_name_both_lines(tmp_path: Path, row: dict[str, Any]) -> None:
+    other = row | {"correct": row["correct"][::-1], "stderr": 1.0}
+    with pytest.raises(InputError, match="line 1 and table3.jsonl, line 2 .* in correct, stderr"):
+        read_results(write(tmp_path, row, other))
+
+
+def test_a_cell_that_was_run_again_counts_once(tmp_path: Path, row: dict[str, Any]) -> None:
+    again = row | {"run": "new", "value": 50.0, "correct": "01" * 10}
+    elsewhere = row | {"run": "seed 1", "seed": 1}
+    records = read_results(write(tmp_path, row, elsewhere, again))
+    assert [record["run"] for record in records] == ["seed 1", "new"]
+    assert "was run again as new; 1 older rows left out" in records.notices[0]
