@@ -11,7 +11,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import PlainScores, TinyModel, TinyTokenizer
 from trimlab import choices
-from trimlab.choices import EncodedItem, batches, collate, encode, log_likelihoods, tree_mask
+from trimlab.choices import (
+    PASS_TOKENS,
+    EncodedItem,
+    batches,
+    collate,
+    encode,
+    length_groups,
+    log_likelihoods,
+    tree_mask,
+)
 from trimlab.errors import InputError
 from trimlab.families import family_names
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -255,5 +264,18 @@ def test_batches_partition_the_items(lengths: list[int], max_tokens: int) -> Non
     for group in groups:
         padded = len(group) * max(lengths[i] for i in group)
         assert padded <= max_tokens or len(group) == 1
-    for group, following in itertools.pairwise(groups):  # no batch could be fuller
-        assert (len(group) + 1) * lengths[group[0]] > max_tokens, following
+
+
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=9), max_tokens=st.integers(1, 300))
+def test_no_other_grouping_computes_less(lengths: list[int], max_tokens: int) -> None:
+    def cost(groups: list[list[int]]) -> int:
+        return sum(len(g) * max(lengths[i] for i in g) + PASS_TOKENS for g in groups)
+
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    costs = []
+    for cuts in itertools.product([False, True], repeat=len(order) - 1):
+        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
+        groups = [order[a:b] for a, b in itertools.pairwise(edges)]
+        if all(len(g) == 1 or len(g) * lengths[g[0]] <= max_tokens for g in groups):
+            costs.append(cost(groups))
+    assert cost(length_groups(lengths, max_tokens)) == min(costs)

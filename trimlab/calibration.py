@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, choice_likelihoods, model_inputs, winning_likelihoods
 from trimlab.metrics import MetricName, TaskScore
+from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack
 
 Candidate = tuple[Sublayer, ...]  # sublayers that are dropped together
@@ -206,6 +207,7 @@ def scan(
     total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
     with (
         ExitStack() as afterwards,
+        onednn_linears(stack.model),
         tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
     ):
         afterwards.callback(stack.model.train, stack.model.training)

@@ -20,6 +20,7 @@ from trimlab.errors import InputError
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
+PASS_TOKENS = 64  # what a pass costs apart from its tokens, as so many of them
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
 
 
@@ -156,35 +157,34 @@ class Batch:
         """The same items with only some of the scored tokens.
 
         Args:
-            chosen: True for the scored tokens that stay.  # (P,)
+            chosen: True for the scored tokens that stay, or their indices.  # (P,)
         """
         names = ("rows", "sources", "targets", "owners")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def parts(self, max_tokens: int) -> list["Batch"]:
-        """The same items in batches of at most so many tokens, a longer item alone.
+        """The same items in batches of similar length, see `length_groups`.
 
         Args:
             max_tokens: Most tokens of a part, padding included.
         """
         lengths = self.real.sum(1).tolist()
-        groups: list[list[int]] = [[]]
-        for item, length in enumerate(lengths):
-            longest = max([length, *(lengths[i] for i in groups[-1])])
-            if groups[-1] and longest * (len(groups[-1]) + 1) > max_tokens:
-                groups.append([])
-            groups[-1].append(item)
-        return [self._items(group[0], group[-1] + 1) for group in groups]
+        groups = length_groups(lengths, max_tokens)
+        return [self._items(torch.tensor(g, device=self.gold.device)) for g in groups]
 
-    def _items(self, start: int, stop: int) -> "Batch":
-        part = self.scoring((self.rows >= start) & (self.rows < stop))
-        longest = int(self.real[start:stop].sum(1).max())
+    def _items(self, chosen: Tensor) -> "Batch":
+        place = torch.full_like(self.gold, -1)
+        place[chosen] = torch.arange(len(chosen), device=place.device)
+        rows = place[self.rows]
+        order = rows.argsort(stable=True)  # the scored tokens of one item after another
+        part = self.scoring(order[(rows < 0).sum() :])
+        longest = int(self.real[chosen].sum(1).max())
         tokens = ("input_ids", "positions", "branches")
         return replace(
             part,
-            rows=part.rows - start,
-            gold=self.gold[start:stop],
-            **{name: getattr(self, name)[start:stop, :longest] for name in tokens},
+            rows=place[part.rows],
+            gold=self.gold[chosen],
+            **{name: getattr(self, name)[chosen, :longest] for name in tokens},
         )
 
 
@@ -210,25 +210,39 @@ def collate(items: Sequence[EncodedItem]) -> Batch:
     )
 
 
-def batches(items: Sequence[EncodedItem], max_tokens: int) -> list[list[int]]:
-    """Groups items of similar length.
+def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Groups texts of similar length so that the least is computed, padding included.
 
     Args:
-        items: Encoded items.
-        max_tokens: Most tokens (padding included) of a batch; a longer item is a batch alone.
+        lengths: Length of every text, in tokens.
+        max_tokens: Most tokens (padding included) of a group; a longer text is a group alone.
 
     Returns:
-        Indices into `items`, longest items first, so that memory peaks at once and not late.
+        Indices into `lengths`, longest texts first, so that memory peaks at once and not late.
     """
-    order = sorted(range(len(items)), key=lambda i: (-len(items[i].tokens), i))
-    groups: list[list[int]] = []
-    for index in order:
-        longest = len(items[groups[-1][0]].tokens) if groups else 0
-        if groups and longest * (len(groups[-1]) + 1) <= max_tokens:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    # the least cost of grouping the first texts of the order, and where its last group starts
+    cheapest, starts = [0], [0]
+    for stop in range(1, len(order) + 1):
+        options = []
+        for start in range(stop - 1, -1, -1):
+            tokens = lengths[order[start]] * (stop - start)
+            if tokens > max_tokens and stop - start > 1:
+                break
+            options.append((cheapest[start] + tokens + PASS_TOKENS, start))
+        cost, start = min(options)
+        cheapest.append(cost)
+        starts.append(start)
+    groups, stop = [], len(order)
+    while stop:
+        groups.append(order[starts[stop] : stop])
+        stop = starts[stop]
+    return groups[::-1]
+
+
+def batches(items: Sequence[EncodedItem], max_tokens: int) -> list[list[int]]:
+    """Groups items of similar length: indices into `items`, see `length_groups`."""
+    return length_groups([len(item.tokens) for item in items], max_tokens)
 
 
 def tree_mask(branches: Tensor, positions: Tensor, window: int | None = None) -> Tensor:

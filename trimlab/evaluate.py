@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, log_likelihoods
 from trimlab.metrics import MetricName, Score, TaskScore
+from trimlab.onednn import onednn_linears
 from trimlab.sublayers import SublayerStack
 
 
@@ -35,7 +36,10 @@ def evaluate(
     was_training = stack.model.training
     stack.model.eval()
     tokens = sum(batch.input_ids.numel() for batch in batches)
-    with tqdm(total=tokens, desc=name, unit="token", disable=not progress, leave=False) as bar:
+    with (
+        onednn_linears(stack.model),
+        tqdm(total=tokens, desc=name, unit="token", disable=not progress, leave=False) as bar,
+    ):
         for batch in batches:
             batch = batch.to(device)
             total.update(log_likelihoods(stack, batch, metric == "accuracy"), batch)

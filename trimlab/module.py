@@ -17,6 +17,8 @@ from trimlab.metrics import MetricName, Score, TaskScore
 from trimlab.models import load_model
 from trimlab.sublayers import Sublayer, SublayerStack
 
+PART_TOKENS = 1024  # a batch is computed in parts of similar length: more of them, less padding
+
 
 class TrainingDivergedError(InputError):
     """The loss is not finite; the last good operating point stays on disk."""
@@ -38,9 +40,9 @@ class DomainLM(L.LightningModule):
             falls from `lr` after every drop.
         final_lr_share: Share of `lr` that a falling schedule ends at and stays at.
         train_embeddings: Also train embeddings, LM head and final norm (an ablation).
-        train_tokens: Most tokens, padding included, whose activations are kept at once. A larger
-            batch is computed in parts, and each part once more in the backward pass: the same
-            gradient with less memory.
+        train_tokens: Most tokens, padding included, whose activations are kept at once. Of a
+            larger batch every part is computed once more in the backward pass: the same gradient
+            with less memory.
     """
 
     def __init__(
@@ -118,13 +120,15 @@ class DomainLM(L.LightningModule):
         """
         if not any(p.requires_grad for p in self.model.parameters()):
             return None
-        parts = batch.parts(self.train_tokens)
-        if len(parts) == 1:
-            total = self._loss(batch)
-        else:
-            total = torch.stack(
-                [checkpoint(self._loss, part, use_reentrant=False) for part in parts]  # type: ignore[misc]
-            ).sum()
+        parts = batch.parts(min(PART_TOKENS, self.train_tokens))
+        tokens = sum(part.input_ids.numel() for part in parts)
+        kept = len(parts) == 1 or tokens <= self.train_tokens
+        total = torch.stack(
+            [
+                self._loss(part) if kept else checkpoint(self._loss, part, use_reentrant=False)  # type: ignore[misc]
+                for part in parts
+            ]
+        ).sum()
         loss = total / len(batch.targets)
         if not torch.isfinite(loss):
             raise TrainingDivergedError(

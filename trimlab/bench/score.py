@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimlab.bench import Bench, Contender, Measurement, race
 from trimlab.choices import batches, collate, encode, log_likelihoods
 from trimlab.harness import harness_likelihoods, harness_model
+from trimlab.onednn import onednn_linears
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
@@ -73,10 +74,11 @@ def our_likelihoods(
     def run() -> Likelihoods:
         encoded = [encode(tokenizer, item, max_length=2048) for item in items]
         found: Likelihoods = [[] for _ in items]
-        for group in batches(encoded, tokens):
-            batch = collate([encoded[index] for index in group])
-            for index, row in zip(group, log_likelihoods(stack, batch).tolist(), strict=True):
-                found[index] = row[: len(items[index].choices)]
+        with onednn_linears(stack.model):
+            for group in batches(encoded, tokens):
+                batch = collate([encoded[index] for index in group])
+                for index, row in zip(group, log_likelihoods(stack, batch).tolist(), strict=True):
+                    found[index] = row[: len(items[index].choices)]
         return found
 
     return run

@@ -1,0 +1,56 @@
+"""Linear layers through oneDNN: the same numbers, and the model as it was afterwards."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import TinyModel
+from trimlab.families import family_names
+from trimlab.onednn import onednn_linears
+from trimlab.sublayers import Sublayer, SublayerStack
+
+IDS = torch.randint(4, 60, (3, 17), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("family", family_names())
+def test_the_logits_are_those_of_the_plain_model(family: str, tiny_model: TinyModel) -> None:
+    model = tiny_model(family, dtype=torch.float32)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.inference_mode():
+        plain = model(IDS).logits
+        with onednn_linears(model):
+            fast = model(IDS).logits
+            # it did run: the weights are elsewhere
+            assert any(m.weight.numel() == 0 for m in model.modules() if type(m) is nn.Linear)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    with torch.inference_mode():
+        assert torch.equal(model(IDS).logits, plain)
+    model(IDS).logits.sum().backward()  # and it can be trained
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_it_nests_and_ends_with_an_error(tiny_model: TinyModel) -> None:
+    model = tiny_model("llama", dtype=torch.float32)
+    stack = SublayerStack(model)
+    with torch.inference_mode():
+        with stack.bypass(Sublayer(1, "mlp")):
+            plain = model(IDS).logits
+        with onednn_linears(model), onednn_linears(model), stack.bypass(Sublayer(1, "mlp")):
+            fast = model(IDS).logits
+        with pytest.raises(IndexError), onednn_linears(model):
+            model(IDS + 1000)  # no such tokens
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    assert all(m.weight.numel() and "forward" not in vars(m) for m in linears)
+
+
+def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> None:
+    tied = tiny_model("gemma3_text", dtype=torch.float32)
+    with onednn_linears(tied):
+        assert tied.lm_head.weight is tied.model.embed_tokens.weight
+        assert tied.lm_head.weight.numel()
+    double = tiny_model("llama")
+    with onednn_linears(double):
+        assert all(m.weight.numel() for m in double.modules() if isinstance(m, nn.Linear))
