@@ -1,6 +1,7 @@
 """Tiny random models and a tiny tokenizer: everything a test needs, without network or files."""
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import (
 
 from trimlab.families import family_of
 
+os.environ["WANDB_MODE"] = "disabled"  # tests of tracking say otherwise
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 # no test depends on the clock, and every run tries the same examples
 settings.register_profile(

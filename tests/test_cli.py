@@ -181,6 +181,25 @@ def test_a_model_of_another_kind_is_refused(
     assert "trimlab/families/bloom.py" in error
 
 
+def test_eval_shows_length_normalised_accuracy_when_asked(
+    root: Path, tmp_path: Path, tiny_folder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", tiny_folder(tmp_path), "--tasks", "jsonl", "--data.root", root, "--json"]
+    found = {}
+    for further in ([], ["--further"]):
+        assert run(*command, *further) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        found[bool(further)] = {row["metric"]: row for row in rows}
+    assert list(found[False]) == ["accuracy"]
+    assert list(found[True]) == ["accuracy", "accuracy_normalised"]
+    assert found[True]["accuracy"] == found[False]["accuracy"]
+    # every choice of this domain is one letter
+    normalised = found[True]["accuracy_normalised"]
+    assert normalised["value"] == pytest.approx(found[True]["accuracy"]["value"])
+    assert normalised["stderr"] == pytest.approx(found[True]["accuracy"]["stderr"])
+    assert normalised["n"] == 24
+
+
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fti") == 2
     assert run() == 2

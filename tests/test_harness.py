@@ -10,7 +10,7 @@ pytest.importorskip("lm_eval")
 from trimlab import cli
 from trimlab.bench.score import compare, our_likelihoods
 from trimlab.data import DomainData
-from trimlab.evaluate import evaluate
+from trimlab.evaluate import answer, evaluate, normalised_score
 from trimlab.harness import harness_evaluate, harness_likelihoods, harness_model
 from trimlab.models import load_model
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -50,6 +50,23 @@ def test_the_whole_harness_agrees(tmp_path: Path, tiny_folder: Any, letters_doma
     assert theirs.value == pytest.approx(ours.value)
     assert theirs.stderr == pytest.approx(ours.stderr)
     assert theirs.n == ours.n
+
+
+def test_length_normalised_accuracy_is_the_harness_s(tmp_path: Path, tiny_folder: Any) -> None:
+    # choices of 1 to 23 characters, some with accents (characters are not bytes)
+    items = [
+        Item(f"{context} {word}:", tuple(f" {text}" for text in texts), gold)
+        for context in ("the owl", "a bin", "where")
+        for word in ("is", "in", "on", "at")
+        for gold, texts in enumerate([["1", "an owl in the bin"], ["éé", "the man", "abcde"]])
+    ]
+    model, tokenizer = load_model(str(tiny_folder(tmp_path)))
+    batches = DomainData(tokenizer, "jsonl").evaluation_batches(items)
+    answers = answer(SublayerStack(model), batches, full=True)
+    theirs, ours = harness_evaluate(model, tokenizer, items), normalised_score(answers, items)
+    assert ours == pytest.approx(theirs["acc_norm"])
+    assert theirs["acc"].value == pytest.approx(answers.score.value)
+    assert theirs["acc"].value != theirs["acc_norm"].value  # or the length would not matter
 
 
 def test_eval_with_the_harness_as_backend(

@@ -127,7 +127,7 @@ def test_parts_of_a_batch(lengths: list[int], max_tokens: int) -> None:
     parts = collate(items).parts(max_tokens)
     assert sorted(torch.cat([part.gold for part in parts]).tolist()) == list(range(len(items)))
     for part in parts:
-        own = collate([items[i] for i in part.gold.tolist()])
+        own = collate(items, part.gold.tolist())
         for field in fields(part):
             assert torch.equal(getattr(part, field.name), getattr(own, field.name)), field.name
         assert part.input_ids.numel() <= max_tokens or len(part) == 1

@@ -40,7 +40,11 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
         folder,
         model={"lr": 1e-2},
         data={"root": root, "calibration_rows": 15, "dev_rows": 15, "batch_size": 4},
-        run={"full_depth": options.pop("full_depth", False), "speed": options.pop("speed", False)},
+        run={
+            "full_depth": options.pop("full_depth", False),
+            "speed": options.pop("speed", False),
+            **options.pop("run", {}),
+        },
         trainer={k: v for k, v in QUIET.items() if k != "logger"},
         **({"target_layer_memory": 0.5, "packable": True, "r": 0.5, "progress": False} | options),
     )
@@ -78,6 +82,67 @@ def test_summary(finished: Path) -> None:
     assert summary["fine_tuned"]["optimizer_steps"] == trimmed["optimizer_steps"]
     assert 0 <= summary["shortcuts"]["word_overlap"] <= 100
     assert set(summary["row_sets"]) == {"train", "calibration", "dev", "test"}
+
+
+def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    for row in (summary["untrimmed"], summary["fine_tuned"], *summary["models"]):
+        assert len(row["correct"]) == row["n"]
+        assert 100 * row["correct"].count("1") / row["n"] == pytest.approx(row["accuracy"])
+        for name in ("value_normalised", "stability", "exact_match"):
+            assert row[name] is None
+    assert not (finished / "untrimmed.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def measured(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "measured"
+    start(base, root, folder, full_depth=True, run={"further": True, "generate": 5})
+    return folder
+
+
+def test_further_measures(measured: Path, base: Path, root: Path) -> None:
+    from trimlab.data import DomainData
+    from trimlab.evaluate import Answers, answer, normalised_score
+    from trimlab.greedy import exact_match
+    from trimlab.metrics import stability
+    from trimlab.models import load_model
+
+    def of(folder: Path) -> tuple[Answers, dict[str, Any]]:
+        model, tokenizer = load_model(str(folder))
+        data = DomainData(tokenizer, "jsonl", root)
+        items = data.task.test_items(root)
+        stack = trimlab.SublayerStack(model)
+        answers = answer(stack, data.evaluation_batches(items), full=True)
+        return answers, {
+            "accuracy": answers.score.value,
+            "correct": answers.correct,
+            "value_normalised": normalised_score(answers, items).value,
+            "exact_match": exact_match(stack, tokenizer, items[:5]),
+        }
+
+    summary = json.loads((measured / "summary.json").read_text())
+    before, untrimmed = of(base)
+    after, trimmed = of(Path(summary["trimmed"]["folder"]))
+    assert summary["untrimmed"].items() >= untrimmed.items()
+    assert summary["trimmed"].items() >= trimmed.items()
+    assert summary["untrimmed"]["stability"] is None
+    wanted = stability(before.likelihoods, after.likelihoods, after.tokens, after.gold)
+    assert summary["trimmed"]["stability"] == pytest.approx(float(wanted))
+    assert 0 < summary["trimmed"]["stability"] < 1
+    assert 0 <= summary["fine_tuned"]["stability"] <= 1
+
+
+def test_the_reference_of_stability_is_made_again_where_it_is_lost(
+    measured: Path, base: Path, root: Path
+) -> None:
+    summary = measured / "summary.json"
+    before = json.loads(summary.read_text())
+    unfinished = {k: v for k, v in before.items() if k not in ("models", "fine_tuned", "trimmed")}
+    summary.write_text(json.dumps(unfinished))
+    (measured / "untrimmed.safetensors").unlink()
+    after = start(base, root, measured, full_depth=True, run={"further": True, "generate": 5})
+    assert after["trimmed"]["stability"] == before["trimmed"]["stability"]
 
 
 @pytest.mark.parametrize("name", ["0.75", "0.5"])
@@ -338,6 +403,7 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
         progress=False,
     )
     assert 0 < summary["trimmed"]["likelihood"] < 100
+    assert summary["trimmed"]["correct"] is None  # no item of a text is right or wrong
     assert summary["trimmed"]["n"] == 8
     assert summary["trimmed"]["tier"] in ("T1", "T2")
 

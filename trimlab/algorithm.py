@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import lightning as L
 
+from trimlab.authors_bypass import use_authors_bypass
 from trimlab.best_first import best_first_scan
 from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
 from trimlab.cost import decode_latency_ms, peak_memory, reset_peak_memory
@@ -141,6 +142,9 @@ class Trim(L.Callback):
         epochs_before_first_drop: Epochs of fine-tuning at full depth.
         epochs_per_drop: Epochs after every drop step.
         epochs_after_last_drop: Epochs after the last one.
+        bypass: What becomes of the residual stream where an attention is dropped. `residual`: it
+            passes unchanged. `authors`: it is replaced by its normalised copy, as in TrimLLM's
+            released code (an ablation: nothing is exported, models are measured in memory).
         scan: `all` measures every candidate in full. `choice` stops candidates that cannot be
             chosen any more: the same drops in less time, and bounds in the record in place of
             their scores. The initial scan, which decides what is frozen, is always whole.
@@ -164,6 +168,7 @@ class Trim(L.Callback):
         epochs_before_first_drop: int = 1,
         epochs_per_drop: int = 1,
         epochs_after_last_drop: int = 1,
+        bypass: Literal["residual", "authors"] = "residual",
         scan: Literal["all", "choice"] = "all",
         progress: bool = True,
     ):
@@ -176,7 +181,7 @@ class Trim(L.Callback):
             min_accuracy=min_accuracy,
             min_accuracy_share=min_accuracy_share,
         )
-        self.r, self.scan, self.progress = r, scan, progress
+        self.r, self.bypass, self.scan, self.progress = r, bypass, scan, progress
         self.k = [drops_per_step] if isinstance(drops_per_step, int) else list(drops_per_step)
         self.epochs_before, self.epochs_after = epochs_before_first_drop, epochs_after_last_drop
         self.epochs_per_drop = epochs_per_drop
@@ -364,16 +369,19 @@ class Trim(L.Callback):
     # ---- Lightning ----------------------------------------------------------------------------
 
     def check(self, trainer: L.Trainer, stack: SublayerStack) -> None:
-        """Refuses a trainer or a stop rule that cannot work with this model.
+        """Refuses a trainer, a stop rule or a bypass that cannot work with this model.
 
         Raises:
-            InputError: Several devices, no dev score every epoch, or an impossible target.
+            InputError: Several devices, no dev score every epoch, an impossible target, or a
+                bypass that is not defined.
         """
         if trainer.world_size > 1:
             raise InputError("trimming runs on one device: set trainer.devices to 1")
         if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
             raise InputError("trimming needs the dev score of every epoch: leave validation on")
         self.rules.check(stack, self.unit)
+        if self.bypass == "authors":
+            use_authors_bypass(stack)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lays out the planned epochs."""

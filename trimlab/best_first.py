@@ -124,7 +124,7 @@ def _hard_first(stack: SublayerStack, items: Sequence[EncodedItem], max_tokens: 
     """Batches in which the items on which the model is wrong or unsure come first."""
     margins = [0.0] * len(items)
     for group in batches(items, max_tokens):
-        batch = collate([items[i] for i in group]).to(stack.model.device)
+        batch = collate(items, group).to(stack.model.device)
         likelihoods = log_likelihoods(stack, batch)  # (B, K)
         gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
         others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
@@ -142,4 +142,4 @@ def _hard_first(stack: SublayerStack, items: Sequence[EncodedItem], max_tokens: 
 
 def _collated(items: Sequence[EncodedItem], indices: Iterable[int], max_tokens: int) -> list[Batch]:
     some = [items[i] for i in indices]
-    return [collate([some[i] for i in group]) for group in batches(some, max_tokens)]
+    return [collate(some, group) for group in batches(some, max_tokens)]

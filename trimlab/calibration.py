@@ -139,6 +139,9 @@ def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
     What the candidate leaves of its last block runs again only if it comes after the candidate
     or, in parallel blocks, beside it.
     """
+    if stack.bypass_rule != "residual":  # a block without sublayers may change the stream too
+        start = candidate[0].block + (candidate[0].kind == "mlp")
+        return list(range(start, len(stack.blocks)))
     first = Sublayer(candidate[0].block, "attention") if stack.parallel else candidate[-1]
     return sorted({s.block for s in stack if s >= first and s not in candidate})
 

@@ -125,6 +125,7 @@ class Batch:
         targets: Its id.  # (P,)
         owners: Its choice.  # (P,)
         gold: Right choice of each item.  # (B,)
+        order: Place of each item in the set that the batch was taken from.  # (B,)
     """
 
     input_ids: Tensor
@@ -135,6 +136,7 @@ class Batch:
     targets: Tensor
     owners: Tensor
     gold: Tensor
+    order: Tensor
 
     def __len__(self) -> int:
         return self.gold.shape[0]
@@ -143,6 +145,13 @@ class Batch:
     def n_choices(self) -> int:
         """The largest number of choices of an item."""
         return int(self.owners.max()) + 1
+
+    @property
+    def choice_tokens(self) -> Tensor:
+        """Scored tokens of every choice, 0 where an item has fewer choices.  # (B, K)"""
+        shape = len(self), self.n_choices
+        owner = self.rows * shape[1] + self.owners
+        return torch.bincount(owner, minlength=shape[0] * shape[1]).view(shape)
 
     @property
     def real(self) -> Tensor:
@@ -184,12 +193,20 @@ class Batch:
             part,
             rows=place[part.rows],
             gold=self.gold[chosen],
+            order=self.order[chosen],
             **{name: getattr(self, name)[chosen, :longest] for name in tokens},
         )
 
 
-def collate(items: Sequence[EncodedItem]) -> Batch:
-    """Pads encoded items into a batch."""
+def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) -> Batch:
+    """Pads encoded items into a batch.
+
+    Args:
+        items: Encoded items.
+        indices: Which of them, in this order; all of them if not given.
+    """
+    indices = range(len(items)) if indices is None else indices
+    items = [items[i] for i in indices]
     longest = max(len(item.tokens) for item in items)
 
     def padded(values: Sequence[tuple[int, ...]], filler: int) -> Tensor:
@@ -207,6 +224,7 @@ def collate(items: Sequence[EncodedItem]) -> Batch:
         targets=flat([item.targets for item in items]),
         owners=flat([item.owners for item in items]),
         gold=torch.tensor([item.gold for item in items]),
+        order=torch.tensor(indices),
     )
 
 

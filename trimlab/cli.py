@@ -114,6 +114,7 @@ def run_fit(arguments: list[str]) -> None:
     from trimlab.module import DomainLM
     from trimlab.run import TRAINER_DEFAULTS, Run, RunOptions
     from trimlab.summary import print_summary
+    from trimlab.tracking import Tracker, WandbOptions
 
     _quiet()
 
@@ -123,6 +124,7 @@ def run_fit(arguments: list[str]) -> None:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_class_arguments(Trim, "trim")
             parser.add_class_arguments(RunOptions, "run")
+            parser.add_class_arguments(WandbOptions, "wandb")
             parser.add_argument(
                 "--resume",
                 action="store_true",
@@ -167,7 +169,9 @@ def run_fit(arguments: list[str]) -> None:
     if cli.config_init["resume"] and not (options.dir / "config.yaml").exists():
         raise InputError(f"nothing to resume: {options.dir} holds no run")
     trim = cli.config_init["trim"]
-    run = Run(cli.model, cli.datamodule, trim, options, _resolved(cli), cli.instantiate_trainer)
+    tracker = Tracker(cli.config_init["wandb"])
+    parts = cli.model, cli.datamodule, trim, options, _resolved(cli), cli.instantiate_trainer
+    run = Run(*parts, tracker)
     print_summary(run(), options.dir)
 
 
@@ -176,7 +180,7 @@ def _resolved(cli: Any) -> dict[str, Any]:
     import yaml
 
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    for name in ("config", "resume"):
+    for name in ("config", "resume", "wandb"):
         config.pop(name, None)
     config["run"].pop("dir")
     config["trim"].pop("progress")
@@ -205,6 +209,9 @@ def run_eval(arguments: list[str]) -> None:
     parser.add_argument("--data.prompt", type=str, default="authors", help="prompt format")
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
+    parser.add_argument(
+        "--further", action="store_true", help="also length-normalised accuracy; a little slower"
+    )
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
     parser.add_argument(
         "--backend",
@@ -217,7 +224,7 @@ def run_eval(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from trimlab.data import DomainData
-    from trimlab.evaluate import evaluate
+    from trimlab.evaluate import answer, normalised_score
     from trimlab.harness import harness_evaluate
     from trimlab.models import load_model
     from trimlab.sublayers import SublayerStack
@@ -237,7 +244,11 @@ def run_eval(arguments: list[str]) -> None:
             scores = harness_evaluate(stack.model, tokenizer, items, name, options.batch_size)
         else:
             batches = data.evaluation_batches(items)
-            scores = {metric: evaluate(stack, batches, metric, not options.json, name)}
+            further = options.further and metric == "accuracy"
+            answers = answer(stack, batches, metric, further, not options.json, name)
+            scores = {metric: answers.score}
+            if further:
+                scores["accuracy_normalised"] = normalised_score(answers, items)
         for metric, score in scores.items():
             if options.json:
                 about = {"model": options.model, "task": name, "metric": metric}

@@ -64,7 +64,7 @@ class _Batches(Dataset[Batch]):
         self.items = items
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return collate([self.items[i] for i in indices])
+        return collate(self.items, indices)
 
 
 class DomainData(L.LightningDataModule):
@@ -179,4 +179,4 @@ class DomainData(L.LightningDataModule):
     def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
         """Batches of any items, longest first."""
         encoded = [encode(self.tokenizer, item, self.max_length) for item in items]
-        return [collate([encoded[i] for i in g]) for g in batches(encoded, self.eval_tokens)]
+        return [collate(encoded, group) for group in batches(encoded, self.eval_tokens)]

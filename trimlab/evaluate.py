@@ -1,17 +1,93 @@
-"""The score of a model on a set of items, with its standard error."""
+"""The score of a model on a set of items, and what else its answers tell."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, log_likelihoods
-from trimlab.metrics import MetricName, Score, TaskScore
+from trimlab.metrics import MetricName, Score, TaskScore, length_normalised
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import SublayerStack
+from trimlab.tasks import Item
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a model answers the items of a set; everything is in the order of the items.
+
+    Attributes:
+        score: Value, standard error, number of items.
+        right: Whether the likeliest choice is the right one.  # (N,)
+        gold: Index of the right choice.  # (N,)
+        likelihoods: Log-likelihood of every choice, -inf where an item has fewer. Unless they
+            were asked for in full, only the likeliest choice has its own, and the others an
+            upper bound.  # (N, K)
+        tokens: Tokens of every choice, 0 where there is none.  # (N, K)
+    """
+
+    score: Score
+    right: Tensor
+    gold: Tensor
+    likelihoods: Tensor
+    tokens: Tensor
+
+    @property
+    def correct(self) -> str:
+        """`"1"` for an item that is answered right, `"0"` for one that is not."""
+        return "".join("01"[right] for right in self.right.int().tolist())
 
 
 @torch.inference_mode()
+def answer(
+    stack: SublayerStack,
+    batches: Sequence[Batch],
+    metric: MetricName = "accuracy",
+    full: bool = False,
+    progress: bool = False,
+    name: str = "evaluate",
+) -> Answers:
+    """Answers every item.
+
+    Args:
+        stack: The model, trimmed or not.
+        batches: All items of a set, from `DomainData.evaluation_batches`.
+        metric: The task's metric.
+        full: Compute the log-likelihood of every choice: for accuracy alone the likeliest is
+            enough, and costs fewer rows of the LM head.
+        progress: Show a bar with the time left.
+        name: What the bar is called.
+
+    Returns:
+        The answers, on the CPU.
+    """
+    device = stack.model.device
+    total = TaskScore(metric).to(device)
+    was_training = stack.model.training
+    stack.model.eval()
+    n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
+    likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
+    tokens = torch.zeros((n, choices), dtype=torch.long)
+    gold = torch.zeros(n, dtype=torch.long)
+    length = sum(batch.input_ids.numel() for batch in batches)
+    with (
+        onednn_linears(stack.model),
+        tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar,
+    ):
+        for batch in batches:
+            there = batch.to(device)
+            found = log_likelihoods(stack, there, metric == "accuracy" and not full)  # (B, K)
+            total.update(found, there)
+            likelihoods[batch.order, : batch.n_choices] = found.double().cpu()
+            tokens[batch.order, : batch.n_choices] = batch.choice_tokens
+            gold[batch.order] = batch.gold
+            bar.update(batch.input_ids.numel())
+    stack.model.train(was_training)
+    return Answers(total.score(), likelihoods.argmax(-1) == gold, gold, likelihoods, tokens)
+
+
 def evaluate(
     stack: SublayerStack,
     batches: Sequence[Batch],
@@ -31,18 +107,27 @@ def evaluate(
     Returns:
         Value in [0, 100], standard error, number of items.
     """
-    device = stack.model.device
-    total = TaskScore(metric).to(device)
-    was_training = stack.model.training
-    stack.model.eval()
-    tokens = sum(batch.input_ids.numel() for batch in batches)
-    with (
-        onednn_linears(stack.model),
-        tqdm(total=tokens, desc=name, unit="token", disable=not progress, leave=False) as bar,
-    ):
-        for batch in batches:
-            batch = batch.to(device)
-            total.update(log_likelihoods(stack, batch, metric == "accuracy"), batch)
-            bar.update(batch.input_ids.numel())
-    stack.model.train(was_training)
-    return total.score()
+    return answer(stack, batches, metric, progress=progress, name=name).score
+
+
+def normalised_score(answers: Answers, items: Sequence[Item]) -> Score:
+    """Length-normalised accuracy: a choice's log-likelihood counts per character.
+
+    lm-evaluation-harness's `acc_norm`: characters, not bytes (that is its `acc_bytes`), without
+    the space that sets a choice off.
+
+    Args:
+        answers: Answers in full.
+        items: The items, in the same order.
+
+    Returns:
+        Percent, with its standard error.
+    """
+    lengths = torch.zeros_like(answers.tokens)  # (N, K)
+    for row, item in zip(lengths, items, strict=True):
+        row[: len(item.choices)] = torch.tensor([len(c.removeprefix(" ")) for c in item.choices])
+    chosen = length_normalised(answers.likelihoods, lengths).argmax(-1)  # (N,)
+    right = 100.0 * (chosen == answers.gold).double()  # (N,)
+    n = len(right)
+    stderr = float(right.std()) / n**0.5 if n > 1 else 0.0
+    return Score(float(right.mean()), stderr, n)

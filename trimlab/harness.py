@@ -64,7 +64,7 @@ def harness_evaluate(
     Args:
         model: The model, trimmed or not.
         tokenizer: Its tokenizer.
-        items: Multiple-choice items.
+        items: Multiple-choice items; each choice begins with a space.
         name: What the harness calls the task.
         batch_size: Requests per forward pass.
 
@@ -81,7 +81,12 @@ def harness_evaluate(
     model.eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
-        rows = ({"context": i.context, "choices": i.choices, "gold": i.gold} for i in items)
+        # acc_norm divides by the length of a choice, without the space that sets it off
+        choices = [[choice.removeprefix(" ") for choice in item.choices] for item in items]
+        rows = (
+            {"context": item.context, "choices": texts, "gold": item.gold}
+            for item, texts in zip(items, choices, strict=True)
+        )
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         task: Any = {
             "task": f"trimlab_{name}",
@@ -92,7 +97,7 @@ def harness_evaluate(
             "doc_to_text": "{{context}}",
             "doc_to_choice": "choices",
             "doc_to_target": "gold",
-            "target_delimiter": "",  # our choices begin with the space that sets them off
+            "target_delimiter": " ",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         }
         results: Any = simple_evaluate(lm, tasks=[task], log_samples=False)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trimlab.authors_bypass import use_authors_bypass
 from trimlab.choices import Batch, log_likelihoods, model_inputs, token_log_probs
 from trimlab.errors import InputError
 from trimlab.metrics import MetricName, Score, TaskScore
@@ -195,6 +196,7 @@ class DomainLM(L.LightningModule):
         checkpoint["trimlab"] = {
             "base": self.base,
             "fingerprint": self.fingerprint,
+            "bypass": self.stack.bypass_rule,
             "history": [str(s) for s in self.stack.history],
             "trainable": [str(s) for s in self.trainable],
             "train_embeddings": self.train_embeddings,
@@ -217,6 +219,8 @@ class DomainLM(L.LightningModule):
             )
         self.train_embeddings = state["train_embeddings"]
         self.restarted_at = state["restarted_at"]
+        if state.get("bypass") == "authors":
+            use_authors_bypass(self.stack)
         history = [Sublayer.parse(s) for s in state["history"]]
         if history[: len(self.stack.history)] != self.stack.history:
             raise InputError("this checkpoint has dropped other sublayers than the model")

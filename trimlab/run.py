@@ -20,19 +20,24 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trimlab.algorithm import Trim
 from trimlab.cost import decode_speeds
 from trimlab.data import DomainData
 from trimlab.errors import InputError
-from trimlab.evaluate import evaluate
+from trimlab.evaluate import Answers, answer, normalised_score
 from trimlab.export.card import model_card
 from trimlab.export.hf import load_export, save_packed
+from trimlab.greedy import exact_match
+from trimlab.metrics import stability
 from trimlab.models import load_model
 from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, config_hash, provenance, read_rows, write_text
 from trimlab.shortcuts import majority_accuracy, word_overlap_accuracy
 from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.tracking import Tracker, TrackFit, WandbOptions
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,22 @@ class RunOptions:
         full_depth: Also fine-tune the untrimmed model on the same rows with as many optimizer
             steps, to compare with.
         speed: Measure decoding speed of the full model and of the exports, side by side.
+        further: Also report length-normalised accuracy, and stability: how far a model keeps to
+            what the untrimmed one knows (LLM-Streamline). Both need the likelihood of every
+            choice in full, where accuracy alone needs the likeliest.
+        generate: Test items that each model also answers in its own words (exact match of a
+            greedy answer, in percent); 0: none. Slow.
     """
 
     dir: Path = Path("runs/trim")
     full_depth: bool = True
     speed: bool = True
+    further: bool = False
+    generate: int = 0
+
+    def __post_init__(self) -> None:
+        if self.generate < 0:
+            raise InputError(f"run.generate must be 0 or more, not {self.generate}")
 
 
 # makes a Lightning trainer for a folder, with the settings of the config
@@ -72,6 +88,7 @@ def trim(
     data: Row | None = None,
     run: Row | None = None,
     trainer: Row | None = None,
+    wandb: Row | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Row:
@@ -85,6 +102,7 @@ def trim(
         data: Further arguments of `DomainData`, e.g. `{"train_rows": 400}`.
         run: Further fields of `RunOptions`, e.g. `{"full_depth": False}`.
         trainer: Arguments of `lightning.Trainer`, e.g. `{"precision": "bf16-true"}`.
+        wandb: Fields of `WandbOptions`, e.g. `{"mode": "disabled"}`.
         seed: Seed of everything.
         **options: Arguments of `Trim`, e.g. `target_layer_memory=0.5, packable=True`.
 
@@ -113,6 +131,7 @@ def trim(
         RunOptions(dir=Path(run_dir), **config["run"]),
         json.loads(json.dumps(config, default=str)),
         lambda **more: L.Trainer(**settings | more),
+        Tracker(WandbOptions(**(wandb or {}))),
     )()
 
 
@@ -148,6 +167,7 @@ class Run:
         config: The resolved config, kept in `config.yaml`.
         make_trainer: Called with `default_root_dir`, `callbacks`, `logger` and, for the
             comparison at full depth, `max_epochs`.
+        tracker: Logs to Weights & Biases.
     """
 
     def __init__(
@@ -158,9 +178,10 @@ class Run:
         options: RunOptions,
         config: Row,
         make_trainer: MakeTrainer,
+        tracker: Tracker,
     ):
         self.module, self.data, self.trim, self.options = module, data, trim, options
-        self.config, self.make_trainer = config, make_trainer
+        self.config, self.make_trainer, self.tracker = config, make_trainer, tracker
         self.folder = Path(options.dir)
         # evaluations outside of a fit run where the fits do
         self.trainer = make_trainer(callbacks=[], logger=False)
@@ -180,7 +201,7 @@ class Run:
         self.data.setup()
         self.trim.check(self.trainer, self.module.stack)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._claimed():
+        with self._claimed(), self._tracked():
             self.module.metric = self.data.task.metric
             self._phase("shortcuts", self._shortcuts)
             self._phase("untrimmed", self._untrimmed)
@@ -211,7 +232,7 @@ class Run:
         }
 
     def _untrimmed(self) -> Row:
-        return self._test(self.module.stack, "untrimmed")
+        return self._test(self.module.stack, "untrimmed", original=True)
 
     def _fit_trimmed(self) -> None:
         """Algorithm 1, unless its last checkpoint says that it has ended."""
@@ -222,7 +243,8 @@ class Run:
                 raise InputError(f"{last} is no checkpoint of a trimming run; remove it")
             if state["finished"] is not None:
                 return
-        self._fit(self.module, self.folder, [self.trim], max_epochs=-1)
+        track = TrackFit(self.tracker, self.trim)
+        self._fit(self.module, self.folder, [self.trim, track], max_epochs=-1)
         if self.trim.finished is None:
             raise RuntimeError(
                 "training ended before the stop rule; see trainer.max_steps, max_time"
@@ -235,6 +257,7 @@ class Run:
         """Exports every operating point that was asked for, and measures the reloaded exports.
 
         The last one is the final model: the last operating point that the stop rule accepted.
+        With another bypass than the residual one, models are measured in memory instead.
         """
         points = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]]
         if not points:
@@ -255,32 +278,35 @@ class Run:
         module = self.module.fresh()
         restore(module, self.folder / "checkpoints" / checkpoint)
         stack = module.stack
-        export = save_packed(stack, module.tokenizer, folder)
-        reloaded = load_export(folder, module.model.dtype)
-        sizes = {
+        about: Row = {
             "layer_memory_ratio": stack.layer_memory_ratio,
             "model_memory_ratio": stack.model_memory_ratio,
-        }
-        del module, stack  # as large as the reloaded one and the full one, which come now
-        row = self._test(SublayerStack(reloaded), f"trimmed to {name}") | {
-            "folder": str(folder),
-            "tier": export.tier,
-            "blocks": export.blocks,
-            "bytes_on_disk": export.bytes_on_disk,
-            "logit_difference": export.logit_difference,
-            **sizes,
             "dropped": point["history"],
             "optimizer_steps": point["optimizer_steps"],
         }
+        exportable = stack.bypass_rule == "residual"
+        if exportable:
+            export = save_packed(stack, module.tokenizer, folder)
+            about |= {
+                "folder": str(folder),
+                "tier": export.tier,
+                "blocks": export.blocks,
+                "bytes_on_disk": export.bytes_on_disk,
+                "logit_difference": export.logit_difference,
+            }
+            stack = SublayerStack(load_export(folder, module.model.dtype))
+        del module  # as large as the reloaded one and the full one, which come now
+        row = self._test(stack, f"trimmed to {name}") | about
         if self.options.speed:
             full, _ = load_model(self.module.base)
             full.to(self.device)  # type: ignore[arg-type]
-            speeds = decode_speeds({"untrimmed": full, "trimmed": reloaded})
+            speeds = decode_speeds({"untrimmed": full, "trimmed": stack.model})
             for prefix, speed in (("", speeds["trimmed"]), ("untrimmed_", speeds["untrimmed"])):
                 row[f"{prefix}tokens_per_second"] = speed.tokens_per_second
                 row[f"{prefix}tokens_per_second_spread"] = speed.spread
-        card = model_card(self.module.base, self.data, row, self.summary["untrimmed"], point)
-        write_text(folder / "README.md", card)
+        if exportable:
+            card = model_card(self.module.base, self.data, row, self.summary["untrimmed"], point)
+            write_text(folder / "README.md", card)
         return row
 
     def _fine_tuned(self) -> Row:
@@ -293,7 +319,9 @@ class Run:
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
         folder = self.folder / "full_depth"
         # its dev score decides nothing
-        steps = self._fit(module, folder, [], max_epochs=final["epoch"] + 1, limit_val_batches=0)
+        track = TrackFit(self.tracker, prefix="full_depth/")
+        epochs = final["epoch"] + 1
+        steps = self._fit(module, folder, [track], max_epochs=epochs, limit_val_batches=0)
         row = self._test(module.stack, "fine-tuned at full depth")
         row |= {"optimizer_steps": steps, "layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
         shutil.rmtree(folder / "checkpoints")  # the comparison is measured; nothing resumes it
@@ -327,17 +355,67 @@ class Run:
         trainer.fit(module, datamodule=self.data, ckpt_path=resume, weights_only=True)
         return trainer.global_step
 
-    def _test(self, stack: SublayerStack, name: str) -> Row:
+    def _test(self, stack: SublayerStack, name: str, original: bool = False) -> Row:
+        """What is reported of a model; None where a measure is not asked for or not defined."""
+        answers = self._answers(stack, name)
+        metric, score, items = self.data.task.metric, answers.score, self._rows.test
+        row: Row = {metric: score.value, "stderr": score.stderr, "n": score.n}
+        row |= dict.fromkeys(("correct", "value_normalised", "stability", "exact_match"))
+        if metric != "accuracy":
+            return row
+        row["correct"] = answers.correct
+        if self.options.further:
+            row["value_normalised"] = normalised_score(answers, items).value
+            if original:
+                self._keep_reference(answers)
+            else:
+                kept = stability(
+                    self._reference(), answers.likelihoods, answers.tokens, answers.gold
+                )
+                row["stability"] = float(kept)
+        if self.options.generate:
+            row["exact_match"] = exact_match(
+                stack,
+                self.module.tokenizer,
+                items[: self.options.generate],
+                self.data.max_length,
+                self.trim.progress,
+                f"{name}: generate",
+            )
+        return row
+
+    def _answers(self, stack: SublayerStack, name: str) -> Answers:
         stack.model.to(self.device)  # type: ignore[arg-type]
         batches = self.data.evaluation_batches(self._rows.test)
-        metric = self.data.task.metric
-        score = evaluate(stack, batches, metric, self.trim.progress, name)
-        return {metric: score.value, "stderr": score.stderr, "n": score.n}
+        options = self.options.further, self.trim.progress, name
+        return answer(stack, batches, self.data.task.metric, *options)
+
+    def _reference(self) -> Tensor:
+        """The untrimmed model's log-likelihoods of the test items' choices.  # (N, K)"""
+        path = self.folder / "untrimmed.safetensors"
+        if not path.exists():
+            model, _ = load_model(self.module.base)
+            self._keep_reference(self._answers(SublayerStack(model), "untrimmed"))
+        return load_file(path)["likelihoods"]
+
+    def _keep_reference(self, answers: Answers) -> None:
+        part = self.folder / ".untrimmed.safetensors.part"
+        save_file({"likelihoods": answers.likelihoods}, part)
+        part.replace(self.folder / "untrimmed.safetensors")
 
     def _phase(self, name: str, work: Callable[[], Any]) -> None:
         if name not in self.summary:
             self.summary[name] = work()
             write_text(self.summary_path, json.dumps(self.summary, indent=2) + "\n")
+
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        if "trimmed" in self.summary:  # done already
+            yield
+            return
+        about = self.trim.provenance
+        with self.tracker.tracked(self.folder, self.config, about, self.summary):
+            yield
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:

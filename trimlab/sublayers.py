@@ -5,7 +5,7 @@ norms, so `x + f(norm(x))` becomes `x + 0` and the parameters are gone. Bypassin
 and puts everything back. Deciding what to drop happens elsewhere.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -56,6 +56,15 @@ class Nothing(nn.Module):
         return (zero, None) if self.kind == "attention" else zero
 
 
+# what stands in the place of a module of a sublayer that is out, given kind, name and module
+StandIn = Callable[[Kind, Layout, str, nn.Module], nn.Module]
+
+
+def residual_stand_in(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
+    """The residual identity: the core adds zero, and the norms are gone."""
+    return Nothing(kind) if name == layout.core else nn.Identity()
+
+
 class SublayerStack:
     """The sublayers that a model still has, in the order of execution.
 
@@ -71,6 +80,9 @@ class SublayerStack:
         parallel: Whether attention and MLP of a block read the same input.
         original: The sublayers that the model had at the start.
         model_bytes: Bytes of the whole model at the start, embeddings included.
+        bypass_rule: `"residual"`: the residual stream passes unchanged where a sublayer is out.
+            Another name is that of an ablation, which can't be exported.
+        stand_in: What the rule puts in the place of a sublayer's modules.
 
     Raises:
         InputError: The model type is not supported, or the model has dropped sublayers already.
@@ -82,6 +94,8 @@ class SublayerStack:
         self.parallel = self.family.is_parallel(model.config)
         self.blocks: list[nn.Module] = list(model.get_submodule(self.family.blocks))  # type: ignore[arg-type]
         self.history: list[Sublayer] = []
+        self.bypass_rule = "residual"
+        self.stand_in: StandIn = residual_stand_in
         if any(isinstance(module, Nothing) for module in model.modules()):
             raise InputError("this model has dropped sublayers already; use the stack that did it")
         everything = [
@@ -149,13 +163,13 @@ class SublayerStack:
         """Sets `requires_grad` for the sparse update: only these sublayers are trained.
 
         Args:
-            trainable: Sublayers that stay trainable; dropped ones among them are passed over.
+            trainable: Sublayers that stay trainable; dropped ones have no parameters left.
             embeddings: Whether embeddings, LM head and final norm are trained too.
         """
-        in_a_sublayer = {p for s in self for p in self.parameters(s)}
+        in_a_sublayer = {p for s in self.original for p in self.parameters(s)}
         for parameter in self.model.parameters():
             parameter.requires_grad_(embeddings and parameter not in in_a_sublayer)
-        for sublayer in set(self) & set(trainable):
+        for sublayer in trainable:
             for parameter in self.parameters(sublayer):
                 parameter.requires_grad_(True)
 
@@ -208,8 +222,8 @@ class SublayerStack:
             raise InputError(f"sublayer {sublayer} is dropped already")
         layout, block = self.layout(sublayer), self.blocks[sublayer.block]
         taken = {name: getattr(block, name) for name in layout.modules}
-        for name in layout.modules:
-            empty = Nothing(sublayer.kind) if name == layout.core else nn.Identity()
+        for name, module in taken.items():
+            empty = self.stand_in(sublayer.kind, layout, name, module)
             setattr(block, name, empty.train(block.training))
         return taken
 

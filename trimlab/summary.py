@@ -22,7 +22,9 @@ def print_summary(summary: Row, folder: Path) -> None:
     rows = [("untrimmed", summary["untrimmed"])]
     if "fine_tuned" in summary:
         rows.append(("fine-tuned, full depth", summary["fine_tuned"]))
-    rows += [("trimmed, reloaded", row) for row in summary["models"]]
+    exported = "folder" in summary["trimmed"]
+    label = "trimmed, reloaded" if exported else "trimmed, in memory"
+    rows += [(label, row) for row in summary["models"]]
     for label, row in rows:
         score = f"{row[metric]:.1f} ± {row['stderr']:.1f}"
         layers = f"{100 * row.get('layer_memory_ratio', 1):.1f} %"
@@ -33,19 +35,23 @@ def print_summary(summary: Row, folder: Path) -> None:
         table.add_row(label, score, layers, whole, speed)
     console.print(table)
     final = summary["trimmed"]
-    console.print(
-        f"n = {final['n']} test items; the trimmed model is export tier {final['tier']}: "
-        f"{final['blocks']} ordinary blocks, {final['bytes_on_disk'] / 1e6:.0f} MB on disk",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for name, what in (
+    how = "with this bypass is an ablation and is not exported"
+    files = [
         ("summary.json", "this table and more"),
         ("record.jsonl", "every operating point with all scores"),
-        ("models", "the trimmed models, stock Hugging Face folders"),
-    ):
+    ]
+    if exported:
+        how = f"is export tier {final['tier']}: {final['blocks']} ordinary blocks, "
+        how += f"{final['bytes_on_disk'] / 1e6:.0f} MB on disk"
+        files.append(("models", "the trimmed models, stock Hugging Face folders"))
+    console.print(
+        f"n = {final['n']} test items; the trimmed model {how}", highlight=False, soft_wrap=True
+    )
+    for name, what in files:
         console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)
     console.print(f"stopped because: {summary['stopped_because']}", highlight=False)
+    if not exported:
+        return
     command = ["trimlab", "eval", final["folder"], "--tasks", summary["task"]]
     for option in ("data_root", "test_rows", "seed", "prompt"):
         value = summary[option]

@@ -69,7 +69,7 @@ class Growth(Bench):
             for item in rows
         ]
         groups = batches(encoded, max_tokens=1024)
-        calibration = [collate([encoded[i] for i in g]) for g in groups]
+        calibration = [collate(encoded, g) for g in groups]
         turns, _ = self.race(lambda: lambda: scan(stack, calibration) and None, None)
         settings: Row = {
             "axis": axis,

@@ -54,7 +54,7 @@ class Scan(Bench):
         def ours() -> list[float]:
             encoded = [encode(tokenizer, item, max_length=2048) for item in items]
             groups = batches(encoded, self.eval_tokens)
-            found = scan(stack, [collate([encoded[i] for i in g]) for g in groups])
+            found = scan(stack, [collate(encoded, g) for g in groups])
             assert found.accuracy is not None
             return found.accuracy
 

@@ -76,7 +76,7 @@ def our_likelihoods(
         found: Likelihoods = [[] for _ in items]
         with onednn_linears(stack.model):
             for group in batches(encoded, tokens):
-                batch = collate([encoded[index] for index in group])
+                batch = collate(encoded, group)
                 for index, row in zip(group, log_likelihoods(stack, batch).tolist(), strict=True):
                     found[index] = row[: len(items[index].choices)]
         return found

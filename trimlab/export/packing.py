@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from trimlab.errors import InputError
 from trimlab.sublayers import Sublayer, SublayerStack
 
 Tier = Literal["T1", "T2"]
@@ -29,7 +30,16 @@ def pack(stack: SublayerStack) -> list[PackedBlock]:
 
     In a parallel block attention and MLP read the same input, so there only the two of one
     original block make a pair.
+
+    Raises:
+        InputError: A dropped sublayer is not the residual identity (an ablation), so that no
+            ordinary model computes the same.
     """
+    if stack.bypass_rule != "residual":
+        raise InputError(
+            f"a model with trim.bypass {stack.bypass_rule} can't be exported: no ordinary model "
+            "computes it; trim with trim.bypass residual"
+        )
     blocks: list[PackedBlock] = []
     waiting: Sublayer | None = None  # an attention whose MLP may come next
     for sublayer in stack:
