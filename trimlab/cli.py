@@ -105,86 +105,12 @@ def _quiet() -> None:
 
 def run_fit(arguments: list[str]) -> None:
     """`trimlab fit`: one run, from the base model to the report."""
-    import lightning as L
-    from lightning.pytorch.callbacks import TQDMProgressBar
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-
-    from trimlab.algorithm import Trim
-    from trimlab.data import DomainData
-    from trimlab.module import DomainLM
-    from trimlab.run import TRAINER_DEFAULTS, Run, RunOptions
-    from trimlab.summary import print_summary
-    from trimlab.tracking import Tracker, WandbOptions
-
     _quiet()
+    from trimlab.config import FitCLI
+    from trimlab.summary import print_summary
 
-    class FitCLI(LightningCLI):
-        """The parser, and the parts that the config describes."""
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_class_arguments(Trim, "trim")
-            parser.add_class_arguments(RunOptions, "run")
-            parser.add_class_arguments(WandbOptions, "wandb")
-            parser.add_argument(
-                "--resume",
-                action="store_true",
-                help="go on with the run in run.dir (a start in a run's folder does so anyway)",
-            )
-            parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
-            parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-            parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
-
-        def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-            if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
-                return None  # type: ignore[return-value]
-            mine = self.config_init["trainer"]
-            if mine["max_epochs"] is not None:
-                raise InputError(
-                    "leave trainer.max_epochs out: trim.epochs_* and the target plan it"
-                )
-            settings = {**mine, **kwargs}
-            settings["callbacks"] = [*(mine["callbacks"] or []), *kwargs["callbacks"]]
-            if kwargs["logger"] and mine["logger"] not in (None, True, False):
-                settings["logger"] = [kwargs["logger"], mine["logger"]]
-            if settings["enable_progress_bar"] is not False:
-                settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
-            return L.Trainer(**settings)
-
-    cli = FitCLI(
-        DomainLM,
-        DomainData,
-        args=arguments,
-        run=False,
-        save_config_callback=None,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "trimlab fit",
-            "exit_on_error": False,
-            "default_env": False,
-            "description": "Trims a model on a domain. Give a config and override what you like.",
-        },
-    )
-    options = cli.config_init["run"]
-    if cli.config_init["resume"] and not (options.dir / "config.yaml").exists():
-        raise InputError(f"nothing to resume: {options.dir} holds no run")
-    trim = cli.config_init["trim"]
-    tracker = Tracker(cli.config_init["wandb"])
-    parts = cli.model, cli.datamodule, trim, options, _resolved(cli), cli.instantiate_trainer
-    run = Run(*parts, tracker)
-    print_summary(run(), options.dir)
-
-
-def _resolved(cli: Any) -> dict[str, Any]:
-    """The resolved config, without what does not change the result."""
-    import yaml
-
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    for name in ("config", "resume", "wandb"):
-        config.pop(name, None)
-    config["run"].pop("dir")
-    config["trim"].pop("progress")
-    return config
+    run = FitCLI(arguments).make_run()
+    print_summary(run(), run.folder)
 
 
 def run_eval(arguments: list[str]) -> None:

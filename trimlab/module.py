@@ -9,7 +9,6 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trimlab.authors_bypass import use_authors_bypass
 from trimlab.choices import Batch, log_likelihoods, model_inputs, token_log_probs
@@ -17,8 +16,6 @@ from trimlab.errors import InputError
 from trimlab.metrics import MetricName, Score, TaskScore
 from trimlab.models import load_model
 from trimlab.sublayers import Sublayer, SublayerStack
-
-PART_TOKENS = 1024  # a batch is computed in parts of similar length: more of them, less padding
 
 
 class TrainingDivergedError(InputError):
@@ -41,9 +38,9 @@ class DomainLM(L.LightningModule):
             falls from `lr` after every drop.
         final_lr_share: Share of `lr` that a falling schedule ends at and stays at.
         train_embeddings: Also train embeddings, LM head and final norm (an ablation).
-        train_tokens: Most tokens, padding included, whose activations are kept at once. Of a
-            larger batch every part is computed once more in the backward pass: the same gradient
-            with less memory.
+        train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
+            computed in parts of similar length, whose gradients are added up: the same step with
+            less memory and less padding. A GPU wants some ten thousand.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class DomainLM(L.LightningModule):
         schedule: Literal["linear", "constant", "restart"] = "linear",
         final_lr_share: float = 0.1,
         train_embeddings: bool = False,
-        train_tokens: int = 4096,
+        train_tokens: int = 1024,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -119,25 +116,24 @@ class DomainLM(L.LightningModule):
         None, which skips the step, once every trainable sublayer has been dropped: the sparse
         update unfreezes none in its place.
         """
-        if not any(p.requires_grad for p in self.model.parameters()):
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if not trained:
             return None
-        parts = batch.parts(min(PART_TOKENS, self.train_tokens))
-        tokens = sum(part.input_ids.numel() for part in parts)
-        kept = len(parts) == 1 or tokens <= self.train_tokens
-        total = torch.stack(
-            [
-                self._loss(part) if kept else checkpoint(self._loss, part, use_reentrant=False)  # type: ignore[misc]
-                for part in parts
-            ]
-        ).sum()
-        loss = total / len(batch.targets)
+        # part by part: the activations of one are gone before the next is computed
+        losses, gradients = [], [torch.zeros_like(p) for p in trained]
+        for part in batch.parts(self.train_tokens):
+            part_loss = self._loss(part) / len(batch.targets)
+            found = torch.autograd.grad(part_loss, trained, materialize_grads=True)
+            torch._foreach_add_(gradients, found)
+            losses.append(part_loss.detach())
+        loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss became {loss.item()} at step {self.global_step}: lower model.lr "
                 f"(now {self.lr:g}); the last good operating point is kept"
             )
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
-        return loss
+        return _Differentiated.apply(loss, gradients, *trained)
 
     def _loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of a batch's answer tokens, summed."""
@@ -229,6 +225,19 @@ class DomainLM(L.LightningModule):
         wanted = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
         if wanted != set(checkpoint["state_dict"]):
             raise InputError("this checkpoint is damaged: its weights are not those it names")
+
+
+class _Differentiated(torch.autograd.Function):
+    """A loss whose gradients are known already; its backward pass hands them out, scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return None, None, *(gradient.mul_(scale) for gradient in ctx.gradients)
 
 
 def _fingerprint(model: nn.Module) -> str:

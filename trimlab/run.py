@@ -8,9 +8,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, config_hash, provenance, read_rows, write_text
 from trimlab.shortcuts import majority_accuracy, word_overlap_accuracy
 from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.tasks import Item, Task, load_task
 from trimlab.tracking import Tracker, TrackFit, WandbOptions
 
 
@@ -54,6 +56,9 @@ class RunOptions:
             choice in full, where accuracy alone needs the likeliest.
         generate: Test items that each model also answers in its own words (exact match of a
             greedy answer, in percent); 0: none. Slow.
+        also_on: Other tasks on whose test items every model is scored, too.
+        shared: Folder in which runs keep what none of their options changes (the untrimmed
+            model's answers), so that the next run need not compute it again.
     """
 
     dir: Path = Path("runs/trim")
@@ -61,6 +66,8 @@ class RunOptions:
     speed: bool = True
     further: bool = False
     generate: int = 0
+    also_on: list[str] = field(default_factory=list)
+    shared: Path | None = None
 
     def __post_init__(self) -> None:
         if self.generate < 0:
@@ -232,7 +239,30 @@ class Run:
         }
 
     def _untrimmed(self) -> Row:
-        return self._test(self.module.stack, "untrimmed", original=True)
+        path = self._untrimmed_folder / "untrimmed.json"
+        if self.options.shared is not None and path.exists():
+            return json.loads(path.read_text())
+        row = self._test(self.module.stack, "untrimmed", original=True)
+        if self.options.shared is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(row))
+        return row
+
+    @property
+    def _untrimmed_folder(self) -> Path:
+        """Where the untrimmed model's answers are kept: here, or with other runs'."""
+        if self.options.shared is None:
+            return self.folder
+        depends_on = {
+            "model": self.module.fingerprint,
+            "test": self._rows.fingerprints()["test"],
+            "rows": self.data.test_rows,
+            "order": self.data.seed,
+            "prompt": self.data.prompt,
+            "max_length": self.data.max_length,
+            "measures": [self.options.further, self.options.generate, *self.options.also_on],
+        }
+        return self.options.shared / config_hash(depends_on)
 
     def _fit_trimmed(self) -> None:
         """Algorithm 1, unless its last checkpoint says that it has ended."""
@@ -243,8 +273,10 @@ class Run:
                 raise InputError(f"{last} is no checkpoint of a trimming run; remove it")
             if state["finished"] is not None:
                 return
+        resumed, start = last.exists(), time.perf_counter()
         track = TrackFit(self.tracker, self.trim)
         self._fit(self.module, self.folder, [self.trim, track], max_epochs=-1)
+        self.summary["fit_seconds"] = None if resumed else time.perf_counter() - start
         if self.trim.finished is None:
             raise RuntimeError(
                 "training ended before the stop rule; see trainer.max_steps, max_time"
@@ -267,10 +299,11 @@ class Run:
             reached = [p for p in points if p["layer_memory_ratio"] <= ratio + 1e-9]
             if reached:
                 exported = reached[0]
-                rows.append(self._export(f"{ratio:g}", f"point-{ratio:g}.ckpt", exported))
+                row = self._export(f"{ratio:g}", f"point-{ratio:g}.ckpt", exported)
+                rows.append(row | {"asked_ratio": ratio})
         if exported is not points[-1]:
             name = f"{points[-1]['layer_memory_ratio']:.3g}"
-            rows.append(self._export(name, "good.ckpt", points[-1]))
+            rows.append(self._export(name, "good.ckpt", points[-1]) | {"asked_ratio": None})
         return rows
 
     def _export(self, name: str, checkpoint: str, point: Row) -> Row:
@@ -321,9 +354,12 @@ class Run:
         # its dev score decides nothing
         track = TrackFit(self.tracker, prefix="full_depth/")
         epochs = final["epoch"] + 1
+        resumed, start = folder.exists(), time.perf_counter()
         steps = self._fit(module, folder, [track], max_epochs=epochs, limit_val_batches=0)
+        seconds = None if resumed else time.perf_counter() - start
         row = self._test(module.stack, "fine-tuned at full depth")
         row |= {"optimizer_steps": steps, "layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
+        row |= {"epochs": epochs, "fit_seconds": seconds}
         shutil.rmtree(folder / "checkpoints")  # the comparison is measured; nothing resumes it
         return row
 
@@ -357,10 +393,13 @@ class Run:
 
     def _test(self, stack: SublayerStack, name: str, original: bool = False) -> Row:
         """What is reported of a model; None where a measure is not asked for or not defined."""
-        answers = self._answers(stack, name)
+        answers = self._answers(stack, name, self.data.task, self._rows.test)
         metric, score, items = self.data.task.metric, answers.score, self._rows.test
         row: Row = {metric: score.value, "stderr": score.stderr, "n": score.n}
         row |= dict.fromkeys(("correct", "value_normalised", "stability", "exact_match"))
+        row["also_on"] = {
+            other: self._test_on(other, stack, name) for other in self.options.also_on
+        }
         if metric != "accuracy":
             return row
         row["correct"] = answers.correct
@@ -384,28 +423,41 @@ class Run:
             )
         return row
 
-    def _answers(self, stack: SublayerStack, name: str) -> Answers:
+    def _test_on(self, other: str, stack: SublayerStack, name: str) -> Row:
+        """The score on another task's test items, in that task's own first prompt if need be."""
+        task, data = load_task(other), self.data
+        prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
+        items = task.test_items(data.root, data.test_rows, data.seed, prompt)
+        answers = self._answers(stack, f"{name}: {other}", task, items)
+        correct = answers.correct if task.metric == "accuracy" else None
+        return {"metric": task.metric, **answers.score._asdict(), "correct": correct}
+
+    def _answers(
+        self, stack: SublayerStack, name: str, task: Task, items: Sequence[Item]
+    ) -> Answers:
         stack.model.to(self.device)  # type: ignore[arg-type]
-        batches = self.data.evaluation_batches(self._rows.test)
-        options = self.options.further, self.trim.progress, name
-        return answer(stack, batches, self.data.task.metric, *options)
+        batches = self.data.evaluation_batches(items)
+        return answer(stack, batches, task.metric, self.options.further, self.trim.progress, name)
 
     def _reference(self) -> Tensor:
         """The untrimmed model's log-likelihoods of the test items' choices.  # (N, K)"""
-        path = self.folder / "untrimmed.safetensors"
+        path = self._untrimmed_folder / "untrimmed.safetensors"
         if not path.exists():
-            model, _ = load_model(self.module.base)
-            self._keep_reference(self._answers(SublayerStack(model), "untrimmed"))
+            stack = SublayerStack(load_model(self.module.base)[0])
+            self._keep_reference(self._answers(stack, "untrimmed", self.data.task, self._rows.test))
         return load_file(path)["likelihoods"]
 
     def _keep_reference(self, answers: Answers) -> None:
-        part = self.folder / ".untrimmed.safetensors.part"
+        self._untrimmed_folder.mkdir(parents=True, exist_ok=True)
+        part = self._untrimmed_folder / ".untrimmed.safetensors.part"
         save_file({"likelihoods": answers.likelihoods}, part)
-        part.replace(self.folder / "untrimmed.safetensors")
+        part.replace(self._untrimmed_folder / "untrimmed.safetensors")
 
     def _phase(self, name: str, work: Callable[[], Any]) -> None:
         if name not in self.summary:
+            start = time.perf_counter()
             self.summary[name] = work()
+            self.summary.setdefault("phase_seconds", {})[name] = time.perf_counter() - start
             write_text(self.summary_path, json.dumps(self.summary, indent=2) + "\n")
 
     @contextmanager
