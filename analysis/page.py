@@ -123,7 +123,7 @@ def _table(table: Table) -> str:
         for column in table.columns.values()
     )
     subheads = "".join(
-        f"<th{_first(i)}>{'Δ' if part == 'difference' else part}</th>"
+        f"<th{_first(i)}>{html.escape(table.head(part))}</th>"
         for column in table.columns.values()
         for i, part in enumerate(column.parts)
     )

@@ -57,7 +57,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_result_of_the_paper_is_found() -> None:
     names = [f"table{n}" for n in (3, 4, 5, 6, 8, 9)] + [f"figure{n}" for n in (1, 2, 3, 4)]
-    assert [name for name, _ in EVERYTHING] == names
+    # ours come after them
+    assert [name for name, _ in EVERYTHING] == [*names, "table_speed"]
+
+
+def title_start(name: str) -> str:
+    """`Table 3:` for a result of the paper, which has a number; `Speed:` for one of ours."""
+    kind, _, own = name.partition("_")
+    return f"{own.capitalize()}:" if own else f"{kind[:-1].capitalize()} {kind[-1]}:"
 
 
 @pytest.mark.parametrize(("name", "build_one"), EVERYTHING, ids=[name for name, _ in EVERYTHING])
@@ -68,7 +75,7 @@ def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> N
     for paper in (read_paper(), Paper({})):
         result = build_one(records, paper)
         assert isinstance(result, Table if name.startswith("table") else Figure)
-        assert result.title.startswith(f"{name[:-1].capitalize()} {name[-1]}:")
+        assert result.title.startswith(title_start(name))
         if isinstance(result, Table):
             assert all(cell.measured is None for *_, cell in result.cells()) or measured
             assert not re.search(r"\bnan\b", result.markdown() + result.latex())
@@ -78,7 +85,7 @@ def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> N
             json.dumps(plot, allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["table3", "table4", "table6", "table9"])
+@pytest.mark.parametrize("name", ["table3", "table4", "table6", "table9", "table_speed"])
 def test_golden_tables(entries: dict[str, Entry], name: str) -> None:
     table = entries[f"{name}-gemma-270m"].result
     assert isinstance(table, Table)
@@ -104,6 +111,28 @@ def test_missing_cells_are_missing(entries: dict[str, Entry]) -> None:
     assert "63.9 \\| — \\| —" in line
     assert entries["table5"].series is None
     assert entries["table8"].series is None
+
+
+def test_races_that_were_not_run_keep_their_place(entries: dict[str, Entry]) -> None:
+    speed = entries["table_speed-llama-shaped"].result
+    assert isinstance(speed, Table)
+    (group,) = speed.groups
+    assert [row.cells["faster"].paper for row in group.rows][:2] == ["≥ 4", "≥ 9"]
+    measured = [row.cells["faster"].measured for row in group.rows]
+    assert measured[0].mean == 5 and not any(measured[1:])
+
+
+def test_a_goal_is_for_the_work_that_it_names(entries: dict[str, Entry]) -> None:
+    speed = entries["table_speed-gemma-270m"].result
+    assert isinstance(speed, Table)
+    scored = speed.groups[0].rows[:2]
+    assert [row.cells["work"].text for row in scored] == ["SciQ, rows 100", "SciQ, rows 10"]
+    assert [row.cells["faster"].paper for row in scored] == ["≥ 10", None]
+
+
+def test_races_stand_in_no_other_table_or_figure(entries: dict[str, Entry]) -> None:
+    races = [name for name in entries if name.endswith("llama-shaped")]
+    assert races == ["table_speed-llama-shaped"]
 
 
 def test_a_rehearsal_stands_apart(entries: dict[str, Entry], report: Path) -> None:
