@@ -57,9 +57,9 @@ def race_title(race: Record) -> str:
     return f"{machine_title(race)}, {race['cell']['threads']} threads"
 
 
-def work_title(race: Record) -> str:
+def work_title(race: Record, *but: str) -> str:
     """The work of a race: its cell without what is said elsewhere."""
-    elsewhere = {"bench", "peer", "processor", "threads"}
+    elsewhere = {"bench", "peer", "processor", "threads", *but}
     work = {name: value for name, value in race["cell"].items() if name not in elsewhere}
     if "r" in work:
         work["r"] = ratio_title(work["r"])
