@@ -1,6 +1,6 @@
 """How the things of a record are called in a table or a figure."""
 
-from trimlab.results import Series
+from trimlab.results import Record, Series
 
 # The paper's columns first, in its order. A task that is not here goes by its own name.
 TASKS = {
@@ -43,6 +43,28 @@ def scorer_title(scorer: str) -> str:
 def ratio_title(r: float) -> str:
     """A sparse update ratio as a fraction."""
     return RATIOS.get(r, f"{r:g}")
+
+
+def machine_title(record: Record) -> str:
+    """A model and what it ran on."""
+    hardware = record["hardware"]
+    processor = hardware.get("gpu") or hardware.get("cpu") or hardware.get("machine")
+    return f"{record['base']} on {processor} ({hardware.get('cores')} cores)"
+
+
+def race_title(race: Record) -> str:
+    """A model and what it raced on."""
+    return f"{machine_title(race)}, {race['cell']['threads']} threads"
+
+
+def work_title(race: Record, *but: str) -> str:
+    """The work of a race: its cell without what is said elsewhere."""
+    elsewhere = {"bench", "peer", "processor", "threads", *but}
+    work = {name: value for name, value in race["cell"].items() if name not in elsewhere}
+    if "r" in work:
+        work["r"] = ratio_title(work["r"])
+    said = [f"{name.replace('_', ' ')} {value}" for name, value in work.items()]
+    return ", ".join([task_title(race["task"]), *said])
 
 
 def series_title(series: Series) -> str:

@@ -123,7 +123,7 @@ def _table(table: Table) -> str:
         for column in table.columns.values()
     )
     subheads = "".join(
-        f"<th{_first(i)}>{'Δ' if part == 'difference' else part}</th>"
+        f"<th{_first(i)}>{html.escape(table.head(part))}</th>"
         for column in table.columns.values()
         for i, part in enumerate(column.parts)
     )
@@ -233,4 +233,8 @@ def _summary(record: Record) -> str:
     if kind == "operating_point":
         ratio = f"{100 * record['layer_memory_ratio']:.1f} % of the layer memory"
         return f"{record.where}: operating point {record['step']}, {ratio}, dev {record['dev']:.2f}"
+    if kind == "bench":
+        said = f"{record['bench']}, {record['what']}: {record['ours_seconds']:.2f} s"
+        peer = f", {record['peer']} {record['peer_seconds']:.2f} s" if record["peer"] else ""
+        return f"{record.where}: {said}{peer}"
     return f"{record.where}: {record['method']}, {record['epochs']} epochs, {record['hours']:.3g} h"

@@ -1,6 +1,7 @@
 """Table 9: wall-clock time of fine-tuning."""
 
 from analysis.measurements import measure
+from analysis.names import machine_title
 from analysis.paper import Paper, number
 from analysis.tables import Cell, Column, Group, Table, TableRow
 from trimlab.results import Record, Records
@@ -13,7 +14,7 @@ def build(records: Records, paper: Paper) -> Table:
     mine = records.of("table9").where(kind="timing")
     published = paper.rows("table9")
     epochs = sorted({int(row["epochs"]) for row in published} | {r["epochs"] for r in mine})
-    machines = sorted({_machine(record) for record in mine})
+    machines = sorted({machine_title(record) for record in mine})
     groups = [
         Group(
             machine,
@@ -40,7 +41,7 @@ def build(records: Records, paper: Paper) -> Table:
 
 
 def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) -> dict[str, Cell]:
-    found = [r for r in mine.where(method=method, epochs=epochs) if _machine(r) == machine]
+    found = [r for r in mine.where(method=method, epochs=epochs) if machine_title(r) == machine]
     shares = [
         Record({**r.row, "share": 100 * r["ratio_to_full"]}, r.file, r.line, r.experiments)
         for r in found
@@ -55,9 +56,3 @@ def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) 
         "hours": Cell(hours, measure(found, "hours")),
         "share": Cell(share, measure(shares, "share")),
     }
-
-
-def _machine(record: Record) -> str:
-    hardware = record["hardware"]
-    processor = hardware.get("gpu") or hardware.get("cpu") or hardware.get("machine")
-    return f"{record['base']} on {processor} ({hardware.get('cores')} cores)"

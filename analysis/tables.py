@@ -11,7 +11,7 @@ from analysis.paper import number
 from trimlab.results import Record
 
 MISSING = "—"
-Part = Literal["paper", "measured", "difference"]
+Part = Literal["paper", "measured", "difference", "text"]
 ALL_PARTS: tuple[Part, ...] = ("paper", "measured", "difference")
 # marks of a paired test, from the strongest on
 MARKS = ((0.01, "‡"), (0.05, "†"))
@@ -41,10 +41,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A published and a measured value of the same thing, either of which may be missing."""
+    """A published and a measured value of the same thing, either of which may be missing.
+
+    Attributes:
+        paper: The published one, or what else stands beside the measured one.
+        measured: The measured one.
+        text: What stands there instead, where words say it.
+    """
 
     paper: str | None = None
     measured: Measurement | None = None
+    text: str | None = None
 
     @property
     def difference(self) -> float | None:
@@ -58,7 +65,9 @@ class Cell:
         """A part as a number."""
         if part == "measured":
             return self.measured.mean if self.measured else None
-        return number(self.paper) if part == "paper" else self.difference
+        if part == "difference":
+            return self.difference
+        return number(self.paper) if part == "paper" else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Table:
         columns: By key.
         groups: Its rows.
         footnote: What the marks mean.
+        beside: What stands beside measured values.
     """
 
     title: str
@@ -95,6 +105,7 @@ class Table:
     columns: dict[str, Column]
     groups: list[Group] = field(default_factory=list)
     footnote: str = FOOTNOTE
+    beside: str = "paper"
 
     def cells(self) -> Iterator[tuple[Group, TableRow, str, Cell]]:
         """Every cell of every column, with its group, row and column key."""
@@ -122,6 +133,8 @@ class Table:
         decimals = self.columns[key].decimals
         if part == "paper":
             return cell.paper or MISSING
+        if part == "text":
+            return cell.text or MISSING
         value = cell.value(part)
         if value is None:
             return MISSING
@@ -131,13 +144,20 @@ class Table:
         spread = "" if stderr is None else f" ± {stderr:.{decimals}f}"
         return f"{value:.{decimals}f}{spread}"
 
+    def head(self, part: Part) -> str:
+        """What stands above a part; above words, nothing but the title of the column."""
+        return {"paper": self.beside, "measured": "measured", "difference": "Δ", "text": ""}[part]
+
     # ---- what it becomes ----------------------------------------------------------------------
 
     def markdown(self) -> str:
         """Its parts side by side in every cell, then every measured cell in full."""
         heads = [
             "",
-            *(f"{c.title}<br>" + " \\| ".join(map(_head, c.parts)) for c in self.columns.values()),
+            *(
+                "<br>".join(filter(None, (c.title, " \\| ".join(map(self.head, c.parts)))))
+                for c in self.columns.values()
+            ),
         ]
         lines = [_line(heads), _line(["---"] * len(heads))]
         for group in self.groups:
@@ -165,7 +185,7 @@ class Table:
             width = len(column.parts)
             heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(column.title)}}}")
             rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-            subheads += [_tex(_head(part)) for part in column.parts]
+            subheads += [_tex(self.head(part)) for part in column.parts]
             at += width
         lines = [
             "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
@@ -237,6 +257,7 @@ class Table:
                     "paper": cell.paper,
                     "measured": cell.measured and _measured(cell.measured),
                     "difference": cell.difference,
+                    **({} if cell.text is None else {"text": cell.text}),
                 }
                 for group, row, key, cell in self.cells()
             ],
@@ -290,10 +311,6 @@ def anchor(record: Record) -> str:
     return f"{record.file.removesuffix('.jsonl')}-{record.line}"
 
 
-def _head(part: Part) -> str:
-    return "Δ" if part == "difference" else part
-
-
 def _measured(measured: Measurement) -> dict[str, Any]:
     test = measured.test
     return {
@@ -330,6 +347,7 @@ _TEX = {
     "<": r"$<$",
     ">": r"$>$",
     "≥": r"$\geq$",
+    "≤": r"$\leq$",
     "†": r"$^{\dagger}$",
     "‡": r"$^{\ddagger}$",
     "Δ": r"$\Delta$",

@@ -1,18 +1,20 @@
 """Every race runs on a tiny model, compares what it times, and writes lines that stand alone."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trimlab import cli
-from trimlab.bench import Measurement, Turns, bench_names, load_bench, race
+from trimlab.bench import Bench, Measurement, Turns, bench_names, load_bench, race
 from trimlab.bench.scan import spread
 from trimlab.bench.train import every_nth
 from trimlab.errors import InputError
 from trimlab.llama_shaped import llama_shaped
 from trimlab.models import load_model
+from trimlab.results import append_row, read_results
 from trimlab.sublayers import Sublayer
 
 SMALL = {
@@ -71,9 +73,13 @@ def test_every_race(
     for row in rows:
         assert row["bench"] == name and row["ours_seconds"] > 0 and row["ours_peak_bytes"] > 0
         assert row["settings"]["threads"] >= 1 and row["versions"]["torch"]
+        assert row["cell"].items() >= {"bench": name, **({"peer": peer} if peer else {})}.items()
+        assert (row["profile"], row["task"], row["limit"]) == (base.name, "jsonl", None)
         if peer:
             assert row["peer"] == peer
             assert row["ratio"] == row["peer_seconds"] / row["ours_seconds"]
+    # they are results like all others, and every line is a measurement of its own
+    assert len(read_results(tmp_path)) == len(rows)
     if name == "score" and peer:
         same = rows[0]["same"]
         assert same["same_predictions"] == same["items"] == 6
@@ -86,6 +92,25 @@ def test_every_race(
         assert [row["settings"]["axis"] for row in rows] == [
             *("sublayers", "sublayers", "items", "context_tokens", "r"),
         ]
+
+
+def test_a_repeated_measurement_takes_the_place_of_the_older(tmp_path: Path) -> None:
+    class Timed(Bench):
+        seconds = 0.0
+
+        def measure(self) -> Iterator[Measurement]:
+            question = {"rows": self.turns["ours"]}
+            yield Measurement("x", Turns([self.seconds], [1]), question=question)
+
+    for repeats, seconds in ((1, 2.0), (1, 1.0), (2, 4.0)):
+        timed = Timed(model="gemma-3-270m", repeats=repeats)
+        timed.seconds = seconds
+        for row in timed.rows():
+            append_row(tmp_path / "bench.jsonl", row)
+    records = read_results(tmp_path)
+    assert [record["ours_seconds"] for record in records] == [1.0, 4.0]
+    assert {record["profile"] for record in records} == {"gemma-270m"}
+    assert "was run again" in records.notices[0]
 
 
 def test_without_json_a_table_is_printed(

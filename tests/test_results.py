@@ -36,8 +36,9 @@ def test_reads_every_row_with_its_place() -> None:
 
 def test_a_rehearsal_is_a_series_of_its_own() -> None:
     parts = read_results(RECORDS).by_series()
-    assert list(parts) == [Series("gemma-270m", "authors"), Series("gemma-270m", "authors", 20)]
-    full, rehearsal = parts.values()
+    gemma, llama = Series("gemma-270m", "authors"), Series("llama-shaped", "authors")
+    assert list(parts) == [gemma, llama, Series("gemma-270m", "authors", 20)]
+    full, _, rehearsal = parts.values()
     assert {record["limit"] for record in full} == {None}
     assert [record["value"] for record in rehearsal] == [100.0]
 
@@ -100,6 +101,13 @@ def test_a_timing_of_an_unknown_method(tmp_path: Path) -> None:
     timing = rows_of("table9")[0] | {"method": "lora"}
     with pytest.raises(InputError, match="unknown method 'lora'; known: full_ft"):
         read_results(write(tmp_path, timing))
+
+
+def test_a_race_without_the_peers_numbers(tmp_path: Path) -> None:
+    alone = next(row for row in rows_of("bench") if row["peer"] is None)
+    assert len(read_results(write(tmp_path, alone))) == 1
+    with pytest.raises(InputError, match="line 1: bench without peer_seconds, .*memory_ratio"):
+        read_results(write(tmp_path, alone | {"peer": "naive"}))
 
 
 @pytest.mark.parametrize("line", ["<<<<<<< HEAD", '{"a": 1,, "b": 2}', "[1]", "7"])

@@ -21,7 +21,10 @@ Row = dict[str, Any]
 
 # fields that measure this execution and not the algorithm: a resumed run has others
 TIMING_FIELDS = frozenset({"seconds", "scan_seconds", "peak_rss_bytes", "latency_ms"})
-PACKAGES = ("trimlab", "torch", "transformers", "lightning", "tokenizers", "datasets", "numpy")
+PACKAGES = (
+    *("trimlab", "torch", "transformers", "lightning", "tokenizers", "datasets", "numpy"),
+    "lm_eval",  # a peer of races
+)
 
 
 def config_hash(config: Row) -> str:
@@ -115,7 +118,16 @@ FIELDS = {
         *("metric", "value", "stderr", "n", "correct", "optimizer_steps", "dropped"),
     ),
     "timing": ("method", "epochs", "hours", "ratio_to_full"),
+    "bench": (
+        *("bench", "what", "peer", "ours_seconds", "ours_spread", "ours_turns", "ours_peak_bytes"),
+        *("same", "settings"),
+    ),
 }
+# and those of a race that somebody took part in
+PEER_FIELDS = (
+    *("peer_seconds", "peer_spread", "peer_turns", "peer_peak_bytes", "peer_factor", "ratio"),
+    "memory_ratio",
+)
 MODELS = ("untrimmed", "fine_tuned", "trimmed")
 TIMING_METHODS = ("full_ft", "sparse_ft", "trimllm")
 
@@ -283,7 +295,8 @@ def _problem(row: Any) -> str | None:
     kind = row.get("kind")
     if kind not in FIELDS:
         return f"unknown kind {kind!r}; known: {', '.join(FIELDS)}"
-    missing = [field for field in (*_EVERY_KIND, *FIELDS[kind]) if field not in row]
+    required = (*_EVERY_KIND, *FIELDS[kind], *(PEER_FIELDS if row.get("peer") else ()))
+    missing = [field for field in required if field not in row]
     if missing:
         return f"{kind} without {', '.join(missing)}"
     if kind == "test":
@@ -322,7 +335,7 @@ def _same_or_error(known: Record, record: Record) -> None:
 
 
 def _newest(records: list[Record], notices: list[str]) -> Iterator[Record]:
-    """Drops the rows of runs whose cell was run again with another config."""
+    """Drops the rows of runs whose cell was run again: with another config, or to time it anew."""
 
     def question(record: Record) -> str:
         asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs"]

@@ -16,6 +16,7 @@ import pytest
 import analysis
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
+from analysis.figure_growth import fit
 from analysis.figures import Figure
 from analysis.page import Entry
 from analysis.paper import Paper, read_paper
@@ -57,7 +58,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_result_of_the_paper_is_found() -> None:
     names = [f"table{n}" for n in (3, 4, 5, 6, 8, 9)] + [f"figure{n}" for n in (1, 2, 3, 4)]
-    assert [name for name, _ in EVERYTHING] == names
+    # ours come after them
+    assert [name for name, _ in EVERYTHING] == [*names, "table_speed", "figure_growth"]
+
+
+def title_start(name: str) -> str:
+    """`Table 3:` for a result of the paper, which has a number; `Speed:` for one of ours."""
+    kind, _, own = name.partition("_")
+    return f"{own.capitalize()}:" if own else f"{kind[:-1].capitalize()} {kind[-1]}:"
 
 
 @pytest.mark.parametrize(("name", "build_one"), EVERYTHING, ids=[name for name, _ in EVERYTHING])
@@ -68,7 +76,7 @@ def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> N
     for paper in (read_paper(), Paper({})):
         result = build_one(records, paper)
         assert isinstance(result, Table if name.startswith("table") else Figure)
-        assert result.title.startswith(f"{name[:-1].capitalize()} {name[-1]}:")
+        assert result.title.startswith(title_start(name))
         if isinstance(result, Table):
             assert all(cell.measured is None for *_, cell in result.cells()) or measured
             assert not re.search(r"\bnan\b", result.markdown() + result.latex())
@@ -78,7 +86,7 @@ def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> N
             json.dumps(plot, allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["table3", "table4", "table6", "table9"])
+@pytest.mark.parametrize("name", ["table3", "table4", "table6", "table9", "table_speed"])
 def test_golden_tables(entries: dict[str, Entry], name: str) -> None:
     table = entries[f"{name}-gemma-270m"].result
     assert isinstance(table, Table)
@@ -87,7 +95,7 @@ def test_golden_tables(entries: dict[str, Entry], name: str) -> None:
     golden(f"{name}.json", as_text(table.as_json()))
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "figure4"])
+@pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "figure4", "figure_growth"])
 def test_golden_figures(entries: dict[str, Entry], name: str) -> None:
     figure = entries[f"{name}-gemma-270m"].result
     assert isinstance(figure, Figure)
@@ -104,6 +112,29 @@ def test_missing_cells_are_missing(entries: dict[str, Entry]) -> None:
     assert "63.9 \\| — \\| —" in line
     assert entries["table5"].series is None
     assert entries["table8"].series is None
+
+
+def test_races_that_were_not_run_keep_their_place(entries: dict[str, Entry]) -> None:
+    speed = entries["table_speed-llama-shaped"].result
+    assert isinstance(speed, Table)
+    (group,) = speed.groups
+    assert [row.cells["faster"].paper for row in group.rows][:2] == ["≥ 4", "≥ 9"]
+    measured = [row.cells["faster"].measured for row in group.rows]
+    assert measured[0].mean == 5 and not any(measured[1:])
+
+
+def test_a_goal_is_for_the_work_that_it_names(entries: dict[str, Entry]) -> None:
+    speed = entries["table_speed-gemma-270m"].result
+    assert isinstance(speed, Table)
+    scored = speed.groups[0].rows[:2]
+    assert [row.cells["work"].text for row in scored] == ["SciQ, rows 100", "SciQ, rows 10"]
+    assert [row.cells["faster"].paper for row in scored] == ["≥ 10", None]
+
+
+def test_races_stand_in_no_other_table_or_figure(entries: dict[str, Entry]) -> None:
+    races = [name for name in entries if name.endswith("llama-shaped")]
+    assert races == ["table_speed-llama-shaped"]
+    assert "figure_growth-gemma-270m" in entries
 
 
 def test_a_rehearsal_stands_apart(entries: dict[str, Entry], report: Path) -> None:
@@ -163,6 +194,28 @@ def test_measured_time_is_in_units_of_the_runs_own_first_epoch(entries: dict[str
     assert run["time"][:3] == pytest.approx([0.6, 0.6 * 115 / 60, 0.6 * 165 / 60])
     assert run["time_with_scans"][0] == pytest.approx(0.6 * 70 / 60)
     assert run["formula"][:3] == pytest.approx([0.6, 0.6 * (1 + 7 / 8), 0.6 * (1 + 7 / 8 + 6 / 8)])
+
+
+def test_lines_through_growing_costs(entries: dict[str, Entry]) -> None:
+    data = entries["figure_growth-gemma-270m"].result.data  # type: ignore[union-attr]
+    (scans,), (epochs,) = data["axes"]["sublayers"], data["axes"]["r"]
+    assert scans["fit"] == pytest.approx([0.01, 0.02])
+    assert [p["value"] for p in scans["points"]] == [8, 16, 24, 36]
+    assert scans["work"] == "SciQ, items 8, context tokens 64"
+    # the epoch at r = 1 is above the line of the others
+    assert epochs["fit"] == pytest.approx([4, 8])
+    # two points are no reason for a line of two coefficients
+    assert fit(scans["points"][:2], (2, 1)) is None
+
+
+def test_a_run_costs_what_its_epochs_and_scans_do(entries: dict[str, Entry]) -> None:
+    run = entries["figure_growth-gemma-270m"].result.data["run"]  # type: ignore[union-attr]
+    one, two = run["curves"]
+    assert run["n"] == 36 and run["sparse"] == 9 / 20
+    assert one["epochs"][2] == pytest.approx((36 + 35 + 34) / 36)
+    assert two["epochs"][1] == pytest.approx((36 + 34) / 36)
+    assert one["scans"][1] == pytest.approx(1 + (35**2 + 2 * 35) / (36**2 + 2 * 36))
+    assert two["scans"][1] == pytest.approx(1 + (34**2 + 2 * 34) / (36**2 + 2 * 36))
 
 
 def test_the_whole_report(report: Path) -> None:

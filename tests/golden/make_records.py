@@ -211,9 +211,89 @@ def table9() -> list[dict[str, Any]]:
     ]
 
 
+def race(
+    name: str,
+    what: str,
+    question: dict[str, Any],
+    seconds: float,
+    peer: tuple[str, float, float] | None = None,
+    same: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A measurement of three turns; a peer is its name, its seconds in all and their factor."""
+    base = more.get("base", "gemma-3-270m")
+    about = {"blocks": 32 if base == "llama-shaped" else None, "threads": 2}
+    cell = {"bench": name, "peer": peer and peer[0], **question, **about}
+    cell = {k: v for k, v in cell.items() if v is not None} | {"processor": "Example CPU"}
+
+    def turns(of: str, middle: float, peak: int, factor: float = 1) -> dict[str, Any]:
+        return {
+            f"{of}_seconds": middle,
+            f"{of}_spread": round(0.25 * middle, 6),
+            f"{of}_turns": [round(x * middle / factor, 6) for x in (1.15, 1.0, 0.9)],
+            f"{of}_peak_bytes": peak,
+        }
+
+    run = "-".join(str(value) for value in (*list(cell.values())[:-2], base))
+    row = common("bench", "bench", cell, **{"run": run, "row_sets": {}, **more})
+    row |= {"bench": name, "what": what, "peer": None, **turns("ours", seconds, 2_000_000_000)}
+    if peer:
+        (_, middle, factor), peak = peer, 4_000_000_000
+        row |= {"peer": peer[0], **turns("peer", middle, peak, factor), "peer_factor": factor}
+        row |= {"ratio": middle / seconds, "memory_ratio": 0.5}
+    settings = question | {"model": base, "task": "sciq", "seed": 0} | about
+    return row | {"same": same or {}, "settings": settings}
+
+
+def bench() -> list[dict[str, Any]]:
+    scores = "log-likelihood of every choice"
+    same = {"largest_relative_difference": 2e-6, "items": 100, "same_predictions": 100}
+    small = same | {"items": 10, "same_predictions": 10}
+    epoch = {"r": 0.25, "batch_size": 16}
+    rows = [
+        race("score", scores, {"rows": 100}, 5.0, ("lm-eval", 60.0, 1), same),
+        # fewer rows are another question
+        race("score", scores, {"rows": 10}, 0.5, ("lm-eval", 4.0, 1), small),
+        race(
+            "scan",
+            "scores of all 36 sublayers",
+            {"rows": 50},
+            40.0,
+            ("lm-eval", 840.0, 6),
+            {"accuracies": [[80.0, 80.0]] * 6, "same_accuracies": 6},
+            git_commit="43adcf325942-dirty",
+        ),
+        race("train", "one training epoch", {"rows": 64, **epoch}, 10.0, ("trainer", 30.0, 1)),
+        race("decode", "decoding 32 tokens", {"new_tokens": 32}, 2.0, ("full", 3.0, 1)),
+        # nobody took part in this one
+        race("prefill", "reading 512 tokens", {"prompt_tokens": 512}, 0.8),
+    ]
+
+    def growth(axis: str, value: float, seconds: float, **held: Any) -> dict[str, Any]:
+        what = "epoch" if axis == "r" else "scan"
+        return race("growth", what, {"axis": axis, "value": value, **held}, seconds)
+
+    # scans cost 0.01 N^2 + 0.02 N seconds
+    for n in (8, 16, 24, 36):
+        held = {"sublayers": n, "items": 8, "context_tokens": 64}
+        rows.append(growth("sublayers", n, 0.01 * n**2 + 0.02 * n, **held))
+    for n in (4, 8, 16, 32):
+        held = {"sublayers": 36, "items": n, "context_tokens": 64}
+        rows.append(growth("items", n, 0.5 + 1.6 * n, **held))
+    for n in (32, 64, 128, 256):
+        held = {"sublayers": 36, "items": 8, "context_tokens": n}
+        rows.append(growth("context_tokens", n, 1.0 + 0.2 * n, **held))
+    # epochs cost 8 + 4 r seconds, and 8 more at r = 1
+    for r, seconds in ((0.125, 8.5), (0.25, 9.0), (0.5, 10.0), (1.0, 20.0)):
+        rows.append(growth("r", r, seconds, rows=32))
+    llama = {"base": "llama-shaped", "profile": "llama-shaped"}
+    rows.append(race("score", scores, {"rows": 100}, 4.0, ("lm-eval", 20.0, 1), same, **llama))
+    return rows
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for make in (table3, figure3, table4, table6, table9):
+    for make in (table3, figure3, table4, table6, table9, bench):
         text = "".join(json.dumps(row) + "\n" for row in make())
         if make is table9:  # a process was killed while it wrote
             text += text.splitlines()[-1][:80]

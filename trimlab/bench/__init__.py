@@ -29,8 +29,11 @@ from trimlab.cost import peak_memory, reset_peak_memory, synchronise
 from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
 from trimlab.models import load_model
-from trimlab.results import Row, provenance
+from trimlab.results import SCHEMA, Row, config_hash, provenance
 from trimlab.tasks import Item, RowSets, load_task
+
+# what a model is called among the results of experiments, where it is not its own name
+PROFILES = {"gemma-3-270m": "gemma-270m"}
 
 # What a turn does: `prepare()` is not timed and returns what is.
 Contender = Callable[[], Callable[[], Any]]
@@ -112,6 +115,8 @@ class Measurement:
         peer: What the peer is.
         factor: What the peer's time is multiplied by where it did a part of the work only.
         same: How the results were compared, and what came out.
+        question: The work that was asked for. A later measurement of the same question takes the
+            place of an earlier one.
         settings: Everything else that is needed to repeat it.
     """
 
@@ -121,17 +126,18 @@ class Measurement:
     peer: str | None = None
     factor: float = 1.0
     same: Row = field(default_factory=dict)
+    question: Row = field(default_factory=dict)
     settings: Row = field(default_factory=dict)
 
     def row(self) -> Row:
         """The measurement as it stands in the record."""
-        row: Row = {"what": self.what, **_columns("ours", self.ours, 1.0)}
+        row: Row = {"what": self.what, "peer": None, **_columns("ours", self.ours, 1.0)}
         if self.theirs is not None:
             row |= {"peer": self.peer, **_columns("peer", self.theirs, self.factor)}
             row["peer_factor"] = self.factor
             row["ratio"] = row["peer_seconds"] / row["ours_seconds"]
             row["memory_ratio"] = row["ours_peak_bytes"] / row["peer_peak_bytes"]
-        return row | {"same": self.same, "settings": self.settings}
+        return row | {"same": self.same, "settings": self.question | self.settings}
 
 
 def _columns(prefix: str, turns: Turns, factor: float) -> Row:
@@ -201,18 +207,36 @@ class Bench(ABC):
         self._open.close()
 
     def rows(self) -> Iterator[Row]:
-        """The measurements as lines of a record."""
+        """The measurements as lines of a record, in the schema of all results."""
         where = provenance()
+        hardware = where["hardware"]
+        bench = type(self).__module__.rpartition(".")[2]
+        blocks = self.blocks if self.model == "llama-shaped" else None
+        about = {"blocks": blocks, "threads": torch.get_num_threads()}
+        asked_of = {"model": self.model, "task": self.task.name, "seed": self.seed}
         for measurement in self.measure():
             row = measurement.row()
-            row["settings"] |= {
-                "model": self.model,
-                "blocks": self.blocks if self.model == "llama-shaped" else None,
+            row["settings"] |= asked_of | about
+            # times of one processor say nothing about another's
+            cell = {"bench": bench, "peer": row["peer"], **measurement.question, **about}
+            cell["processor"] = hardware["gpu"] or hardware["cpu"] or hardware["machine"]
+            row = {
+                "schema": SCHEMA,
+                "kind": "bench",
+                "experiment": "bench",
+                "profile": PROFILES.get(self.model, Path(self.model).name),
+                "cell": {name: value for name, value in cell.items() if value is not None},
+                "base": self.model,
                 "task": self.task.name,
+                "prompt": "authors",
                 "seed": self.seed,
-                "threads": torch.get_num_threads(),
+                "limit": None,
+                "row_sets": {},
+                "bench": bench,
+                **row,
+                **where,
             }
-            yield {"bench": type(self).__module__.rpartition(".")[2], **row, **where}
+            yield {"run": config_hash(row), **row}
 
     # ---- parts of a race ------------------------------------------------------------------------
 

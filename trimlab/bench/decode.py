@@ -44,11 +44,10 @@ class Decode(Bench):
                 "seconds_per_token": ours.result,
                 "peer_seconds_per_token": peer and peer.result,
             },
+            question={"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
             settings={
                 "layer_memory_ratio": stack.layer_memory_ratio,
                 "model_memory_ratio": stack.model_memory_ratio,
-                "prompt_tokens": self.prompt_tokens,
-                "new_tokens": self.new_tokens,
             },
         )
 

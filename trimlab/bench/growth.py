@@ -52,8 +52,8 @@ class Growth(Bench):
             yield self._scan("context_tokens", n, None, few, n)
         for r in self.ratios:
             turns, _ = self.race(self._epoch(r), None)
-            settings: Row = {"axis": "r", "value": r, "rows": self.n}
-            yield Measurement("epoch", turns, settings=settings)
+            question: Row = {"axis": "r", "value": r, "rows": self.n}
+            yield Measurement("epoch", turns, question=question)
 
     def _scan(self, axis: str, value: int, n: int | None, items: int, length: int) -> Measurement:
         model, tokenizer = self.load()
@@ -71,14 +71,14 @@ class Growth(Bench):
         groups = batches(encoded, max_tokens=1024)
         calibration = [collate(encoded, g) for g in groups]
         turns, _ = self.race(lambda: lambda: scan(stack, calibration) and None, None)
-        settings: Row = {
+        question: Row = {
             "axis": axis,
             "value": value,
             "sublayers": n,
             "items": items,
             "context_tokens": length,
         }
-        return Measurement("scan", turns, settings=settings)
+        return Measurement("scan", turns, question=question)
 
     def _epoch(self, r: float) -> Callable[[], Callable[[], float]]:
         def prepare() -> Callable[[], float]:

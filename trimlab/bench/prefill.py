@@ -47,9 +47,9 @@ class Prefill(Bench):
             ours,
             peer,
             self.against,
+            question={"prompt_tokens": self.prompt_tokens},
             settings={
                 "layer_memory_ratio": stack.layer_memory_ratio,
                 "model_memory_ratio": stack.model_memory_ratio,
-                "prompt_tokens": self.prompt_tokens,
             },
         )

@@ -72,14 +72,15 @@ class RunBench(Bench):
             self.against,
             factor=outcome.epochs,
             same=vars(outcome),
-            settings={
+            question={
                 "rows": self.n,
                 "calibration_rows": self.calibration_rows,
                 "r": self.r,
                 "drops_per_step": self.k,
+                "target": self.target,
                 "batch_size": self.batch_size,
-                "peer_micro_batch_size": self.micro_batch_size,
             },
+            settings={"peer_micro_batch_size": self.micro_batch_size},
         )
 
     def _data(self) -> DomainData:

@@ -60,7 +60,7 @@ class Scan(Bench):
 
         everything = candidates(stack)
         some = spread(everything, self.peer_sublayers)
-        settings: Row = {"rows": len(items), "eval_tokens": self.eval_tokens}
+        settings: Row = {"eval_tokens": self.eval_tokens}
         peer = None
         if self.against == "lm-eval":
             size = best_batch_size(model, tokenizer, items, self.batch_sizes)
@@ -76,6 +76,7 @@ class Scan(Bench):
             self.against,
             factor=len(everything) / len(some),
             same=self._compare(everything, some, items, own_turns, peer_turns),
+            question={"rows": len(items)},
             settings=settings | {"peer_sublayers": [str(s) for (s,) in some] if peer else []},
         )
 

@@ -46,7 +46,7 @@ class Score(Bench):
         """All log-likelihoods of the items, tokenisation included."""
         model, tokenizer = self.load()
         items = self.test_items(self.n)
-        settings: Row = {"rows": len(items), "eval_tokens": self.eval_tokens}
+        settings: Row = {"eval_tokens": self.eval_tokens}
         ours = our_likelihoods(SublayerStack(model), tokenizer, items, self.eval_tokens)
         peer = None
         if self.against == "lm-eval":
@@ -62,6 +62,7 @@ class Score(Bench):
             peer_turns,
             self.against,
             same=compare(own_turns.result, peer_turns.result) if peer_turns else {},
+            question={"rows": len(items)},
             settings=settings,
         )
 

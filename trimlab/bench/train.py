@@ -64,12 +64,8 @@ class Train(Bench):
             peer_turns,
             self.against,
             same=losses,
-            settings={
-                "rows": self.n,
-                "r": self.r,
-                "batch_size": self.batch_size,
-                "peer_micro_batch_size": self.micro_batch_size,
-            },
+            question={"rows": self.n, "r": self.r, "batch_size": self.batch_size},
+            settings={"peer_micro_batch_size": self.micro_batch_size},
         )
 
     def _peer(self) -> Callable[[], Callable[[], float]] | None:
