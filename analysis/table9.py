@@ -43,15 +43,16 @@ def build(records: Records, paper: Paper) -> Table:
 def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) -> dict[str, Cell]:
     found = [r for r in mine.where(method=method, epochs=epochs) if machine_title(r) == machine]
     shares = [
-        Record({**r.row, "share": 100 * r["ratio_to_full"]}, r.file, r.line, r.experiments)
+        Record({**r.row, "share": 100 * r["hours"] / full["hours"]}, r.file, r.line, r.experiments)
         for r in found
-        if r["ratio_to_full"] is not None
+        for full in mine.where(method="full_ft", epochs=epochs, seed=r["seed"], task=r["task"])
+        if machine_title(full) == machine
     ]
     hours = paper.row("table9", method=METHODS[method], epochs=str(epochs)).get("hours")
-    full = paper.row("table9", method=METHODS["full_ft"], epochs=str(epochs)).get("hours")
+    whole = paper.row("table9", method=METHODS["full_ft"], epochs=str(epochs)).get("hours")
     share = None
-    if number(hours) is not None and number(full):
-        share = f"{100 * float(hours or 0) / float(full or 0):.0f}"
+    if number(hours) is not None and number(whole):
+        share = f"{100 * float(hours or 0) / float(whole or 0):.0f}"
     return {
         "hours": Cell(hours, measure(found, "hours")),
         "share": Cell(share, measure(shares, "share")),

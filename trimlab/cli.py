@@ -25,6 +25,7 @@ examples:
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
   trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
   trimlab bench score --against naive --data.task icd10cm
+  trimlab sweep experiments/table3.yaml --profile gemma-270m --only data.task=icd10cm --dry-run
   trimlab report --out report
 
 exit codes: 0 done, 1 failed while running, 2 wrong input
@@ -34,6 +35,7 @@ VERBS = {
     "fit": "trim a model on a domain: scan, fine-tune, drop, heal, export, report",
     "eval": "score a model, trimmed or not, on tasks",
     "bench": "race against what a user would run instead, side by side",
+    "sweep": "the runs of an experiment file: skips what is done, goes on where it was",
     "report": "tables, figures and a page from the records of experiments (from a clone)",
 }
 
@@ -231,6 +233,64 @@ def run_bench(arguments: list[str]) -> None:
         Console().print(table_of(rows))
 
 
+def run_sweep(arguments: list[str]) -> None:
+    """`trimlab sweep`: an experiment file, many runs, one record."""
+    from pathlib import Path
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="trimlab sweep",
+        exit_on_error=False,
+        description="Makes every run of an experiment that is not done yet, and appends what they "
+        "find to results/<experiment>.jsonl. Give the same command again after a kill.",
+    )
+    parser.add_argument("experiment", type=Path, help="an experiment, e.g. experiments/table6.yaml")
+    parser.add_argument("--profile", type=str, required=True, help="model and size of every run")
+    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of every cell: 0, 1, ...")
+    parser.add_argument(
+        "--limit", type=int | None, help="rehearse with at most so many rows per set"
+    )
+    parser.add_argument(
+        "--only",
+        type=list[str],
+        default=[],
+        help="cells to run: --only '[trim.r=1,0.5]' keeps r = 1 and r = 0.5",
+    )
+    parser.add_argument(
+        "--set", type=list[str], default=[], help="overrides of every run: --set '[model.lr=5e-5]'"
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records")
+    parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
+    parser.add_argument("--keep_models", action="store_true", help="keep models and checkpoints")
+    parser.add_argument("--dry-run", action="store_true", help="only show what is left to do")
+    options = parser.parse_args(arguments).as_dict()
+
+    _quiet()
+    from rich.console import Console
+
+    from trimlab.sweep import Sweep, plan
+
+    planned = plan(
+        options["experiment"],
+        options["profile"],
+        options["seeds"],
+        options["limit"],
+        options["only"],
+        options["set"],
+        options["data"]["root"],
+    )
+    sweep = Sweep(planned, options["results"], options["runs"], options["keep_models"])
+    if options["dry_run"]:
+        Console().print(sweep.table())
+        return
+    failed = sweep()
+    Console().print(sweep.table())
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(planned)} runs failed; see above")
+
+
 def run_report(arguments: list[str]) -> None:
     """`trimlab report`: tables, figures and the page from the records."""
     from pathlib import Path
@@ -264,3 +324,7 @@ def _from_a_clone(name: str) -> Any:
         raise InputError(
             f"{error.name} is not installed: pip install 'trimlab[{package}]'"
         ) from error
+
+
+if __name__ == "__main__":
+    main()

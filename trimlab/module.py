@@ -124,7 +124,8 @@ class DomainLM(L.LightningModule):
         for part in batch.parts(self.train_tokens):
             part_loss = self._loss(part) / len(batch.targets)
             found = torch.autograd.grad(part_loss, trained, materialize_grads=True)
-            torch._foreach_add_(gradients, found)
+            for gradient, more in zip(gradients, found, strict=True):
+                gradient += more
             losses.append(part_loss.detach())
         loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):

@@ -67,10 +67,15 @@ def read_rows(path: Path) -> list[Row]:
 
 def append_row(path: Path, row: Row) -> None:
     """Appends one row and makes sure that it is on disk."""
+    append_rows(path, [row])
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Appends rows at once and makes sure that they are on disk."""
     with path.open("a+b") as file:
         if file.tell() and not _ends_with_newline(file):
             file.write(b"\n")  # a killed process was writing here: its half row stays a line apart
-        file.write(json.dumps(row).encode() + b"\n")
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -117,7 +122,7 @@ FIELDS = {
         *("model", "evaluated_on", "asked_ratio", "layer_memory_ratio", "model_memory_ratio"),
         *("metric", "value", "stderr", "n", "correct", "optimizer_steps", "dropped"),
     ),
-    "timing": ("method", "epochs", "hours", "ratio_to_full"),
+    "timing": ("method", "epochs", "hours"),
     "bench": (
         *("bench", "what", "peer", "ours_seconds", "ours_spread", "ours_turns", "ours_peak_bytes"),
         *("same", "settings"),
@@ -355,10 +360,15 @@ def _newest(records: list[Record], notices: list[str]) -> Iterator[Record]:
 
 
 def _git_commit() -> str | None:
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # what a sweep appends to its records, and prose, are not the code that measured
+        code = (".", ":(exclude)results", ":(exclude)*.md")
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", *code)
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

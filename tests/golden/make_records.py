@@ -201,12 +201,12 @@ def table6() -> list[dict[str, Any]]:
 def table9() -> list[dict[str, Any]]:
     return [
         common("timing", "table9", {"method": method}, run=f"{method}-{epochs}-{seed}", seed=seed)
-        | {"method": method, "epochs": epochs, "hours": hours, "ratio_to_full": ratio}
-        for method, epochs, seed, hours, ratio in (
-            ("full_ft", 2, 0, 0.40, 1.0),
-            ("full_ft", 2, 1, 0.44, 1.0),
-            ("trimllm", 2, 0, 0.20, 0.5),
-            ("trimllm", 2, 1, 0.22, 0.5),
+        | {"method": method, "epochs": epochs, "hours": hours}
+        for method, epochs, seed, hours in (
+            ("full_ft", 2, 0, 0.40),
+            ("full_ft", 2, 1, 0.44),
+            ("trimllm", 2, 0, 0.20),
+            ("trimllm", 2, 1, 0.22),
         )
     ]
 

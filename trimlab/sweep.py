@@ -1,0 +1,400 @@
+"""A sweep: one experiment file becomes many runs, and what they find one record.
+
+An experiment file says what is compared; a profile (`profiles/NAME.yaml` beside it) says on which
+model and at which size. Every run is `trimlab fit` in a process of its own, so that one that
+fails takes nobody along. Its name is the hash of its resolved config: the same run of two
+experiments is made once, and a run that is done is never made again.
+"""
+
+import itertools
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from trimlab.config import Resolver, read_config
+from trimlab.errors import InputError
+from trimlab.results import SCHEMA, Row, append_rows, config_hash, read_rows, write_text
+
+# what of a run's provenance every row of the results has
+_PROVENANCE = ("git_commit", "versions", "hardware", "base", "task", "prompt", "row_sets")
+# what of a model's test result the results have; more where it was measured
+_TEST = ("stderr", "n", "correct", "value_normalised", "stability", "exact_match")
+_SIZES = ("tokens_per_second", "tier", "bytes_on_disk")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        experiment: Name of the experiment.
+        profile: Name of the profile.
+        cell: What sets this run apart from the others of the experiment; dotted names.
+        seed: Seed of everything.
+        limit: Rows per set of a rehearsal; None for a full run.
+        config: Its config, as `trimlab fit --config` reads it.
+        id: Hash of the resolved config.
+    """
+
+    experiment: str
+    profile: str
+    cell: Row
+    seed: int
+    limit: int | None
+    config: Row
+    id: str
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        values = (f"{k.rpartition('.')[2]} {v}" for k, v in self.cell.items())
+        return ", ".join([*values, f"seed {self.seed}"])
+
+
+def plan(
+    path: Path,
+    profile: str,
+    seeds: int = 1,
+    limit: int | None = None,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    data_root: Path | None = None,
+) -> list[PlannedRun]:
+    """Reads an experiment, and checks every run of it.
+
+    Args:
+        path: The experiment file.
+        profile: Name of the profile.
+        seeds: Seeds 0, 1, ... of every cell; all cells of one seed come before the next seed.
+        limit: Rehearse: at most so many rows per set.
+        only: Which cells: `trim.scorer=two_step,random` keeps those with one of these values.
+        settings: Overrides of every run, `model.lr=5e-5`; they become part of the cell.
+        data_root: Folder of the rows, for every run.
+
+    Raises:
+        InputError: A file, a key, a value or a name in it cannot work.
+    """
+    experiment = read_config(path)
+    unknown = sorted(set(experiment) - {"config", "runs"})
+    if unknown or not isinstance(experiment.get("runs"), list) or not experiment["runs"]:
+        raise InputError(
+            f"{path} must hold `runs`, a list of what to compare, and may hold `config`"
+            + (f"; it also holds {', '.join(unknown)}" if unknown else "")
+        )
+    if seeds < 1 or (limit is not None and limit < 1):
+        raise InputError("--seeds and --limit must be at least 1")
+    common = merged(experiment.get("config") or {}, _profile(path.parent, profile))
+    if data_root is not None:
+        common = merged(common, {"data": {"root": str(data_root)}})
+    overrides = dict(_assignment(text) for text in settings)
+    cells = [
+        cell | overrides
+        for block in experiment["runs"]
+        for cell in _cells(block, path)
+        if cell.pop("profile", profile) == profile
+    ]
+    if not cells:
+        raise InputError(f"{path} has no run for the profile {profile}")
+    cells = _kept(cells, only)
+    resolve, found = Resolver(), dict[str, PlannedRun]()
+    for seed in range(seeds):
+        for cell in cells:
+            config = merged(common, nested(cell), {"seed_everything": seed})
+            if limit is not None:
+                config = merged(config, _rehearsal(resolve(config), limit))
+            try:
+                identity = config_hash(resolve(config))
+            except InputError as error:
+                raise InputError(f"{path.name}, {cell}: {error}") from error
+            run = PlannedRun(path.stem, profile, cell, seed, limit, config, identity)
+            found.setdefault(identity, run)
+    return list(found.values())
+
+
+def _profile(folder: Path, name: str) -> Row:
+    path = folder / "profiles" / f"{name}.yaml"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise InputError(f"no profile {name!r}; there are {', '.join(there) or 'none'}")
+    return read_config(path)
+
+
+def _cells(block: Any, path: Path) -> Iterator[Row]:
+    """Every combination of the values of a block; a value that is no list is the only one."""
+    if not isinstance(block, dict):
+        raise InputError(f"{path}: an entry of `runs` must hold dotted names and values")
+    axes = [value if isinstance(value, list) else [value] for value in block.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(block, values, strict=True))
+
+
+def _kept(cells: list[Row], only: Sequence[str]) -> list[Row]:
+    for condition in only:
+        name, _, values = condition.partition("=")
+        if not values:
+            raise InputError(f"--only takes NAME=VALUE[,VALUE], not {condition!r}")
+        wanted = [yaml.safe_load(value) for value in values.split(",")]
+        there = {str(cell[name]) for cell in cells if name in cell}
+        cells = [cell for cell in cells if name in cell and cell[name] in wanted]
+        if not cells:
+            raise InputError(
+                f"--only {condition} leaves no run; {name} is {', '.join(sorted(there)) or 'unset'}"
+            )
+    return cells
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes NAME=VALUE, not {text!r}")
+    return name, yaml.safe_load(value)
+
+
+def _rehearsal(config: Row, limit: int) -> Row:
+    """The same run with at most `limit` rows in every set."""
+    sizes = {
+        name: min(limit, config["data"][name] or limit)
+        for name in ("train_rows", "calibration_rows", "dev_rows", "test_rows")
+    }
+    return {"data": sizes}
+
+
+def nested(dotted: Row) -> Row:
+    """`{"trim.r": 1}` as `{"trim": {"r": 1}}`."""
+    row: Row = {}
+    for name, value in dotted.items():
+        *sections, option = name.split(".")
+        place = row
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[option] = value
+    return row
+
+
+def merged(*configs: Row) -> Row:
+    """Configs over one another: of two values of a key the later one stays."""
+    result: Row = {}
+    for config in configs:
+        for key, value in config.items():
+            if isinstance(value, dict) and isinstance(result.get(key), dict):
+                value = merged(result[key], value)
+            result[key] = value
+    return result
+
+
+class Sweep:
+    """Makes the runs of a plan that are not done yet, one after the other.
+
+    Args:
+        planned: The plan.
+        results: Folder of the records; the sweep appends to `<experiment>.jsonl`.
+        runs: Folder of the run folders.
+        keep_models: Keep exported models and checkpoints; a gigabyte a run.
+    """
+
+    def __init__(
+        self, planned: Sequence[PlannedRun], results: Path, runs: Path, keep_models: bool = False
+    ):
+        self.planned, self.results, self.runs = planned, results, runs
+        self.keep_models = keep_models
+
+    def state(self, run: PlannedRun) -> str:
+        """`done`, `measured` (but not recorded for this experiment), `begun` or `to do`."""
+        if _complete(self._recorded(run.experiment), run.id):
+            return "done"
+        if self._known(run):
+            return "measured"
+        return "begun" if (self.runs / run.id / "config.yaml").exists() else "to do"
+
+    def seconds(self, run: PlannedRun) -> float | None:
+        """What a run will take, from those that were made: of its task if any, or of all."""
+        every = [
+            row
+            for row in read_rows(self.runs / "seconds.jsonl")
+            if (row["profile"], row["limit"]) == (run.profile, run.limit)
+        ]
+        alike = [r for r in every if r["task"] == run.config.get("data", {}).get("task")] or every
+        return statistics.median(row["seconds"] for row in alike) if alike else None
+
+    def table(self) -> Table:
+        """The plan: what is done, what is left, and the time it will take."""
+        table = Table("run", "cell", "state", "time")
+        left, unknown = 0.0, 0
+        for run in self.planned:
+            state, seconds = self.state(run), self.seconds(run)
+            todo = state in ("begun", "to do")
+            left += (seconds or 0) if todo else 0
+            unknown += todo and seconds is None
+            table.add_row(run.id, run.title, state, _time(seconds) if todo else "")
+        table.caption = f"left: {_time(left)}"
+        if unknown:
+            table.caption += f", and {unknown} of unknown time"
+        return table
+
+    def __call__(self) -> list[PlannedRun]:
+        """Makes what is left.
+
+        Returns:
+            The runs that failed.
+        """
+        failed = []
+        for number, run in enumerate(self.planned, start=1):
+            if self.state(run) == "done":
+                continue
+            left = [self.seconds(r) for r in self.planned[number - 1 :] if self._is_left(r)]
+            known = [s for s in left if s is not None]
+            print(
+                f"[{number}/{len(self.planned)}] {run.experiment}: {run.title} ({run.id}); "
+                f"left: {_time(sum(known) if len(known) == len(left) else None)}",
+                file=sys.stderr,
+            )
+            rows = self._known(run) or self._make(run)
+            if not rows:
+                failed.append(run)
+                continue
+            self.results.mkdir(parents=True, exist_ok=True)
+            append_rows(self.results / f"{run.experiment}.jsonl", rows)
+        return failed
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _is_left(self, run: PlannedRun) -> bool:
+        return self.state(run) in ("begun", "to do")
+
+    def _make(self, run: PlannedRun) -> list[Row]:
+        """Fits in a process of its own; its rows, or none if it failed."""
+        folder = self.runs / run.id
+        self.runs.mkdir(parents=True, exist_ok=True)
+        config = self.runs / f"{run.id}.yaml"
+        write_text(config, yaml.safe_dump(run.config, sort_keys=False))
+        start = time.perf_counter()
+        begun = folder.exists()
+        code = subprocess.run(
+            [
+                *(sys.executable, "-m", "trimlab.cli", "fit", "--config", str(config)),
+                *("--run.dir", str(folder), "--run.shared", str(self.runs / "shared")),
+                *("--wandb.group", run.experiment),
+            ],
+            check=False,
+        ).returncode
+        if code != 0:
+            print(f"run {run.id} failed with exit code {code}; see {folder}", file=sys.stderr)
+            return []
+        if not begun:
+            about = {"profile": run.profile, "limit": run.limit, "task": _summary(folder)["task"]}
+            append_rows(
+                self.runs / "seconds.jsonl",
+                [{"run": run.id, **about, "seconds": time.perf_counter() - start}],
+            )
+        rows = rows_of(run, folder)
+        if not self.keep_models:
+            for name in ("models", "checkpoints"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        return rows
+
+    def _known(self, run: PlannedRun) -> list[Row]:
+        """The rows of a run that was made already, for this experiment or for another."""
+        for path in sorted(self.results.glob("*.jsonl")):
+            rows = self._recorded(path.stem)
+            if _complete(rows, run.id):
+                mine = [row for row in rows if row.get("run") == run.id]
+                return [row | _identity(run) for row in mine]
+        folder = self.runs / run.id
+        done = (folder / "summary.json").exists() and "trimmed" in _summary(folder)
+        return rows_of(run, folder) if done else []
+
+    def _recorded(self, experiment: str) -> list[Row]:
+        return read_rows(self.results / f"{experiment}.jsonl")
+
+
+def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
+    """What a finished run found, as it stands in the results; the last row says that it is all.
+
+    Args:
+        run: The run.
+        folder: Its folder.
+    """
+    summary, points = _summary(folder), read_rows(folder / "record.jsonl")
+    if summary["config_hash"] != run.id:
+        raise InputError(f"{folder} holds a run of another version of trimlab; remove it")
+    shared = _identity(run) | {name: summary[name] for name in _PROVENANCE}
+    rows = [shared | point | _identity(run) | {"kind": "operating_point"} for point in points]
+    timings = _timings(summary, points)
+    rows += [shared | {"kind": "timing", **timing} for timing in timings]
+    models = [("untrimmed", summary["untrimmed"])]
+    if "fine_tuned" in summary:
+        models.append(("fine_tuned", summary["fine_tuned"]))
+    models += [("trimmed", model) for model in summary["models"]]
+    for name, model in models:
+        rows += [shared | row for row in _tests(name, model, summary)]
+    rows[-1]["complete"] = True
+    return rows
+
+
+def _tests(name: str, model: Row, summary: Row) -> Iterator[Row]:
+    """The test rows of a model: other tasks first, its own last."""
+    row = {
+        "kind": "test",
+        "model": name,
+        "asked_ratio": model.get("asked_ratio"),
+        "layer_memory_ratio": model.get("layer_memory_ratio", 1.0),
+        "model_memory_ratio": model.get("model_memory_ratio", 1.0),
+        "optimizer_steps": model.get("optimizer_steps", 0),
+        "dropped": model.get("dropped", []),
+        **{size: model[size] for size in _SIZES if size in model},
+    }
+    for task, found in (model.get("also_on") or {}).items():
+        yield row | {"evaluated_on": task} | found
+    own = {key: model.get(key) for key in _TEST}
+    metric = summary["metric"]
+    yield row | {"evaluated_on": summary["task"], "metric": metric, "value": model[metric]} | own
+
+
+def _timings(summary: Row, points: Sequence[Row]) -> Iterator[Row]:
+    """Hours of fine-tuning by scheme (Table 9), of fits that no kill has cut in two."""
+    trimming, full = summary.get("fit_seconds"), summary.get("fine_tuned", {})
+    if trimming is not None:
+        yield {"method": "trimllm", "epochs": points[-1]["epoch"] + 1, "hours": trimming / 3600}
+    if full.get("fit_seconds") is not None:
+        n = len(points[0]["scan"])
+        method = "full_ft" if len(points[0]["trainable"]) == n else "sparse_ft"
+        yield {"method": method, "epochs": full["epochs"], "hours": full["fit_seconds"] / 3600}
+
+
+def _identity(run: PlannedRun) -> Row:
+    return {
+        "schema": SCHEMA,
+        "experiment": run.experiment,
+        "profile": run.profile,
+        "cell": run.cell,
+        "run": run.id,
+        "seed": run.seed,
+        "limit": run.limit,
+    }
+
+
+def _complete(rows: Iterable[Row], run: str) -> bool:
+    return any(row.get("run") == run and row.get("complete") for row in rows)
+
+
+def _summary(folder: Path) -> Row:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def _time(seconds: float | None) -> str:
+    """`1 h 20 min`, for people."""
+    if seconds is None:
+        return "unknown"
+    minutes = round(seconds / 60)
+    hours = f"{minutes // 60} h " if minutes >= 60 else ""
+    return f"{hours}{minutes % 60} min" if seconds >= 60 else f"{seconds:.0f} s"
