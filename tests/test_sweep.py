@@ -100,6 +100,8 @@ def test_the_id_is_the_hash_of_the_resolved_config(tmp_path: Path, base: Path) -
     config = {"trim": {"max_drops": 1}}
     same = {"trim": {"max_drops": 1, "r": 0.25}, "run": {"dir": "there", "shared": "x"}}
     assert config_hash(resolve(config)) == config_hash(resolve(same))
+    elsewhere = {"trim": {"max_drops": 1}, "data": {"root": "there"}}
+    assert config_hash(resolve(config)) == config_hash(resolve(elsewhere))
     other = {"trim": {"max_drops": 1, "r": 0.5}}
     assert config_hash(resolve(config)) != config_hash(resolve(other))
 

@@ -28,7 +28,12 @@ PACKAGES = (
 
 
 def config_hash(config: Row) -> str:
-    """Short sha256 of a resolved config; the order of its keys does not matter."""
+    """Short sha256 of a resolved config; neither the order of its keys nor `data.root` matters.
+
+    Where the rows lie is not which rows they are: that is in their fingerprints.
+    """
+    if isinstance(data := config.get("data"), dict):
+        config = config | {"data": {key: value for key, value in data.items() if key != "root"}}
     text = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
