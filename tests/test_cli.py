@@ -237,13 +237,15 @@ def test_the_readmes_commands(
     (tmp_path / "my_domain").symlink_to(root)
     monkeypatch.chdir(tmp_path)
     commands = readme_commands()
-    assert {shlex.split(command)[1] for command in commands} == {"fit", "eval", "report"}
+    assert {shlex.split(command)[1] for command in commands} == {"fit", "eval", "sweep", "report"}
     (tmp_path / "results").mkdir()
     for command in commands:
         verb, *arguments = shlex.split(command)[1:]
         if verb == "fit":
             # what the README gives comes last and wins, but for the data's place in --data.root
             arguments = [*arguments[:2], *tiny, *arguments[2:], "--trim.min_accuracy_share", "0"]
+        elif verb == "sweep":
+            arguments.append("--dry-run")  # what a sweep makes is tested in test_sweep.py
         assert run(verb, *arguments) == 0, command
 
 
