@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trimlab import cli
 
@@ -204,6 +205,29 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fti") == 2
     assert run() == 2
     assert "fit" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tiny: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save, folder = torch.save, tmp_path / "run"
+
+    def without_room(state: Any, _file: Any) -> None:
+        with Path("/dev/full").open("wb") as full:  # torch hides its error behind another
+            save(state, full)
+
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    command += ["--run.dir", folder, "--trim.min_accuracy_share", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", without_room)
+        assert run(*command) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not list(folder.rglob("*.part")) and not list(folder.rglob("*.ckpt"))
+    assert run(*command) == 0
 
 
 def test_failure_while_running_is_exit_1(

@@ -1,6 +1,5 @@
 """A trimmed model as a stock Hugging Face folder (tiers T1 and T2), checked before it counts."""
 
-import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.errors import InputError
+from trimlab.errors import InputError, disk_is_full
 from trimlab.export.packing import Tier, pack, packed_config, packed_state, tier_of
 from trimlab.sublayers import SublayerStack
 
@@ -85,7 +84,7 @@ def save_packed(
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+        if disk_is_full(error):
             raise InputError(f"the disk of {parent} is full; free some space") from error
         raise
     finally:
