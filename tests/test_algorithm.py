@@ -28,14 +28,20 @@ def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
 
 
 def fit(
-    base: Path, root: Path, folder: Path, double: bool = False, model: Any = None, **options: Any
+    base: Path,
+    root: Path,
+    folder: Path,
+    double: bool = False,
+    model: Any = None,
+    data: DomainData | None = None,
+    **options: Any,
 ) -> tuple[DomainLM, Trim]:
     """Runs the callback in a plain Lightning trainer."""
     L.seed_everything(0, verbose=False)
     module = DomainLM(str(base), **({"lr": 1e-2, "schedule": "constant"} | (model or {})))
     if double:
         module.double()
-    data = make_data(module, root)
+    data = data or make_data(module, root)
     trim = Trim(progress=False, **options)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -52,10 +58,9 @@ def fit(
     return module, trim
 
 
-def make_data(module: DomainLM, root: Path) -> DomainData:
-    return DomainData(
-        module.tokenizer, "jsonl", root=root, calibration_rows=15, dev_rows=15, batch_size=4
-    )
+def make_data(module: DomainLM, root: Path, seed: int = 0) -> DomainData:
+    held_out = {"calibration_rows": 15, "dev_rows": 15}
+    return DomainData(module.tokenizer, "jsonl", root, batch_size=4, seed=seed, **held_out)
 
 
 def test_same_scores_drops_and_order_as_the_plain_algorithm(
@@ -190,6 +195,19 @@ def test_schedule_of_drops(
     points = read_rows(tmp_path / "record.jsonl")
     assert [len(p["dropped"]) for p in points if p["dropped"]] == dropped
     assert all(p["dev_n"] == 15 and p["peak_rss_bytes"] > 0 for p in points)
+
+
+def test_a_random_control_follows_the_seed_of_the_run(
+    base: Path, root: Path, tmp_path: Path
+) -> None:
+    def drops(seed: int, **options: Any) -> list[list[str]]:
+        data = make_data(DomainLM(str(base)), root, seed=seed)
+        fit(base, root, tmp_path, data=data, scorer="random", max_drops=3, r=1.0, **options)
+        return [point["dropped"] for point in read_rows(tmp_path / "record.jsonl")]
+
+    assert drops(0) == drops(0)
+    assert len({str(drops(seed)) for seed in range(3)}) == 3
+    assert drops(1, scorer_args={"seed": 0}) == drops(0)
 
 
 def test_one_shot_trains_as_long_as_the_progressive_run(

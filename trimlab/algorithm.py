@@ -15,7 +15,7 @@ An operating point is the model after a drop and its healing, before the next sc
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,6 +259,7 @@ class Trim(L.Callback):
         else:
             items = data.calibration_batches() if measures else []
             found = scan(stack, items, unit, measures, module.metric, step, self.progress)
+        found = replace(found, seed=data.seed)
         scores = self.scorer(found)
         self.pending = {
             "dropped": [],

@@ -41,6 +41,7 @@ class Scan:
         step: How many scans came before this one.
         items: Calibration items that each candidate has met, where some stopped early (see
             best_first.py): with fewer than all of them, `accuracy` is an upper bound.  # (C,)
+        seed: Seed of the run, for scores that draw numbers.
     """
 
     candidates: list[Candidate]
@@ -50,6 +51,7 @@ class Scan:
     n_blocks: int = 0
     step: int = 0
     items: list[int] | None = None
+    seed: int = 0
 
 
 def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:
