@@ -1,5 +1,6 @@
 """Algorithm 1 as a callback against the same algorithm written down plainly."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import lightning as L
 import pytest
 import torch
 
+from trimlab import algorithm
 from trimlab.algorithm import StopRules, Trim
-from trimlab.calibration import candidates
+from trimlab.calibration import Scan, candidates
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.module import DomainLM
 from trimlab.results import read_rows
+from trimlab.scorers import Scorer, Scores
 from trimlab.scorers.sensitivity import s_scan
 from trimlab.sublayers import Sublayer, SublayerStack
 
@@ -278,16 +281,54 @@ def test_latency_rule(tiny_model: Any) -> None:
     assert rules.efficient_enough(stack, latency_ms=10.1) is None
 
 
-@pytest.mark.parametrize(("target", "dropped"), [(1e9, 0), (1e-9, 5)])
-def test_latency_is_measured(
-    base: Path, root: Path, tmp_path: Path, target: float, dropped: int
+def test_latency_is_measured(base: Path, root: Path, tmp_path: Path) -> None:
+    module, trim = fit(base, root, tmp_path, target_latency_ms=1e9)
+    (point,) = read_rows(tmp_path / "record.jsonl")
+    assert point["latency_ms"] > 0
+    assert not module.stack.history
+    assert point["finished"] == trim.finished == "the target is met"
+
+
+@pytest.mark.parametrize(
+    ("slow", "dropped", "why"),
+    [(0, 2, "the target is met"), (1e6, 5, "nothing is left to drop")],
+    ids=["reached", "out of reach after all"],
+)
+def test_drops_go_on_until_the_latency_is_reached(
+    slow: float,
+    dropped: int,
+    why: str,
+    base: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module, trim = fit(base, root, tmp_path, target_latency_ms=target)
+    """A token takes as long as its model has parameters, and `slow` more after the first look."""
+    stack = DomainLM(str(base)).stack
+    size = sum(p.numel() for p in stack.model.parameters())
+    each = sum(p.numel() for p in stack.parameters(Sublayer(0, "attention")))
+
+    extra = itertools.chain([0], itertools.repeat(slow))
+
+    def latency(model: Any) -> float:
+        return sum(p.numel() for p in model.parameters()) + next(extra)
+
+    monkeypatch.setattr(algorithm, "decode_latency_ms", latency)
+    target = size - 2 * each
+    module, trim = fit(
+        base, root, tmp_path, target_latency_ms=target, scorer=f"{__name__}.AttentionsFirst"
+    )
     points = read_rows(tmp_path / "record.jsonl")
-    assert all(point["latency_ms"] > 0 for point in points)
+    assert [p["latency_ms"] <= target for p in points] == [False] * (len(points) - 1) + [not slow]
     assert len(module.stack.history) == dropped
-    assert trim.finished == ("nothing is left to drop" if dropped else "the target is met")
-    assert points[-1]["finished"] == trim.finished
+    assert trim.finished == points[-1]["finished"] == why
+
+
+class AttentionsFirst(Scorer):
+    """Attentions in the order of execution, then MLPs."""
+
+    def __call__(self, scan: Scan) -> Scores:
+        return [(float(c[0].kind == "mlp"), float(c[0].block)) for c in scan.candidates]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +338,9 @@ def test_latency_is_measured(
         ({"target_layer_memory": 0.01}, "below what is possible"),
         ({"target_layer_memory": 1.5}, "between 0 and 1"),
         ({"target_model_memory": 0.01}, "below what is possible"),
+        ({"target_latency_ms": 1e-9}, "below what is possible"),
+        ({"min_accuracy": 101}, "in percent"),
+        ({"min_accuracy_share": 90}, "between 0 and 1"),
         ({"max_drops": 6}, "from 1 to 5"),
         ({"max_drops": 3, "packable": True}, "must be even"),
         ({"target_layer_memory": 0.5, "save_at": [0.4]}, "never reached"),

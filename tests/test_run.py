@@ -325,6 +325,14 @@ def test_killed_in_its_last_epoch(
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+def test_a_run_without_an_acceptable_point_says_why(base: Path, root: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(InputError, match="no operating point: dev accuracy .* is below 100"):
+            start(base, root, tmp_path / "run", min_accuracy=100)
+    (point,) = read_rows(tmp_path / "run" / "record.jsonl")
+    assert not point["accepted"]
+
+
 def test_rows_that_changed_since_the_start_are_refused(
     base: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -262,9 +262,11 @@ class Run:
         The last one is the final model: the last operating point that the stop rule accepted.
         With another bypass than the residual one, models are measured in memory instead.
         """
-        points = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]]
+        record = read_rows(self.folder / "record.jsonl")
+        points = [p for p in record if p["accepted"]]
         if not points:
-            raise InputError(f"{self.folder} has no operating point; see its record.jsonl")
+            reason = record[-1]["finished"] if record else "its record.jsonl is empty"
+            raise InputError(f"{self.folder} has no operating point: {reason}")
         rows, exported = [], None
         for ratio in self.trim.save_at:
             reached = [p for p in points if p["layer_memory_ratio"] <= ratio + 1e-9]
