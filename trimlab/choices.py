@@ -109,7 +109,8 @@ def encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text)["input_ids"]  # type: ignore[return-value]
+    # quiet: a text longer than the model reads is cut afterwards
+    return tokenizer(text, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
