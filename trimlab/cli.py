@@ -232,7 +232,7 @@ def run_eval(arguments: list[str]) -> None:
     stack = SublayerStack(model.to(options.device))
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name in options.tasks.split(","):
-        data = DomainData(tokenizer, name)
+        data = DomainData(tokenizer, name, test_rows=options.data.test_rows)
         items = data.task.test_items(
             options.data.root, options.data.test_rows, options.data.seed, options.data.prompt
         )
