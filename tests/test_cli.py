@@ -103,7 +103,7 @@ BAD = {
     "impossible target": (["--trim.target_layer_memory", "0.001"], "below what is possible"),
     "impossible latency": (["--trim.target_latency_ms", "0"], "below what is possible"),
     "a share in percent": (["--trim.min_accuracy_share", "90"], "between 0 and 1"),
-    "hub out of reach": (["--data.task", "sciq", "--data.root", "null"], "Connection refused"),
+    "hub out of reach": (["--data.task", "sciq", "--data.root", "null"], "give local .jsonl files"),
     "too few rows": (["--data.calibration_rows", "1000"], "lower data.calibration_rows"),
     "no rows": (["--data.train_rows", "0"], "data.train_rows"),
     "negative rate": (["--model.lr", "-1"], "model.lr"),

@@ -190,7 +190,7 @@ def scan(
 
     Args:
         stack: The model.
-        batches: Calibration items; memory holds the passage of one batch at a time.
+        batches: Calibration items; memory never holds the passages of more than two batches.
         unit: What is dropped together, see `candidates`.
         measures: What to measure; without `"accuracy"` a scan is one plain pass.
         metric: The task's metric.
