@@ -167,6 +167,45 @@ def test_sparse_update_trains_what_the_initial_scan_keeps(
         assert same == (sublayer not in module.trainable)
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_embeddings_are_trained_only_when_asked_for(
+    base: Path, root: Path, tmp_path: Path, embeddings: bool
+) -> None:
+    module, _ = fit(
+        base, root, tmp_path, model={"train_embeddings": embeddings}, r=0.5, max_drops=1
+    )
+    untouched = DomainLM(str(base)).model
+    for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
+        trained = not torch.equal(module.model.get_parameter(name), untouched.get_parameter(name))
+        assert trained == embeddings, name
+
+
+# two drops are planned for, an epoch of six steps before each and one behind them
+RATES = {
+    "constant": [1.0] * 18,
+    "linear": [max(1 - step / 18, 0.2) for step in range(18)],
+    "restart": [max(1 - step % 6 / 6, 0.2) for step in range(18)],
+}
+
+
+@pytest.mark.parametrize("schedule", RATES)
+def test_learning_rates_of_every_step(
+    base: Path, root: Path, tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = DomainLM.training_step
+
+    def watched(self: DomainLM, batch: Any, index: int) -> Any:
+        (group,) = self.trainer.optimizers[0].param_groups
+        rates.append(group["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(DomainLM, "training_step", watched)
+    model = {"lr": 1e-3, "schedule": schedule, "final_lr_share": 0.2}
+    fit(base, root, tmp_path, model=model, r=1.0, max_drops=2)
+    assert rates == pytest.approx([1e-3 * share for share in RATES[schedule]])
+
+
 def test_optimizer_keeps_the_moments_of_what_stays(base: Path, root: Path, tmp_path: Path) -> None:
     module, _ = fit(base, root, tmp_path, r=1.0, max_drops=2)
     (optimizer,) = module.trainer.optimizers
@@ -185,6 +224,8 @@ def test_optimizer_keeps_the_moments_of_what_stays(base: Path, root: Path, tmp_p
         ({"max_drops": 4, "drops_per_step": 2}, [2, 2]),
         ({"max_drops": 4, "drops_per_step": [2, 1]}, [2, 1, 1]),
         ({"target_layer_memory": 0.34, "packable": True}, [2, 2]),
+        ({"target_model_memory": 0.75, "packable": True}, [2]),
+        ({"target_model_memory": 0.65, "packable": True}, [2, 2]),
         ({"target_layer_memory": 0.34, "scorer": "top"}, [4]),
         ({"max_drops": 3, "scorer": "random"}, [1, 1, 1]),
         ({"max_drops": 2, "scorer": "block_influence"}, [1, 1]),

@@ -375,6 +375,30 @@ def test_killed_in_its_last_epoch(
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+def test_every_ratio_that_is_asked_for_is_saved(base: Path, root: Path, tmp_path: Path) -> None:
+    summary = start(base, root, tmp_path / "run", save_at=[1.0, 0.9, 0.75])
+    saved = {Path(m["folder"]).name: m["layer_memory_ratio"] for m in summary["models"]}
+    assert saved == {"1": 1.0, "0.9": 0.75, "0.75": 0.75, "0.5": 0.5}
+    for name, ratio in saved.items():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "models" / name)
+        assert model.config.num_hidden_layers == round(4 * ratio)
+
+
+def test_a_refused_point_is_not_the_final_model(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, dev: float, fine_tuned: float) -> str | None:
+        return "too bad" if len(read_rows(record)) == 2 else None
+
+    record = tmp_path / "run" / "record.jsonl"
+    monkeypatch.setattr(algorithm.StopRules, "too_inaccurate", refuse)
+    summary = start(base, root, tmp_path / "run", min_accuracy=0)
+    assert [row["accepted"] for row in read_rows(record)] == [True, True, False]
+    (model,) = summary["models"]
+    assert (Path(model["folder"]).name, model["layer_memory_ratio"]) == ("0.75", 0.75)
+    assert summary["stopped_because"] == "too bad"
+
+
 def test_a_run_without_an_acceptable_point_says_why(base: Path, root: Path, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="no operating point: dev accuracy .* is below 100"):
