@@ -48,7 +48,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
             "speed": options.pop("speed", False),
             **options.pop("run", {}),
         },
-        trainer={k: v for k, v in QUIET.items() if k != "logger"},
+        trainer={k: v for k, v in QUIET.items() if k != "logger"} | options.pop("trainer", {}),
         **({"target_layer_memory": 0.5, "packable": True, "r": 0.5, "progress": False} | options),
     )
 
@@ -373,6 +373,15 @@ def test_killed_in_its_last_epoch(
     )
     kill_and_resume(tmp_path / "killed", "late", run)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_half_precision(base: Path, root: Path, tmp_path: Path, precision: str) -> None:
+    summary = start(base, root, tmp_path / "run", trainer={"precision": precision})
+    assert summary["trimmed"]["layer_memory_ratio"] == 0.5
+    state = torch.load(tmp_path / "run" / "checkpoints" / "good.ckpt", weights_only=True)
+    wanted = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    assert {weight.dtype for weight in state["state_dict"].values()} == {wanted}
 
 
 def test_every_ratio_that_is_asked_for_is_saved(base: Path, root: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's half precisions assign a batch's fields, to its like
 class Batch:
     """Encoded items, padded on the right to the longest of them.
 

@@ -107,6 +107,7 @@ def run_fit(arguments: list[str]) -> None:
     import lightning as L
     from lightning.pytorch.callbacks import TQDMProgressBar
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from trimlab.algorithm import Trim
     from trimlab.data import DomainData
@@ -147,7 +148,10 @@ def run_fit(arguments: list[str]) -> None:
                 settings["logger"] = [kwargs["logger"], mine["logger"]]
             if settings["enable_progress_bar"] is not False:
                 settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
-            return L.Trainer(**settings)
+            try:
+                return L.Trainer(**settings)
+            except (MisconfigurationException, ValueError) as error:  # e.g. no such GPU
+                raise InputError(f"trainer: {error}") from error
 
     cli = FitCLI(
         DomainLM,
