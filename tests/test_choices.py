@@ -240,7 +240,7 @@ def test_only_gold_is_the_right_choice_alone(
 
 def test_choices_that_cannot_be_scored_are_refused(tiny_tokenizer: TinyTokenizer) -> None:
     tokenizer = tiny_tokenizer()
-    with pytest.raises(InputError, match="'c' adds no token"):
+    with pytest.raises(InputError, match=r"'c' adds no token to its context \.\.\.'b'"):
         encode(tokenizer, Item("b", ("c", "xx"), 0), 256)
     with pytest.raises(InputError, match="'' adds no token"):
         encode(tokenizer, Item("b", ("x", ""), 0), 256)
