@@ -1,5 +1,6 @@
 """Algorithm 1 as a callback against the same algorithm written down plainly."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import lightning as L
 import pytest
 import torch
 
+from trimlab import algorithm
 from trimlab.algorithm import StopRules, Trim
-from trimlab.calibration import candidates
+from trimlab.calibration import Scan, candidates
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.module import DomainLM
 from trimlab.results import read_rows
+from trimlab.scorers import Scorer, Scores
 from trimlab.scorers.sensitivity import s_scan
 from trimlab.sublayers import Sublayer, SublayerStack
 
@@ -28,14 +31,20 @@ def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
 
 
 def fit(
-    base: Path, root: Path, folder: Path, double: bool = False, model: Any = None, **options: Any
+    base: Path,
+    root: Path,
+    folder: Path,
+    double: bool = False,
+    model: Any = None,
+    data: DomainData | None = None,
+    **options: Any,
 ) -> tuple[DomainLM, Trim]:
     """Runs the callback in a plain Lightning trainer."""
     L.seed_everything(0, verbose=False)
     module = DomainLM(str(base), **({"lr": 1e-2, "schedule": "constant"} | (model or {})))
     if double:
         module.double()
-    data = make_data(module, root)
+    data = data or make_data(module, root)
     trim = Trim(progress=False, **options)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -52,10 +61,9 @@ def fit(
     return module, trim
 
 
-def make_data(module: DomainLM, root: Path) -> DomainData:
-    return DomainData(
-        module.tokenizer, "jsonl", root=root, calibration_rows=15, dev_rows=15, batch_size=4
-    )
+def make_data(module: DomainLM, root: Path, seed: int = 0) -> DomainData:
+    held_out = {"calibration_rows": 15, "dev_rows": 15}
+    return DomainData(module.tokenizer, "jsonl", root, batch_size=4, seed=seed, **held_out)
 
 
 def test_same_scores_drops_and_order_as_the_plain_algorithm(
@@ -159,6 +167,45 @@ def test_sparse_update_trains_what_the_initial_scan_keeps(
         assert same == (sublayer not in module.trainable)
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_embeddings_are_trained_only_when_asked_for(
+    base: Path, root: Path, tmp_path: Path, embeddings: bool
+) -> None:
+    module, _ = fit(
+        base, root, tmp_path, model={"train_embeddings": embeddings}, r=0.5, max_drops=1
+    )
+    untouched = DomainLM(str(base)).model
+    for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
+        trained = not torch.equal(module.model.get_parameter(name), untouched.get_parameter(name))
+        assert trained == embeddings, name
+
+
+# two drops are planned for, an epoch of six steps before each and one behind them
+RATES = {
+    "constant": [1.0] * 18,
+    "linear": [max(1 - step / 18, 0.2) for step in range(18)],
+    "restart": [max(1 - step % 6 / 6, 0.2) for step in range(18)],
+}
+
+
+@pytest.mark.parametrize("schedule", RATES)
+def test_learning_rates_of_every_step(
+    base: Path, root: Path, tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = DomainLM.training_step
+
+    def watched(self: DomainLM, batch: Any, index: int) -> Any:
+        (group,) = self.trainer.optimizers[0].param_groups
+        rates.append(group["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(DomainLM, "training_step", watched)
+    model = {"lr": 1e-3, "schedule": schedule, "final_lr_share": 0.2}
+    fit(base, root, tmp_path, model=model, r=1.0, max_drops=2)
+    assert rates == pytest.approx([1e-3 * share for share in RATES[schedule]])
+
+
 def test_optimizer_keeps_the_moments_of_what_stays(base: Path, root: Path, tmp_path: Path) -> None:
     module, _ = fit(base, root, tmp_path, r=1.0, max_drops=2)
     (optimizer,) = module.trainer.optimizers
@@ -177,6 +224,8 @@ def test_optimizer_keeps_the_moments_of_what_stays(base: Path, root: Path, tmp_p
         ({"max_drops": 4, "drops_per_step": 2}, [2, 2]),
         ({"max_drops": 4, "drops_per_step": [2, 1]}, [2, 1, 1]),
         ({"target_layer_memory": 0.34, "packable": True}, [2, 2]),
+        ({"target_model_memory": 0.75, "packable": True}, [2]),
+        ({"target_model_memory": 0.65, "packable": True}, [2, 2]),
         ({"target_layer_memory": 0.34, "scorer": "top"}, [4]),
         ({"max_drops": 3, "scorer": "random"}, [1, 1, 1]),
         ({"max_drops": 2, "scorer": "block_influence"}, [1, 1]),
@@ -190,6 +239,19 @@ def test_schedule_of_drops(
     points = read_rows(tmp_path / "record.jsonl")
     assert [len(p["dropped"]) for p in points if p["dropped"]] == dropped
     assert all(p["dev_n"] == 15 and p["peak_rss_bytes"] > 0 for p in points)
+
+
+def test_a_random_control_follows_the_seed_of_the_run(
+    base: Path, root: Path, tmp_path: Path
+) -> None:
+    def drops(seed: int, **options: Any) -> list[list[str]]:
+        data = make_data(DomainLM(str(base)), root, seed=seed)
+        fit(base, root, tmp_path, data=data, scorer="random", max_drops=3, r=1.0, **options)
+        return [point["dropped"] for point in read_rows(tmp_path / "record.jsonl")]
+
+    assert drops(0) == drops(0)
+    assert len({str(drops(seed)) for seed in range(3)}) == 3
+    assert drops(1, scorer_args={"seed": 0}) == drops(0)
 
 
 def test_one_shot_trains_as_long_as_the_progressive_run(
@@ -260,16 +322,54 @@ def test_latency_rule(tiny_model: Any) -> None:
     assert rules.efficient_enough(stack, latency_ms=10.1) is None
 
 
-@pytest.mark.parametrize(("target", "dropped"), [(1e9, 0), (1e-9, 5)])
-def test_latency_is_measured(
-    base: Path, root: Path, tmp_path: Path, target: float, dropped: int
+def test_latency_is_measured(base: Path, root: Path, tmp_path: Path) -> None:
+    module, trim = fit(base, root, tmp_path, target_latency_ms=1e9)
+    (point,) = read_rows(tmp_path / "record.jsonl")
+    assert point["latency_ms"] > 0
+    assert not module.stack.history
+    assert point["finished"] == trim.finished == "the target is met"
+
+
+@pytest.mark.parametrize(
+    ("slow", "dropped", "why"),
+    [(0, 2, "the target is met"), (1e6, 5, "nothing is left to drop")],
+    ids=["reached", "out of reach after all"],
+)
+def test_drops_go_on_until_the_latency_is_reached(
+    slow: float,
+    dropped: int,
+    why: str,
+    base: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module, trim = fit(base, root, tmp_path, target_latency_ms=target)
+    """A token takes as long as its model has parameters, and `slow` more after the first look."""
+    stack = DomainLM(str(base)).stack
+    size = sum(p.numel() for p in stack.model.parameters())
+    each = sum(p.numel() for p in stack.parameters(Sublayer(0, "attention")))
+
+    extra = itertools.chain([0], itertools.repeat(slow))
+
+    def latency(model: Any) -> float:
+        return sum(p.numel() for p in model.parameters()) + next(extra)
+
+    monkeypatch.setattr(algorithm, "decode_latency_ms", latency)
+    target = size - 2 * each
+    module, trim = fit(
+        base, root, tmp_path, target_latency_ms=target, scorer=f"{__name__}.AttentionsFirst"
+    )
     points = read_rows(tmp_path / "record.jsonl")
-    assert all(point["latency_ms"] > 0 for point in points)
+    assert [p["latency_ms"] <= target for p in points] == [False] * (len(points) - 1) + [not slow]
     assert len(module.stack.history) == dropped
-    assert trim.finished == ("nothing is left to drop" if dropped else "the target is met")
-    assert points[-1]["finished"] == trim.finished
+    assert trim.finished == points[-1]["finished"] == why
+
+
+class AttentionsFirst(Scorer):
+    """Attentions in the order of execution, then MLPs."""
+
+    def __call__(self, scan: Scan) -> Scores:
+        return [(float(c[0].kind == "mlp"), float(c[0].block)) for c in scan.candidates]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +379,9 @@ def test_latency_is_measured(
         ({"target_layer_memory": 0.01}, "below what is possible"),
         ({"target_layer_memory": 1.5}, "between 0 and 1"),
         ({"target_model_memory": 0.01}, "below what is possible"),
+        ({"target_latency_ms": 1e-9}, "below what is possible"),
+        ({"min_accuracy": 101}, "in percent"),
+        ({"min_accuracy_share": 90}, "between 0 and 1"),
         ({"max_drops": 6}, "from 1 to 5"),
         ({"max_drops": 3, "packable": True}, "must be even"),
         ({"target_layer_memory": 0.5, "save_at": [0.4]}, "never reached"),

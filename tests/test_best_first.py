@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import TinyModel, TinyTokenizer
-from trimlab import best_first
+from trimlab import best_first, calibration
 from trimlab.best_first import best_first_scan
 from trimlab.calibration import Scan, Unit, candidates, scan
 from trimlab.choices import EncodedItem, batches, collate, encode
@@ -107,6 +107,29 @@ def test_without_room_for_the_streams_a_whole_scan_is_made(
     stack = SublayerStack(tiny_model("llama"))
     whole, early = both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1, max_bytes=1000)
     assert early == whole and early.items is None
+
+
+def test_its_products_are_those_of_a_whole_scan(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid out for oneDNN, in both: else near-ties could be two answers in one run."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    stack = SublayerStack(tiny_model("llama", dtype=torch.float32))
+    laid_out = []
+    for module in (best_first, calibration):
+        for name in ("record_passage", "restart"):
+            function = getattr(module, name)
+
+            def watched(*args: Any, plain: Any = function) -> Any:
+                linears = [m for m in stack.blocks[3].modules() if type(m) is torch.nn.Linear]
+                laid_out.append(all(m.weight.numel() == 0 for m in linears))
+                return plain(*args)
+
+            monkeypatch.setattr(module, name, watched)
+    both(stack, items_of(tiny_tokenizer(), 8), TwoStep(), 1)
+    assert len(laid_out) > 8 and all(laid_out)
+    assert all(p.numel() for p in stack.model.parameters())
 
 
 def test_an_interruption_leaves_the_model_as_it_was(

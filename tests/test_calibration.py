@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import PlainScores, TinyModel, TinyTokenizer
 from trimlab import calibration
-from trimlab.calibration import Candidate, Unit, candidates, scan
-from trimlab.choices import collate, encode
+from trimlab.calibration import Candidate, Passage, Unit, candidates, record_passage, scan
+from trimlab.choices import batches, collate, encode
 from trimlab.families import family_names
 from trimlab.sublayers import Sublayer, SublayerStack
 from trimlab.tasks import Item
@@ -42,6 +45,41 @@ def encoded(tokenizer: PreTrainedTokenizerFast) -> list[Any]:
 # ---- the accuracies --------------------------------------------------------------------------
 
 
+def compare_with_full_evaluations(
+    tiny_model: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    plain_scores: PlainScores,
+    unit: Unit = "sublayer",
+    history: Sequence[Sublayer] = (),
+    items: Sequence[Item] = ITEMS,
+    max_tokens: int = 10_000,
+) -> None:
+    """Every candidate dropped from a fresh model, and every choice in a pass of its own."""
+    stack = SublayerStack(tiny_model())
+    stack.drop(*history)
+    trees = [encode(tokenizer, item, 256) for item in items]
+    groups = [collate(trees, group) for group in batches(trees, max_tokens)]
+    accuracy = scan(stack, groups, unit)
+    likelihood = scan(stack, groups, unit, metric="likelihood")
+    assert accuracy.candidates == likelihood.candidates == candidates(stack, unit)
+    assert accuracy.accuracy is not None and likelihood.accuracy is not None
+    for index, candidate in enumerate(accuracy.candidates):
+        model = tiny_model()
+        SublayerStack(model).drop(*history, *candidate)
+        scores = [plain_scores(model, tokenizer, item) for item in items]
+        right = sum(s.index(max(s)) == i.gold for s, i in zip(scores, items, strict=True))
+        assert accuracy.accuracy[index] == pytest.approx(100 * (right / len(items)), rel=1e-14)
+
+        loss = -sum(s[i.gold] for s, i in zip(scores, items, strict=True))
+        tokens = sum(
+            sum(owner == item.gold for owner in tree.owners)
+            for tree, item in zip(trees, items, strict=True)
+        )
+        expected = 100 * torch.tensor(-loss / tokens).double().exp().item()
+        # eager attention (Gemma 2) takes its softmax in float32
+        assert likelihood.accuracy[index] == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("unit", "history"),
     [("sublayer", []), ("pair", DROPPED), ("block", DROPPED)],
@@ -56,29 +94,82 @@ def test_a_scan_gives_what_full_evaluations_give(
     tiny_tokenizer: TinyTokenizer,
     plain_scores: PlainScores,
 ) -> None:
-    tokenizer = tiny_tokenizer()
-    stack = SublayerStack(tiny_model(family))
-    stack.drop(*history)
-    items = encoded(tokenizer)
-    accuracy = scan(stack, [collate(items)], unit)
-    likelihood = scan(stack, [collate(items)], unit, metric="likelihood")
-    assert accuracy.candidates == likelihood.candidates == candidates(stack, unit)
-    assert accuracy.accuracy is not None and likelihood.accuracy is not None
-    for index, candidate in enumerate(accuracy.candidates):
-        model = tiny_model(family)
-        SublayerStack(model).drop(*history, *candidate)
-        scores = [plain_scores(model, tokenizer, item) for item in ITEMS]
-        right = sum(s.index(max(s)) == i.gold for s, i in zip(scores, ITEMS, strict=True))
-        assert accuracy.accuracy[index] == 100 * (right / len(ITEMS))
+    compare_with_full_evaluations(
+        lambda: tiny_model(family), tiny_tokenizer(), plain_scores, unit, history
+    )
 
-        loss = -sum(s[i.gold] for s, i in zip(scores, ITEMS, strict=True))
-        tokens = sum(
-            sum(owner == item.gold for owner in encoded_item.owners)
-            for encoded_item, item in zip(items, ITEMS, strict=True)
-        )
-        expected = 100 * torch.tensor(-loss / tokens).double().exp().item()
-        # eager attention (Gemma 2) takes its softmax in float32
-        assert likelihood.accuracy[index] == pytest.approx(expected, rel=1e-6)
+
+OTHER_ITEMS = {
+    "one item": ITEMS[:1],
+    "one item, choices of one and of many tokens": [Item("so:", (" a", " one, two, three"), 1)],
+    "very different lengths": [
+        Item("b", ("cat", "dog"), 0),
+        Item("the thin man is in the bin " * 6, (" yes", " no, never ever" * 4, " x"), 1),
+        Item("who?", (" the man", " an owl"), 1),
+        Item("the owl " * 3, (" in", " on the bin" * 9), 0),
+    ],
+}
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 10_000])
+@pytest.mark.parametrize("items", OTHER_ITEMS.values(), ids=OTHER_ITEMS)
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_neox", "opt"])
+def test_a_scan_of_any_items_in_any_batches(
+    family: str,
+    items: list[Item],
+    max_tokens: int,
+    tiny_model: TinyModel,
+    tiny_tokenizer: TinyTokenizer,
+    plain_scores: PlainScores,
+) -> None:
+    compare_with_full_evaluations(
+        lambda: tiny_model(family),
+        tiny_tokenizer(),
+        plain_scores,
+        items=items,
+        max_tokens=max_tokens,
+    )
+
+
+def test_a_scan_keeps_two_passages_at_most(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    """However many items there are: that of a batch, and the one before until it is made."""
+    made: list[weakref.ref[Passage]] = []
+    alive = []
+
+    def watched(*args: Any) -> Passage:
+        passage = record_passage(*args)
+        made.append(weakref.ref(passage))
+        alive.append(sum(kept() is not None for kept in made))
+        return passage
+
+    monkeypatch.setattr(calibration, "record_passage", watched)
+    groups = [collate(encoded(tiny_tokenizer()), [index]) for index in (0, 1, 2, 3, 0, 1)]
+    scan(SublayerStack(tiny_model("llama")), groups, measures=MEASURES)
+    assert len(alive) == 6 and max(alive) <= 2
+
+
+@every_family
+def test_in_float32_a_scan_differs_only_where_two_choices_are_as_good_as_equal(
+    family: str, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, plain_scores: PlainScores
+) -> None:
+    tokenizer = tiny_tokenizer()
+    stack = SublayerStack(tiny_model(family, dtype=torch.float32))
+    flips = []
+    for number, (tree, item) in enumerate(zip(encoded(tokenizer), ITEMS, strict=True)):
+        found = scan(stack, [collate([tree])])
+        assert found.accuracy is not None
+        for candidate, accuracy in zip(found.candidates, found.accuracy, strict=True):
+            model = tiny_model(family, dtype=torch.float32)
+            SublayerStack(model).drop(*candidate)
+            scores = plain_scores(model, tokenizer, item)
+            first, second = sorted(scores)[-1:-3:-1]
+            if accuracy != 100 * (scores.index(first) == item.gold):
+                flips.append((candidate, number, first - second))
+    if flips:
+        warnings.warn(f"near-ties that flipped in float32: {flips}", stacklevel=1)
+    assert all(margin < 1e-4 for *_, margin in flips)
 
 
 @every_family
@@ -88,8 +179,8 @@ def test_several_batches_give_what_one_gives(
     stack, items = SublayerStack(tiny_model(family)), encoded(tiny_tokenizer())
     stack.drop(*DROPPED)
     whole = scan(stack, [collate(items)], measures=MEASURES, metric="likelihood")
-    batches = [collate(items[:2]), collate(items[2:3]), collate(items[3:])]
-    parts = scan(stack, batches, measures=MEASURES, metric="likelihood")
+    groups = [collate(items[:2]), collate(items[2:3]), collate(items[3:])]
+    parts = scan(stack, groups, measures=MEASURES, metric="likelihood")
     for name in MEASURES:
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-6), name
 
@@ -97,11 +188,8 @@ def test_several_batches_give_what_one_gives(
 def test_a_final_projection_is_part_of_a_restart(
     tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, plain_scores: PlainScores
 ) -> None:
-    def projected(family: str) -> PreTrainedModel:
-        return tiny_model(family, word_embed_proj_dim=16)
-
-    test_a_scan_gives_what_full_evaluations_give(
-        "opt", "sublayer", [], projected, tiny_tokenizer, plain_scores
+    compare_with_full_evaluations(
+        lambda: tiny_model("opt", word_embed_proj_dim=16), tiny_tokenizer(), plain_scores
     )
 
 

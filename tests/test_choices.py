@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.conftest import PlainScores, TinyModel, TinyTokenizer
+from tests.conftest import PlainScores, TinyFolder, TinyModel, TinyTokenizer
 from trimlab import choices
 from trimlab.choices import (
     PASS_TOKENS,
@@ -21,8 +22,10 @@ from trimlab.choices import (
     log_likelihoods,
     tree_mask,
 )
+from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.families import family_names
+from trimlab.models import load_model
 from trimlab.sublayers import Sublayer, SublayerStack
 from trimlab.tasks import Item
 
@@ -96,6 +99,24 @@ def test_a_long_context_loses_its_oldest_tokens(
         wanted = plain_scores(model, tokenizer, item, max_length)
         assert found == pytest.approx(wanted, rel=0, abs=tolerance(model))
         assert wanted != pytest.approx(plain_scores(model, tokenizer, item), abs=1e-3)
+
+
+@every_family
+def test_a_context_beyond_the_model_loses_its_oldest_tokens(
+    family: str,
+    tmp_path: Path,
+    tiny_folder: TinyFolder,
+    plain_scores: PlainScores,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tiny_folder(tmp_path, family, torch.float64, max_position_embeddings=32)
+    model, tokenizer = load_model(str(folder), dtype=torch.float64)
+    item = Item("the thin man is in " * 5 + "?", (" yes", " no, never"), 0)
+    (batch,) = DomainData(tokenizer, "jsonl", max_length=1000).evaluation_batches([item])
+    found = log_likelihoods(SublayerStack(model), batch)[0].tolist()
+    assert "maximum sequence length" not in caplog.text
+    wanted = plain_scores(model, tokenizer, item, max_length=32)
+    assert found == pytest.approx(wanted, rel=0, abs=tolerance(model))
 
 
 @settings(max_examples=25)
@@ -219,7 +240,7 @@ def test_only_gold_is_the_right_choice_alone(
 
 def test_choices_that_cannot_be_scored_are_refused(tiny_tokenizer: TinyTokenizer) -> None:
     tokenizer = tiny_tokenizer()
-    with pytest.raises(InputError, match="'c' adds no token"):
+    with pytest.raises(InputError, match=r"'c' adds no token to its context \.\.\.'b'"):
         encode(tokenizer, Item("b", ("c", "xx"), 0), 256)
     with pytest.raises(InputError, match="'' adds no token"):
         encode(tokenizer, Item("b", ("x", ""), 0), 256)

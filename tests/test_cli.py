@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trimlab import cli
 
@@ -105,9 +106,17 @@ BAD = {
     "no such model": (["--model.base", "/no/such/folder"], "/no/such/folder"),
     "no such root": (["--data.root", "/no/such/folder"], "/no/such/folder"),
     "impossible target": (["--trim.target_layer_memory", "0.001"], "below what is possible"),
+    "impossible latency": (["--trim.target_latency_ms", "0"], "below what is possible"),
+    "a share in percent": (["--trim.min_accuracy_share", "90"], "between 0 and 1"),
+    "hub out of reach": (["--data.task", "sciq", "--data.root", "null"], "give local .jsonl files"),
     "too few rows": (["--data.calibration_rows", "1000"], "lower data.calibration_rows"),
     "no rows": (["--data.train_rows", "0"], "data.train_rows"),
     "negative rate": (["--model.lr", "-1"], "model.lr"),
+    "negative decay": (["--model.weight_decay", "-1"], "model.weight_decay"),
+    "a rate that rises": (["--model.final_lr_share", "2"], "model.final_lr_share"),
+    "no tokens": (["--model.train_tokens", "0"], "model.train_tokens"),
+    "several devices": (["--trainer.devices", "2"], "set trainer.devices to 1"),
+    "no such strategy": (["--trainer.strategy", "nosuch"], "nosuch"),
     "nothing to resume": (["--resume"], "nothing to resume"),
     "planned by the target": (["--trainer.max_epochs", "3"], "trainer.max_epochs"),
     "no validation": (["--trainer.limit_val_batches", "0"], "leave validation on"),
@@ -117,8 +126,14 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_exit_2(
-    case: str, tiny: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str,
+    tiny: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # no test asks the hub: nobody answers at this port
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     extra, message = BAD[case]
     folder = tmp_path / "run"
     command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
@@ -127,6 +142,56 @@ def test_bad_input_is_one_line_and_exit_2(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not folder.exists()  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trim: {nosuch: 1}", "nosuch"),
+        ("trim: {r: much}", "trim.r"),
+        ("trim: [", "while parsing"),
+        ("- trim", "Unexpected config"),
+    ],
+)
+def test_a_bad_config_is_one_line_and_exit_2(
+    content: str,
+    message: str,
+    tiny: list[object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    command = ["fit", *tiny, "--config", tmp_path / "bad.yaml", "--run.dir", tmp_path / "run"]
+    assert run(*command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_eval_wants_test_rows(
+    rows: int, root: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", base, "--tasks", "jsonl", "--data.root", root, "--data.test_rows", rows]
+    assert run(*command) == 2
+    assert "data.test_rows must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_empty_split_is_named(
+    split: str,
+    tiny: list[object],
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in root.iterdir():
+        (tmp_path / file.name).write_text("\n" if file.stem == split else file.read_text())
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--data.root", tmp_path, "--run.dir", tmp_path / "run") == 2
+    assert f"{split}.jsonl has no rows" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -209,6 +274,29 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fti") == 2
     assert run() == 2
     assert "fit" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tiny: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save, folder = torch.save, tmp_path / "run"
+
+    def without_room(state: Any, _file: Any) -> None:
+        with Path("/dev/full").open("wb") as full:  # torch hides its error behind another
+            save(state, full)
+
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    command += ["--run.dir", folder, "--trim.min_accuracy_share", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", without_room)
+        assert run(*command) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not list(folder.rglob("*.part")) and not list(folder.rglob("*.ckpt"))
+    assert run(*command) == 0
 
 
 def test_failure_while_running_is_exit_1(

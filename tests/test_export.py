@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimlab.errors import InputError
 from trimlab.export import hf
 from trimlab.export.hf import save_packed
 from trimlab.export.packing import pack, packed_state, tier_of
@@ -109,6 +110,29 @@ def test_dead_sublayers_are_zero_and_kept_ones_are_not_copied(tiny_model: Any) -
     assert dead and not any(bool(t.any()) for t in dead)  # weights, biases and norm
     name = "model.decoder.layers.1.fc1.weight"
     assert state[name].data_ptr() == stack.model.state_dict()[name].data_ptr()
+
+
+@pytest.mark.parametrize("taken", ["folder", "file"])
+def test_what_is_no_model_is_never_replaced(
+    taken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+) -> None:
+    stack, place = SublayerStack(tiny_model("llama")), tmp_path / "thesis"
+    if taken == "folder":
+        place.mkdir()
+        (place / "chapter.tex").write_text("years of work")
+        monkeypatch.chdir(place)
+    else:
+        place.write_text("years of work")
+    for name in (place, ".") if taken == "folder" else (place,):
+        with pytest.raises(InputError, match="holds no model"):
+            save_packed(stack, tiny_tokenizer(), name)
+    left = place / "chapter.tex" if taken == "folder" else place
+    assert left.read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
 def test_an_export_that_differs_is_not_left_behind(

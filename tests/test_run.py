@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from transformers import AutoModelForCausalLM
 
 import trimlab
 from trimlab import algorithm, calibration
+from trimlab import run as running
 from trimlab.errors import InputError
+from trimlab.export import hf
 from trimlab.module import DomainLM
 from trimlab.results import TIMING_FIELDS, read_rows
 from trimlab.scorers import Scorer
@@ -45,7 +48,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
             "speed": options.pop("speed", False),
             **options.pop("run", {}),
         },
-        trainer={k: v for k, v in QUIET.items() if k != "logger"},
+        trainer={k: v for k, v in QUIET.items() if k != "logger"} | options.pop("trainer", {}),
         **({"target_layer_memory": 0.5, "packable": True, "r": 0.5, "progress": False} | options),
     )
 
@@ -60,7 +63,7 @@ def finished(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def uninterrupted(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    start(base, root, folder)
+    start(base, root, folder, full_depth=True)
     return folder
 
 
@@ -169,7 +172,7 @@ def test_record(finished: Path) -> None:
 
 def test_second_start_says_it_is_done(finished: Path, base: Path, root: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
-    start(base, root, finished, full_depth=True, speed=True, save_at=[0.75])
+    start(base, root, finished, full_depth=True, speed=True, save_at=[0.75], progress=True)
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -184,7 +187,24 @@ def test_a_foreign_folder_is_refused(base: Path, root: Path, tmp_path: Path) -> 
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="not empty"):
         start(base, root, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "thesis.tex"]
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", "", b"\xff"])
+def test_a_config_of_something_else_is_refused(
+    base: Path, root: Path, tmp_path: Path, content: str | bytes
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match="is not the config of a run"):
+        start(base, root, tmp_path)
+
+
+def test_a_run_folder_that_cannot_be_made(base: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=f"cannot make the folder {folder}"):
+            start(base, root, folder)
 
 
 def die(*_args: Any, **_kwargs: Any) -> None:
@@ -204,6 +224,15 @@ def on_call(
         return then() if calls == number else function(*args, **kwargs)
 
     return counted
+
+
+def on_name(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, until it is called for a path below a folder of this name."""
+
+    def named(path: Any, *args: Any, **kwargs: Any) -> Any:
+        return die() if name in Path(path).parts else function(path, *args, **kwargs)
+
+    return named
 
 
 def half_written(function: Callable[..., Any], number: int) -> Callable[..., Any]:
@@ -244,6 +273,13 @@ CRASHES: dict[str, Callable[[], None]] = {
     "in the last epoch": lambda: setattr(
         DomainLM, "training_step", on_call(17, DomainLM.training_step)
     ),
+    "before anything is scored": lambda: setattr(running, "config_hash", die),
+    "while an export is written": lambda: setattr(hf, "load_export", die),
+    "between export and model card": lambda: setattr(running, "model_card", die),
+    "at full depth": lambda: setattr(
+        DomainLM, "training_step", on_call(18 + 9, DomainLM.training_step)
+    ),
+    "behind full depth": lambda: setattr(shutil, "rmtree", on_name("full_depth", shutil.rmtree)),
 }
 
 
@@ -277,6 +313,9 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         assert mine["trimlab"] == other["trimlab"]
         assert mine["state_dict"].keys() == other["state_dict"].keys()
         assert all(torch.equal(mine["state_dict"][k], v) for k, v in other["state_dict"].items())
+    one, two = (json.loads((path / "summary.json").read_text()) for path in (ours, theirs))
+    for name in ("untrimmed", "fine_tuned", "stopped_because"):
+        assert one.get(name) == two.get(name)
     for file in (theirs / "models").rglob("*.safetensors"):
         assert (ours / file.relative_to(theirs)).read_bytes() == file.read_bytes()
     assert not list(ours.rglob("*.part"))
@@ -286,8 +325,19 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 def test_killed_run_resumes_bit_for_bit(
     uninterrupted: Path, base: Path, root: Path, tmp_path: Path, place: str
 ) -> None:
-    kill_and_resume(tmp_path / "run", place, lambda folder: start(base, root, folder))
+    kill_and_resume(
+        tmp_path / "run", place, lambda folder: start(base, root, folder, full_depth=True)
+    )
     assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_killed_before_its_first_operating_point(base: Path, root: Path, tmp_path: Path) -> None:
+    def run(folder: Path) -> None:
+        start(base, root, folder, epochs_before_first_drop=2)
+
+    run(tmp_path / "whole")
+    kill_and_resume(tmp_path / "killed", "mid-epoch", run)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 class AttentionsFirst(Scorer):
@@ -325,6 +375,47 @@ def test_killed_in_its_last_epoch(
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_half_precision(base: Path, root: Path, tmp_path: Path, precision: str) -> None:
+    summary = start(base, root, tmp_path / "run", trainer={"precision": precision})
+    assert summary["trimmed"]["layer_memory_ratio"] == 0.5
+    state = torch.load(tmp_path / "run" / "checkpoints" / "good.ckpt", weights_only=True)
+    wanted = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    assert {weight.dtype for weight in state["state_dict"].values()} == {wanted}
+
+
+def test_every_ratio_that_is_asked_for_is_saved(base: Path, root: Path, tmp_path: Path) -> None:
+    summary = start(base, root, tmp_path / "run", save_at=[1.0, 0.9, 0.75])
+    saved = {Path(m["folder"]).name: m["layer_memory_ratio"] for m in summary["models"]}
+    assert saved == {"1": 1.0, "0.9": 0.75, "0.75": 0.75, "0.5": 0.5}
+    for name, ratio in saved.items():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "models" / name)
+        assert model.config.num_hidden_layers == round(4 * ratio)
+
+
+def test_a_refused_point_is_not_the_final_model(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, dev: float, fine_tuned: float) -> str | None:
+        return "too bad" if len(read_rows(record)) == 2 else None
+
+    record = tmp_path / "run" / "record.jsonl"
+    monkeypatch.setattr(algorithm.StopRules, "too_inaccurate", refuse)
+    summary = start(base, root, tmp_path / "run", min_accuracy=0)
+    assert [row["accepted"] for row in read_rows(record)] == [True, True, False]
+    (model,) = summary["models"]
+    assert (Path(model["folder"]).name, model["layer_memory_ratio"]) == ("0.75", 0.75)
+    assert summary["stopped_because"] == "too bad"
+
+
+def test_a_run_without_an_acceptable_point_says_why(base: Path, root: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(InputError, match="no operating point: dev accuracy .* is below 100"):
+            start(base, root, tmp_path / "run", min_accuracy=100)
+    (point,) = read_rows(tmp_path / "run" / "record.jsonl")
+    assert not point["accepted"]
+
+
 def test_rows_that_changed_since_the_start_are_refused(
     base: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -351,33 +442,67 @@ def test_a_diverged_run_still_exports_its_last_good_point(
         return plain(self, batch, index)
 
     monkeypatch.setattr(DomainLM, "training_step", poisoned)
-    with pytest.raises(InputError, match=r"lower model\.lr"):
-        start(base, root, tmp_path / "run")
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["models"][-1]["layer_memory_ratio"] == 1.0
-    assert "stopped_because" not in summary
+    for _ in range(2):  # the same command again says the same
+        with pytest.raises(InputError, match=r"lower model\.lr"):
+            start(base, root, tmp_path / "run")
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        (model,) = summary["models"]
+        assert model["layer_memory_ratio"] == 1.0
+        assert AutoModelForCausalLM.from_pretrained(model["folder"]).config.num_hidden_layers == 4
+        assert "stopped_because" not in summary
+    # and where it gets further than before, what it kept then is not the end
+    monkeypatch.setattr(DomainLM, "training_step", plain)
+    assert start(base, root, tmp_path / "run")["trimmed"]["layer_memory_ratio"] == 0.5
 
 
+@pytest.mark.parametrize("place", ["in the last epoch", "at full depth"])
 @pytest.mark.parametrize(
     ("content", "message"), [(b"no checkpoint", "damaged"), (None, "not written by trimlab")]
 )
 def test_damaged_or_foreign_checkpoint(
-    base: Path, root: Path, tmp_path: Path, content: bytes | None, message: str
+    base: Path, root: Path, tmp_path: Path, content: bytes | None, message: str, place: str
 ) -> None:
     folder = tmp_path / "run"
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: (CRASHES["in the last epoch"](), start(base, root, folder))
+        target=lambda: (CRASHES[place](), start(base, root, folder, full_depth=True))
     )
     process.start()
     process.join()
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / ("full_depth" if place == "at full depth" else "") / "checkpoints" / "last.ckpt"
     assert last.exists()
     if content is None:
         torch.save({"state_dict": {}}, last)
     else:
         last.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        start(base, root, folder)
+        start(base, root, folder, full_depth=True)
+
+
+def test_checkpoint_of_another_run(finished: Path, base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no operating point"):
+        start(base, root, tmp_path / "run", min_accuracy=100)
+    theirs = (finished / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(theirs)
+    with pytest.raises(InputError, match="no checkpoint of this run; remove"):
+        start(base, root, tmp_path / "run", min_accuracy=100)
+
+
+def test_what_a_damaged_checkpoint_says_to_remove_is_what_to_remove(
+    uninterrupted: Path, base: Path, root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    shutil.rmtree(folder / "models")
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["models"], summary["trimmed"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for spoil in (lambda path: path.write_bytes(b"no checkpoint"), Path.unlink):
+        spoil(folder / "checkpoints" / "point-0.5.ckpt")
+        with pytest.raises(InputError, match=f"remove {folder / 'checkpoints'} to start over"):
+            start(base, root, folder, full_depth=True)
+    shutil.rmtree(folder / "checkpoints")
+    start(base, root, folder, full_depth=True)
+    assert_same_run(folder, uninterrupted)
 
 
 def test_checkpoint_of_another_base_model(finished: Path, tmp_path: Path, tiny_folder: Any) -> None:

@@ -156,6 +156,10 @@ def test_random_is_decided_by_seed_and_step() -> None:
     assert scores(1, 0) == scores(1, 0)
     assert len({tuple(scores(seed, step)) for seed in range(3) for step in range(3)}) == 9
     assert all(0 <= score < 1 for (score,) in scores(0, 0))
+    # its own seed or, without one, the run's
+    found = [replace(scan_of([0] * 8, [1] * 8), seed=seed) for seed in (1, 2)]
+    assert [load_scorer("random")(scan) for scan in found] == [scores(1, 0), scores(2, 0)]
+    assert [load_scorer("random", seed=3)(scan) for scan in found] == [scores(3, 0)] * 2
     # a control is no rule: it is scanned and trained step by step
     assert not load_scorer("random").one_shot
 

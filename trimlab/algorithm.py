@@ -15,7 +15,7 @@ An operating point is the model after a drop and its healing, before the next sc
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,13 +92,19 @@ class StopRules:
         Raises:
             InputError: A value is out of range, or asks for less than one candidate leaves.
         """
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 100:
+            raise InputError(f"trim.min_accuracy is in percent, not {self.min_accuracy:g}")
+        if self.min_accuracy_share is not None and not 0 <= self.min_accuracy_share <= 1:
+            share = self.min_accuracy_share
+            raise InputError(f"trim.min_accuracy_share must be between 0 and 1, not {share:g}")
+        smallest = min(candidates(stack, unit), key=lambda candidate: stack.bytes_of(*candidate))
         for name in ("layer_memory", "model_memory"):
             value = getattr(self, name)
             if value is None:
                 continue
             if not 0 < value < 1:
                 raise InputError(f"trim.target_{name} must be between 0 and 1, not {value:g}")
-            least = min(stack.bytes_of(*candidate) for candidate in candidates(stack, unit))
+            least = stack.bytes_of(*smallest)
             everything = stack.bytes_of(*stack.original)
             possible = least / everything
             if name == "model_memory":
@@ -107,6 +113,14 @@ class StopRules:
                 raise InputError(
                     f"trim.target_{name} {value:g} is below what is possible: "
                     f"the last {unit} alone is {possible:.3f}"
+                )
+        if self.latency_ms is not None:
+            with stack.bypass(*(s for s in stack if s not in smallest)):
+                fastest = decode_latency_ms(stack.model)
+            if self.latency_ms < fastest:
+                raise InputError(
+                    f"trim.target_latency_ms {self.latency_ms:g} is below what is possible: "
+                    f"the last {unit} alone takes {fastest:.3g} ms"
                 )
         if self.max_drops is not None and not 0 < self.max_drops < len(stack):
             raise InputError(
@@ -259,6 +273,7 @@ class Trim(L.Callback):
         else:
             items = data.calibration_batches() if measures else []
             found = scan(stack, items, unit, measures, module.metric, step, self.progress)
+        found = replace(found, seed=data.seed)
         scores = self.scorer(found)
         self.pending = {
             "dropped": [],
@@ -379,6 +394,8 @@ class Trim(L.Callback):
             raise InputError("trimming runs on one device: set trainer.devices to 1")
         if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
             raise InputError("trimming needs the dev score of every epoch: leave validation on")
+        if self.rules.latency_ms is not None:
+            stack.model.to(trainer.strategy.root_device)  # type: ignore[arg-type]  # measured there
         self.rules.check(stack, self.unit)
         if self.bypass == "authors":
             use_authors_bypass(stack)

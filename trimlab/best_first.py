@@ -9,6 +9,7 @@ Items that the model finds hard come first, since they tell candidates apart.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -33,6 +34,7 @@ from trimlab.choices import (
     log_likelihoods,
     winning_likelihoods,
 )
+from trimlab.onednn import onednn_linears
 from trimlab.sublayers import SublayerStack
 
 Scores = list[tuple[float, ...]]
@@ -79,9 +81,11 @@ def best_first_scan(
         return scan(stack, by_length, unit, measures, step=step, progress=progress)
 
     whole = scan(stack, by_length, unit, set(measures) - {"accuracy"}, step=step)
-    found, was_training = whole.candidates, model.training
-    model.eval()
-    try:
+    found = whole.candidates
+    with ExitStack() as afterwards:
+        afterwards.callback(model.train, model.training)
+        model.eval()
+        afterwards.enter_context(onednn_linears(model))  # the products of a whole scan
         kept_batches = [
             (batch, *_kept(stack, batch)) for batch in _hard_first(stack, items, max_tokens)
         ]
@@ -110,8 +114,6 @@ def best_first_scan(
                 met[index] += len(batch)
                 turns[index] += 1
                 bar.update()
-    finally:
-        model.train(was_training)
 
 
 def _kept(stack: SublayerStack, batch: Batch) -> tuple[Passage, dict]:

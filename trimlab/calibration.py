@@ -41,6 +41,7 @@ class Scan:
         step: How many scans came before this one.
         items: Calibration items that each candidate has met, where some stopped early (see
             best_first.py): with fewer than all of them, `accuracy` is an upper bound.  # (C,)
+        seed: Seed of the run, for scores that draw numbers.
     """
 
     candidates: list[Candidate]
@@ -50,6 +51,7 @@ class Scan:
     n_blocks: int = 0
     step: int = 0
     items: list[int] | None = None
+    seed: int = 0
 
 
 def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:
@@ -188,7 +190,7 @@ def scan(
 
     Args:
         stack: The model.
-        batches: Calibration items; memory holds the passage of one batch at a time.
+        batches: Calibration items; memory never holds the passages of more than two batches.
         unit: What is dropped together, see `candidates`.
         measures: What to measure; without `"accuracy"` a scan is one plain pass.
         metric: The task's metric.

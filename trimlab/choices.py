@@ -71,13 +71,15 @@ def encode(
     texts = [_ids(tokenizer, item.context + choice) for choice in choices]
     if start == 0:  # no context and no BOS: the first token has nothing to be predicted from
         start = 1
+    context = f"...{item.context[-40:]!r}"  # an item does not know its line
     for choice, text in zip(choices, texts, strict=True):
         if len(text) <= start:
-            raise InputError(f"choice {choice!r} adds no token to its context; reword it")
+            raise InputError(f"choice {choice!r} adds no token to its context {context}; reword it")
         if len(text) - start + 1 > max_length:
             raise InputError(
-                f"choice {choice[:40]!r}... has {len(text) - start} tokens, and max_length is "
-                f"{max_length}; raise data.max_length or shorten the choice"
+                f"choice {choice[:40]!r}... behind {context} has {len(text) - start} tokens, and "
+                f"max_length is {max_length}; shorten the choice or, if the model reads more, "
+                "raise data.max_length"
             )
     excess = max(0, max(map(len, texts)) - max_length)
     texts, start = [text[excess:] for text in texts], start - excess
@@ -109,10 +111,11 @@ def encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text)["input_ids"]  # type: ignore[return-value]
+    # quiet: a text longer than the model reads is cut afterwards
+    return tokenizer(text, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's half precisions assign a batch's fields, to its like
 class Batch:
     """Encoded items, padded on the right to the longest of them.
 

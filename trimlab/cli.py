@@ -1,7 +1,6 @@
 """The command `trimlab`. Heavy imports stay inside the verbs, so that `--help` is quick."""
 
 import argparse
-import errno
 import importlib
 import os
 import sys
@@ -9,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trimlab.errors import InputError
+from trimlab.errors import InputError, disk_is_full
 
 DESCRIPTION = """\
 trimlab cuts a large language model down to one domain: it fine-tunes the model on the domain and
@@ -79,7 +78,7 @@ def _guarded(verb: Any, arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
         return _say(f"{type(error).__name__}: {error}", 1)
     return 0
@@ -161,7 +160,7 @@ def run_eval(arguments: list[str]) -> None:
     stack = SublayerStack(model.to(options.device))
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name in options.tasks.split(","):
-        data = DomainData(tokenizer, name)
+        data = DomainData(tokenizer, name, test_rows=options.data.test_rows)
         items = data.task.test_items(
             options.data.root, options.data.test_rows, options.data.seed, options.data.prompt
         )

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from trimlab.algorithm import Trim
 from trimlab.data import DomainData
@@ -74,7 +75,10 @@ class FitCLI(LightningCLI):
             settings["logger"] = [kwargs["logger"], mine["logger"]]
         if settings["enable_progress_bar"] is not False:
             settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
-        return L.Trainer(**settings)
+        try:
+            return L.Trainer(**settings)
+        except (MisconfigurationException, ValueError) as error:  # e.g. no such GPU
+            raise InputError(f"trainer: {error}") from error
 
     def make_run(self) -> Run:
         """The run that the config describes.

@@ -83,7 +83,8 @@ class DomainData(L.LightningDataModule):
         batch_size: Items per optimizer step.
         eval_tokens: Most tokens, padding included, of an evaluation or calibration batch. On a
             CPU small batches waste less on padding; a GPU wants some ten thousand.
-        max_length: Longest text in tokens; a longer context loses its oldest tokens.
+        max_length: Longest text in tokens, and never more than the model reads; a longer context
+            loses its oldest tokens.
         seed: Seed of the row choice and of the training order.
     """
 
@@ -120,7 +121,7 @@ class DomainData(L.LightningDataModule):
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
         self.batch_size, self.eval_tokens = batch_size, eval_tokens
-        self.max_length, self.seed = max_length, seed
+        self.max_length, self.seed = min(max_length, tokenizer.model_max_length), seed
         self.rows: RowSets | None = None
 
     def setup(self, stage: str | None = None) -> None:

@@ -1,5 +1,7 @@
 """The one exception that means: the input is wrong, and the user can mend it."""
 
+import errno
+
 
 class InputError(Exception):
     """Wrong input: a config, a file, a model or a target that cannot work.
@@ -7,3 +9,16 @@ class InputError(Exception):
     The message is one line that says what is wrong and what to do. The command line prints
     it without a traceback and exits with 2.
     """
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it hides, says that there is no room on the disk.
+
+    torch's writer raises an error of its own over that of the file, and safetensors, which is
+    written in Rust, has the number in its text alone.
+    """
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -112,7 +112,7 @@ def load_model(
 
     Returns:
         The model, in evaluation mode, on the CPU and with SDPA attention where the architecture
-        has it; and the tokenizer.
+        has it; and the tokenizer, whose `model_max_length` is the most that the model reads.
 
     Raises:
         InputError: There is no such model, or it can't be loaded.
@@ -147,6 +147,9 @@ def load_model(
         raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
     # Exports name their base by this; the path of a cache folder would tell nobody anything.
     model.config.name_or_path = name
+    # the data cuts texts to what the model can read: OPT has no position beyond, others no sense
+    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer

@@ -58,6 +58,12 @@ class DomainLM(L.LightningModule):
         self.strict_loading = False  # checkpoints have no frozen weights, see on_load_checkpoint
         if not lr > 0:
             raise InputError(f"model.lr must be positive, not {lr}")
+        if not weight_decay >= 0:
+            raise InputError(f"model.weight_decay must be 0 or more, not {weight_decay}")
+        if not 0 <= final_lr_share <= 1:
+            raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
+        if train_tokens < 1:
+            raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens

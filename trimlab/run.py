@@ -123,7 +123,7 @@ def trim(
         "seed_everything": seed,
         "model": {"base": str(base), **(model or {})},
         "data": {"task": task, "seed": seed, **(data or {})},
-        "trim": options,
+        "trim": {k: v for k, v in options.items() if k != "progress"},
         "run": run or {},
         "trainer": trainer or {},
     }
@@ -156,11 +156,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)  # on a full disk it would take the room that is left
 
 
 class Run:
@@ -207,19 +210,24 @@ class Run:
         """
         self.data.setup()
         self.trim.check(self.trainer, self.module.stack)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {self.folder}: {error.strerror}") from error
         with self._claimed(), self._tracked():
             self.module.metric = self.data.task.metric
             self._phase("shortcuts", self._shortcuts)
             self._phase("untrimmed", self._untrimmed)
+            if "stopped_because" not in self.summary:
+                self.summary.pop("models", None)  # it diverged: what it kept is not the end
             try:
                 self._fit_trimmed()
             except TrainingDivergedError:
                 if read_rows(self.folder / "record.jsonl"):
                     self._phase("models", self._models)  # the last good point, as a model
                 raise
-            self._phase("models", self._models)
             self._phase("stopped_because", self._stopped_because)
+            self._phase("models", self._models)
             if self.options.full_depth:
                 self._phase("fine_tuned", self._fine_tuned)
             self._phase("trimmed", lambda: dict(self.summary["models"][-1]))
@@ -269,8 +277,11 @@ class Run:
         last = self.folder / "checkpoints" / "last.ckpt"
         if last.exists():
             state = load_checkpoint(last)["callbacks"].get("Trim")
-            if state is None:
-                raise InputError(f"{last} is no checkpoint of a trimming run; remove it")
+            ours = self.trim.provenance["config_hash"]
+            if state is None or any(point["config_hash"] != ours for point in state["points"]):
+                raise InputError(
+                    f"{last} is no checkpoint of this run; remove {last.parent} to start over"
+                )
             if state["finished"] is not None:
                 return
         resumed, start = last.exists(), time.perf_counter()
@@ -278,9 +289,7 @@ class Run:
         self._fit(self.module, self.folder, [self.trim, track], max_epochs=-1)
         self.summary["fit_seconds"] = None if resumed else time.perf_counter() - start
         if self.trim.finished is None:
-            raise RuntimeError(
-                "training ended before the stop rule; see trainer.max_steps, max_time"
-            )
+            raise InputError("training ended before the stop rule; see trainer.max_steps, max_time")
 
     def _stopped_because(self) -> str:
         return read_rows(self.folder / "record.jsonl")[-1]["finished"]
@@ -291,9 +300,11 @@ class Run:
         The last one is the final model: the last operating point that the stop rule accepted.
         With another bypass than the residual one, models are measured in memory instead.
         """
-        points = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]]
+        record = read_rows(self.folder / "record.jsonl")
+        points = [p for p in record if p["accepted"]]
         if not points:
-            raise InputError(f"{self.folder} has no operating point; see its record.jsonl")
+            reason = record[-1]["finished"] if record else "its record.jsonl is empty"
+            raise InputError(f"{self.folder} has no operating point: {reason}")
         rows, exported = [], None
         for ratio in self.trim.save_at:
             reached = [p for p in points if p["layer_memory_ratio"] <= ratio + 1e-9]
@@ -351,6 +362,9 @@ class Run:
         state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")["trimlab"]
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
         folder = self.folder / "full_depth"
+        last = folder / "checkpoints" / "last.ckpt"
+        if last.exists():
+            load_checkpoint(last)  # Lightning would not say in one line that it is damaged
         # its dev score decides nothing
         track = TrackFit(self.tracker, prefix="full_depth/")
         epochs = final["epoch"] + 1
@@ -472,16 +486,16 @@ class Run:
     @contextmanager
     def _claimed(self) -> Iterator[None]:
         """Makes the folder this run's own, or finds that it is."""
+        path = self.folder / "config.yaml"
+        if not path.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+            raise InputError(f"{self.folder} is not empty and holds no run; choose another")
         with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"another process is running in {self.folder}") from error
-            path = self.folder / "config.yaml"
             if path.exists():
-                _compare(self.config, yaml.safe_load(path.read_text()), self.folder)
-            elif any(not p.name.startswith(".") for p in self.folder.iterdir()):
-                raise InputError(f"{self.folder} is not empty and holds no run; choose another")
+                _compare(self.config, path)
             else:
                 write_text(path, yaml.safe_dump(self.config, sort_keys=False))
             self.trim.provenance = {
@@ -531,19 +545,27 @@ def load_checkpoint(path: Path) -> Row:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path} is damaged or no checkpoint; remove it to start over") from error
+        raise InputError(
+            f"{path} is missing, damaged or no checkpoint; remove {path.parent} to start over"
+        ) from error
     if "trimlab" not in state:
-        raise InputError(f"{path} was not written by trimlab")
+        raise InputError(f"{path} was not written by trimlab; remove {path.parent} to start over")
     return state
 
 
-def _compare(config: Row, existing: Row, folder: Path) -> None:
+def _compare(config: Row, path: Path) -> None:
     """Refuses to go on with another config, and says where they differ."""
+    try:
+        existing = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        existing = None
+    if not isinstance(existing, dict):
+        raise InputError(f"{path} is not the config of a run; choose another --run.dir")
     new, old = _flat(json.loads(json.dumps(config, default=str))), _flat(existing)
     for key in sorted(new.keys() | old.keys()):
         if new.get(key) != old.get(key):
             raise InputError(
-                f"{folder} holds a run with another config ({key}: {old.get(key)} there, "
+                f"{path.parent} holds a run with another config ({key}: {old.get(key)} there, "
                 f"{new.get(key)} here); choose another --run.dir"
             )
 

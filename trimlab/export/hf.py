@@ -1,6 +1,5 @@
 """A trimmed model as a stock Hugging Face folder (tiers T1 and T2), checked before it counts."""
 
-import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.errors import InputError
+from trimlab.errors import InputError, disk_is_full
 from trimlab.export.packing import Tier, pack, packed_config, packed_state, tier_of
 from trimlab.sublayers import SublayerStack
 
@@ -56,10 +55,12 @@ def save_packed(
         What was written.
 
     Raises:
-        InputError: The disk is full.
+        InputError: The disk is full, or something else stands in the place.
         RuntimeError: The reloaded model's logits differ.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
+    if folder.exists() and not _is_replaceable(folder):
+        raise InputError(f"{folder} is not empty and holds no model; choose another folder")
     blocks = pack(stack)
     state = packed_state(stack, blocks)
     parent = folder.parent
@@ -85,13 +86,22 @@ def save_packed(
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+        if disk_is_full(error):
             raise InputError(f"the disk of {parent} is full; free some space") from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Export(folder, tier_of(blocks), len(blocks), size, difference)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether nothing but an earlier model is lost when another takes the folder's place."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    model = "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    return model or not names
 
 
 def load_export(folder: Path, dtype: torch.dtype) -> PreTrainedModel:

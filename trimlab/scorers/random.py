@@ -10,12 +10,14 @@ class Random(Scorer):
     """A uniform number per candidate, a new one in every scan.
 
     Args:
-        seed: Together with the scan's number it decides every score.
+        seed: Together with the scan's number it decides every score; the run's own seed if not
+            given, so that a control under three seeds is three controls.
     """
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int | None = None):
         self.seed = seed
 
     def __call__(self, scan: Scan) -> Scores:
-        generator = random.Random(f"{self.seed}/{scan.step}")
+        seed = scan.seed if self.seed is None else self.seed
+        generator = random.Random(f"{seed}/{scan.step}")
         return [(generator.random(),) for _ in scan.candidates]
