@@ -103,6 +103,17 @@ def test_a_step_never_keeps_more_than_its_tokens(module: DomainLM) -> None:
     assert len(widths) > 2 and max(widths) <= max(20, longest)
 
 
+def test_a_scaled_loss_has_scaled_gradients(module: DomainLM) -> None:
+    """Gradient accumulation and 16-bit training multiply the loss before its backward pass."""
+    whole = module.training_step(training_batch(module), 0)
+    assert whole is not None
+    expected = gradients(module, whole)
+    half = module.training_step(training_batch(module), 0)
+    assert half is not None
+    for name, gradient in gradients(module, half / 2).items():
+        torch.testing.assert_close(gradient, expected[name] / 2, msg=name)
+
+
 def test_nothing_trainable_skips_the_step(module: DomainLM) -> None:
     module.freeze_all_but([])
     assert module.training_step(training_batch(module), 0) is None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from trimlab.bench import Bench, Measurement, Turns
 from trimlab.bench.score import (
     Likelihoods,
@@ -10,9 +12,11 @@ from trimlab.bench.score import (
     harness_contender,
     naive_likelihoods,
 )
+from trimlab.best_first import best_first_scan
 from trimlab.calibration import Candidate, candidates, scan
 from trimlab.choices import batches, collate, encode
 from trimlab.results import Row
+from trimlab.scorers import Scores, load_scorer, lowest
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
@@ -22,6 +26,8 @@ class Scan(Bench):
 
     The peers evaluate the model once for every sublayer, with that sublayer bypassed:
     lm-evaluation-harness (as the authors' code does), or one plain forward pass per choice.
+    Against `all-scores` it is our scan that knows only which sublayers the two-step score drops,
+    and the peer is our scan of every score.
 
     Args:
         rows: Calibration items.
@@ -29,9 +35,10 @@ class Scan(Bench):
             its time scaled to all of them: an evaluation costs the same whichever is bypassed.
         eval_tokens: Most tokens of one of our batches.
         batch_sizes: Batch sizes of the harness that are tried.
+        drops: Sublayers that are chosen, against `all-scores`.
     """
 
-    peers = ("lm-eval", "naive")
+    peers = ("lm-eval", "naive", "all-scores")
 
     def __init__(
         self,
@@ -39,17 +46,21 @@ class Scan(Bench):
         peer_sublayers: int = 6,
         eval_tokens: int = 1024,
         batch_sizes: tuple[int, ...] = (1, 4, 8, 16),
+        drops: int = 1,
         **common: Any,
     ):
         super().__init__(**common)
         self.n, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
-        self.peer_sublayers = peer_sublayers
+        self.peer_sublayers, self.drops = peer_sublayers, drops
 
     def measure(self) -> Iterator[Measurement]:
         """Every s_scan and s_norm, tokenisation included."""
         model, tokenizer = self.load()
         stack = SublayerStack(model)
         items = self.row_sets(calibration=self.n, dev=1, test=1).calibration
+        if self.against == "all-scores":
+            yield self._choice(stack, tokenizer, items)
+            return
 
         def ours() -> list[float]:
             encoded = [encode(tokenizer, item, max_length=2048) for item in items]
@@ -78,6 +89,38 @@ class Scan(Bench):
             same=self._compare(everything, some, items, own_turns, peer_turns),
             question={"rows": len(items)},
             settings=settings | {"peer_sublayers": [str(s) for (s,) in some] if peer else []},
+        )
+
+    def _choice(
+        self, stack: SublayerStack, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
+    ) -> Measurement:
+        """The scan that stops early against the one that does not."""
+        scorer, everything = load_scorer("two_step"), candidates(stack)
+        encoded = [encode(tokenizer, item, max_length=2048) for item in items]
+
+        def choose(scores: Scores) -> list[int]:
+            return lowest(everything, scores, self.drops)
+
+        def ours() -> list[int]:
+            tokens = self.eval_tokens
+            return choose(
+                scorer(best_first_scan(stack, encoded, scorer, choose, max_tokens=tokens))
+            )
+
+        def peer() -> list[int]:
+            groups = batches(encoded, self.eval_tokens)
+            return choose(scorer(scan(stack, [collate(encoded, g) for g in groups])))
+
+        own_turns, peer_turns = self.race(lambda: ours, lambda: peer)
+        assert peer_turns is not None
+        return Measurement(
+            f"the choice among {len(everything)} sublayers",
+            own_turns,
+            peer_turns,
+            self.against,
+            same={"same_choice": own_turns.result == peer_turns.result},
+            question={"rows": len(items), "drops": self.drops},
+            settings={"eval_tokens": self.eval_tokens},
         )
 
     def _compare(
