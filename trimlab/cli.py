@@ -105,9 +105,9 @@ def _quiet() -> None:
 def run_fit(arguments: list[str]) -> None:
     """`trimlab fit`: one run, from the base model to the report."""
     import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import TQDMProgressBar
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from trimlab.algorithm import Trim
     from trimlab.data import DomainData
