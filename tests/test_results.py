@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trimlab.errors import InputError
-from trimlab.results import Series, append_row, read_results, read_rows
+from trimlab.results import Series, append_row, config_hash, read_results, read_rows
 
 RECORDS = Path(__file__).parent / "golden" / "records"
 
@@ -156,3 +156,11 @@ def test_a_cell_that_was_run_again_counts_once(tmp_path: Path, row: dict[str, An
     records = read_results(write(tmp_path, row, elsewhere, again))
     assert [record["run"] for record in records] == ["seed 1", "new"]
     assert "was run again as new; 1 older rows left out" in records.notices[0]
+
+
+def test_the_hash_of_a_config_is_that_of_its_meaning() -> None:
+    config = {"data": {"task": "sciq", "root": "here"}, "trainer": {"limit_train_batches": 10}}
+    same = {"trainer": {"limit_train_batches": 10.0}, "data": {"root": "there", "task": "sciq"}}
+    assert config_hash(config) == config_hash(same)
+    assert config_hash(config) != config_hash(config | {"trainer": {"limit_train_batches": 1}})
+    assert config["data"]["root"] == "here"

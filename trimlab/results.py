@@ -28,14 +28,24 @@ PACKAGES = (
 
 
 def config_hash(config: Row) -> str:
-    """Short sha256 of a resolved config; neither the order of its keys nor `data.root` matters.
+    """Short sha256 of a resolved config.
 
-    Where the rows lie is not which rows they are: that is in their fingerprints.
+    The order of its keys does not matter; nor does `data.root`: where the rows lie is not which
+    rows they are, and that is in their fingerprints; nor whether a whole number is a float: a type
+    such as `int | float` may make it one or the other, as other libraries were imported.
     """
     if isinstance(data := config.get("data"), dict):
         config = config | {"data": {key: value for key, value in data.items() if key != "root"}}
-    text = json.dumps(config, sort_keys=True, default=str)
+    text = json.dumps(_plain(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def provenance() -> Row:

@@ -207,10 +207,12 @@ class Sweep:
     ):
         self.planned, self.results, self.runs = planned, results, runs
         self.keep_models = keep_models
+        # what is recorded, by experiment
+        self._recorded = {path.stem: read_rows(path) for path in sorted(results.glob("*.jsonl"))}
 
     def state(self, run: PlannedRun) -> str:
         """`done`, `measured` (but not recorded for this experiment), `begun` or `to do`."""
-        if _complete(self._recorded(run.experiment), run.id):
+        if _complete(self._recorded.get(run.experiment, []), run.id):
             return "done"
         if self._known(run):
             return "measured"
@@ -264,6 +266,7 @@ class Sweep:
                 continue
             self.results.mkdir(parents=True, exist_ok=True)
             append_rows(self.results / f"{run.experiment}.jsonl", rows)
+            self._recorded.setdefault(run.experiment, []).extend(rows)
         return failed
 
     # ---- inside -------------------------------------------------------------------------------
@@ -304,17 +307,13 @@ class Sweep:
 
     def _known(self, run: PlannedRun) -> list[Row]:
         """The rows of a run that was made already, for this experiment or for another."""
-        for path in sorted(self.results.glob("*.jsonl")):
-            rows = self._recorded(path.stem)
+        for rows in self._recorded.values():
             if _complete(rows, run.id):
                 mine = [row for row in rows if row.get("run") == run.id]
                 return [row | _identity(run) for row in mine]
         folder = self.runs / run.id
         done = (folder / "summary.json").exists() and "trimmed" in _summary(folder)
         return rows_of(run, folder) if done else []
-
-    def _recorded(self, experiment: str) -> list[Row]:
-        return read_rows(self.results / f"{experiment}.jsonl")
 
 
 def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
