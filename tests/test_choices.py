@@ -1,13 +1,14 @@
 """Scoring the choices of an item in one pass gives what one plain pass per choice gives."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import PlainScores, TinyFolder, TinyModel, TinyTokenizer
@@ -16,11 +17,15 @@ from trimlab.choices import (
     PASS_TOKENS,
     EncodedItem,
     batches,
+    choice_likelihoods,
     collate,
     encode,
+    head_positions,
     length_groups,
     log_likelihoods,
+    model_inputs,
     tree_mask,
+    winning_likelihoods,
 )
 from trimlab.data import DomainData
 from trimlab.errors import InputError
@@ -175,6 +180,25 @@ def test_the_head_runs_once_where_several_choices_are_predicted(
     monkeypatch.setattr(stack, "head", lambda h: rows.append(len(h)) or head(h))
     score(stack, tiny_tokenizer(), [ITEMS["choices of one token"]])
     assert rows == [1]
+
+
+@pytest.mark.parametrize("likelihoods", [choice_likelihoods, winning_likelihoods])
+def test_the_head_sees_only_its_positions_of_several_models_at_once(
+    likelihoods: Callable[..., Tensor], tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    """As a scan does it: each candidate's hidden states where a token is predicted."""
+    tokenizer, stack = tiny_tokenizer(), SublayerStack(tiny_model("llama"))
+    batch = collate([encode(tokenizer, item, 64) for item in ITEMS.values()])
+    inputs = model_inputs(batch, stack.model.config, stack.model.dtype)
+    hidden = [stack.hidden(**inputs)]
+    with stack.bypass(Sublayer(1, "mlp")):
+        hidden.append(stack.hidden(**inputs))
+    positions, scored = head_positions(batch)
+    assert positions.shape[1] < batch.input_ids.shape[1]
+    seen = torch.cat([h[torch.arange(len(batch))[:, None], positions] for h in hidden])
+    together = likelihoods(stack, seen, scored.repeated(2)).split(len(batch))
+    for ours, own in zip(together, hidden, strict=True):
+        torch.testing.assert_close(ours, likelihoods(stack, own, batch))
 
 
 def test_choices_that_cannot_win_are_given_up_early(

@@ -51,6 +51,7 @@ def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> 
     with onednn_linears(tied):
         assert tied.lm_head.weight is tied.model.embed_tokens.weight
         assert tied.lm_head.weight.numel()
+        assert "forward" in vars(tied.lm_head)  # beside its blocks
     double = tiny_model("llama")
     with onednn_linears(double):
         assert all(m.weight.numel() for m in double.modules() if isinstance(m, nn.Linear))

@@ -300,11 +300,15 @@ def kill_and_resume(folder: Path, place: str, again: Callable[[Path], Any]) -> N
 def assert_same_run(ours: Path, theirs: Path) -> None:
     """The same records but for times, and the same weights bit for bit."""
 
-    def without_times(path: Path) -> list[dict[str, Any]]:
-        rows = read_rows(path / "record.jsonl")
-        return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
+    def without_times(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_times(entry) for entry in value]
+        if not isinstance(value, dict):
+            return value
+        return {k: without_times(v) for k, v in value.items() if k not in TIMING_FIELDS}
 
-    assert without_times(ours) == without_times(theirs)
+    records = [without_times(read_rows(path / "record.jsonl")) for path in (ours, theirs)]
+    assert records[0] == records[1]
     for name in ("last", "good"):
         mine, other = (
             torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -313,7 +317,9 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         assert mine["trimlab"] == other["trimlab"]
         assert mine["state_dict"].keys() == other["state_dict"].keys()
         assert all(torch.equal(mine["state_dict"][k], v) for k, v in other["state_dict"].items())
-    one, two = (json.loads((path / "summary.json").read_text()) for path in (ours, theirs))
+    one, two = (
+        without_times(json.loads((path / "summary.json").read_text())) for path in (ours, theirs)
+    )
     for name in ("untrimmed", "fine_tuned", "stopped_because"):
         assert one.get(name) == two.get(name)
     for file in (theirs / "models").rglob("*.safetensors"):

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from trimlab.choices import Batch, choice_likelihoods, model_inputs, winning_likelihoods
+from trimlab.choices import (
+    Batch,
+    choice_likelihoods,
+    head_positions,
+    model_inputs,
+    winning_likelihoods,
+)
 from trimlab.metrics import MetricName, TaskScore
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -223,6 +229,8 @@ def scan(
             bar.update(len(stack.blocks))
             before = stream(stack, passage)
             items, tokens = items + len(batch), tokens + int(batch.real.sum())
+            positions, scored = head_positions(batch)  # (B, S)
+            seen: list[Tensor] = []  # hidden states there, of every candidate  # (B, S, D) each
             for index, candidate in enumerate(found):
                 added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
                 if "norm" in measures:
@@ -233,8 +241,17 @@ def scan(
                 if "accuracy" in measures:
                     with stack.bypass(*candidate):
                         hidden = restart(stack, passage, state, behind[index])
-                    accuracy[index].update(likelihoods(stack, hidden, batch), batch)
+                    seen.append(
+                        hidden[torch.arange(len(batch), device=hidden.device)[:, None], positions]
+                    )
                     bar.update(len(behind[index]))
+            if seen:
+                # one pass of the head for all candidates: of a large vocabulary its weights take
+                # longer to read than a few rows to compute
+                everyone = scored.repeated(len(seen))
+                found_likelihoods = likelihoods(stack, torch.cat(seen), everyone)  # (C * B, K)
+                for score, own in zip(accuracy, found_likelihoods.split(len(batch)), strict=True):
+                    score.update(own, batch)
     return Scan(
         candidates=found,
         accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,

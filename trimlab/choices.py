@@ -21,6 +21,7 @@ from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
 PASS_TOKENS = 64  # what a pass costs apart from its tokens, as so many of them
+CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
 
 
@@ -173,6 +174,16 @@ class Batch:
         """
         names = ("rows", "sources", "targets", "owners")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def repeated(self, times: int) -> "Batch":
+        """The same items several times over, one copy after another."""
+        copies = {
+            f.name: torch.cat([getattr(self, f.name)] * times)
+            for f in fields(self)
+            if f.name != "rows"
+        }
+        rows = torch.cat([self.rows + copy * len(self) for copy in range(times)])
+        return replace(self, rows=rows, **copies)
 
     def parts(self, max_tokens: int) -> list["Batch"]:
         """The same items in batches of similar length, see `length_groups`.
@@ -338,8 +349,30 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
         logits = stack.head(rows[start : start + HEAD_ROWS]).to(result.dtype)  # (U', V)
         here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
         local = which[here] - start
-        result[here] = logits[local, batch.targets[here]] - logits.logsumexp(-1)[local]
+        # a few rows at a time stay in the cache: half of the time of all at once
+        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])  # (U',)
+        result[here] = logits[local, batch.targets[here]] - normalisers[local]
     return result
+
+
+def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
+    """The positions that the LM head has to see: they predict a scored token.
+
+    Args:
+        batch: The items.
+
+    Returns:
+        The positions of each item, filled up with 0 (B, S), and the batch for hidden states of
+        these alone (B, S, D): its sources are places in the first.
+    """
+    length = batch.input_ids.shape[1]
+    unique, which = (batch.rows * length + batch.sources).unique(return_inverse=True)  # (U,), (P,)
+    items = unique // length  # (U,)
+    counts = torch.bincount(items, minlength=len(batch))  # (B,)
+    places = torch.arange(len(unique), device=unique.device) - (counts.cumsum(0) - counts)[items]
+    positions = unique.new_zeros(len(batch), int(counts.max()))  # (B, S)
+    positions[items, places] = unique % length
+    return positions, replace(batch, sources=places[which])
 
 
 def sum_by_choice(log_probs: Tensor, batch: Batch) -> Tensor:

@@ -20,7 +20,9 @@ from trimlab.errors import InputError
 Row = dict[str, Any]
 
 # fields that measure this execution and not the algorithm: a resumed run has others
-TIMING_FIELDS = frozenset({"seconds", "scan_seconds", "peak_rss_bytes", "latency_ms"})
+TIMING_FIELDS = frozenset(
+    {"seconds", "scan_seconds", "fit_seconds", "phase_seconds", "peak_rss_bytes", "latency_ms"}
+)
 PACKAGES = (
     *("trimlab", "torch", "transformers", "lightning", "tokenizers", "datasets", "numpy"),
     "lm_eval",  # a peer of races
