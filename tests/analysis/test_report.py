@@ -20,12 +20,13 @@ from analysis.figure_growth import fit
 from analysis.figures import Figure
 from analysis.page import Entry
 from analysis.paper import Paper, read_paper
-from analysis.report import build, write_report
+from analysis.report import build, results_markdown, write_report
 from analysis.tables import Table
 from trimlab import cli
 from trimlab.results import Records, Series, read_results
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+COMMITTED = Path(__file__).parent.parent.parent / "results"
 RECORDS = read_results(GOLDEN / "records")
 FULL = Series("gemma-270m", "authors")
 EVERYTHING = list(analysis.results())
@@ -261,6 +262,13 @@ def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
     return int(stop.value.code or 0)
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason="no results in this checkout")
+def test_the_committed_results_are_those_of_the_committed_records() -> None:
+    """After a sweep or a change of a table: `trimlab report --out results`, and read the diff."""
+    records = read_results(COMMITTED)
+    assert (COMMITTED / "RESULTS.md").read_text() == results_markdown(build(records), records)
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
