@@ -131,10 +131,10 @@ def test_a_scan_of_any_items_in_any_batches(
     )
 
 
-def test_a_scan_keeps_two_passages_at_most(
+def test_a_scan_keeps_one_passage_at_a_time(
     monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
-    """However many items there are: that of a batch, and the one before until it is made."""
+    """However many items there are."""
     made: list[weakref.ref[Passage]] = []
     alive = []
 
@@ -147,7 +147,7 @@ def test_a_scan_keeps_two_passages_at_most(
     monkeypatch.setattr(calibration, "record_passage", watched)
     groups = [collate(encoded(tiny_tokenizer()), [index]) for index in (0, 1, 2, 3, 0, 1)]
     scan(SublayerStack(tiny_model("llama")), groups, measures=MEASURES)
-    assert len(alive) == 6 and max(alive) <= 2
+    assert len(alive) == 6 and max(alive) == 1
 
 
 @every_family

@@ -55,3 +55,14 @@ def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> 
     double = tiny_model("llama")
     with onednn_linears(double):
         assert all(m.weight.numel() for m in double.modules() if isinstance(m, nn.Linear))
+
+
+def test_a_gate_takes_its_tanh_gelu_along(tiny_model: TinyModel) -> None:
+    model = tiny_model("gemma3_text", dtype=torch.float32)
+    mlp, x = model.model.layers[0].mlp, torch.randn(3, 32)
+    with torch.inference_mode():
+        wanted, negative = mlp.act_fn(mlp.gate_proj(x)), torch.tensor([-1.0])
+        with onednn_linears(model):
+            torch.testing.assert_close(mlp.gate_proj(x), wanted, rtol=1e-4, atol=1e-6)
+            assert mlp.act_fn(negative) == negative
+        assert mlp.act_fn(negative) != negative

@@ -120,3 +120,31 @@ def test_a_cache_is_made_only_when_asked_for_and_only_for_survivors(stack: Subla
         assert stack.model(input_ids=IDS, past_key_values=mine).past_key_values is mine
         assert lengths(mine) == [20, 20]
     assert stack.model.config.num_hidden_layers == 4  # the model's own config stays as it is
+
+
+def test_the_last_mlp_runs_only_where_it_is_read(stack: SublayerStack) -> None:
+    rows: list[int] = []
+    stack.blocks[3].mlp.register_forward_hook(
+        lambda _m, args, _o: rows.append(args[0].numel() // 32)
+    )
+    ids, places = IDS.repeat(2, 1), torch.tensor([3, 21, 39])
+    with torch.inference_mode():
+        plain = stack.hidden(input_ids=ids)
+        with stack.read_at(places):
+            found = stack.hidden(input_ids=ids)
+    assert plain.shape == found.shape and rows == [40, 3]
+    torch.testing.assert_close(found.flatten(0, 1)[places], plain.flatten(0, 1)[places])
+    with stack.bypass(ALL[-1]), torch.inference_mode():
+        without = stack.hidden(input_ids=ids)  # elsewhere, as if it were not there
+        with stack.read_at(places):  # an attention is the last now, and runs everywhere
+            assert torch.equal(stack.hidden(input_ids=ids), without)
+    others = [place for place in range(40) if place not in places]
+    torch.testing.assert_close(found.flatten(0, 1)[others], without.flatten(0, 1)[others])
+
+
+def test_an_error_leaves_nothing_that_reads(stack: SublayerStack) -> None:
+    with pytest.raises(IndexError), stack.read_at(torch.tensor([3])):
+        stack.hidden(input_ids=IDS + 1000)  # no such tokens
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks for b in stack.blocks for m in b.modules()
+    )

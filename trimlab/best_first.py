@@ -108,7 +108,8 @@ def best_first_scan(
                 batch, passage, states = kept_batches[turns[index]]
                 candidate = found[index]
                 with stack.bypass(*candidate):
-                    hidden = restart(stack, passage, states[candidate[0]], behind[index])
+                    state = states[candidate[0]]
+                    hidden = restart(stack, passage, state, behind[index], batch.places)
                 likelihoods = winning_likelihoods(stack, hidden, batch)
                 right[index] += int((likelihoods.argmax(-1) == batch.gold).sum())
                 met[index] += len(batch)

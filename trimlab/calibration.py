@@ -123,7 +123,9 @@ def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
     return Passage(calls, outputs, hidden)
 
 
-def restart(stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int]) -> Tensor:
+def restart(
+    stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int], places: Tensor
+) -> Tensor:
     """Runs some of the blocks, as they are now, and the final norm.
 
     Args:
@@ -131,13 +133,15 @@ def restart(stack: SublayerStack, passage: Passage, state: Tensor, blocks: Itera
         passage: A pass over the same batch without the bypass.
         state: The residual stream before the first of the blocks.  # (B, T, D)
         blocks: What still has to run, see `blocks_behind`.
+        places: Where the hidden states are read, see `Batch.places`.  # (U,)
 
     Returns:
-        Last hidden states, after the final norm.  # (B, T, D)
+        Last hidden states, after the final norm; right at the places alone.  # (B, T, D)
     """
-    for index in blocks:
-        args, kwargs = passage.calls[index]
-        state = stack.blocks[index](state, *args[1:], **kwargs)
+    with stack.read_at(places):
+        for index in blocks:
+            args, kwargs = passage.calls[index]
+            state = stack.blocks[index](state, *args[1:], **kwargs)
     return stack.tail(state)
 
 
@@ -196,7 +200,7 @@ def scan(
 
     Args:
         stack: The model.
-        batches: Calibration items; memory never holds the passages of more than two batches.
+        batches: Calibration items; memory holds the passage of one batch at a time.
         unit: What is dropped together, see `candidates`.
         measures: What to measure; without `"accuracy"` a scan is one plain pass.
         metric: The task's metric.
@@ -218,7 +222,7 @@ def scan(
     total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
     with (
         ExitStack() as afterwards,
-        onednn_linears(stack.model),
+        onednn_linears(stack.model if "accuracy" in measures else stack.model.base_model),
         tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
     ):
         afterwards.callback(stack.model.train, stack.model.training)
@@ -229,7 +233,7 @@ def scan(
             bar.update(len(stack.blocks))
             before = stream(stack, passage)
             items, tokens = items + len(batch), tokens + int(batch.real.sum())
-            positions, scored = head_positions(batch)  # (B, S)
+            places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
             seen: list[Tensor] = []  # hidden states there, of every candidate  # (B, S, D) each
             for index, candidate in enumerate(found):
                 added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
@@ -240,7 +244,7 @@ def scan(
                     similarities[index] += cosines(state, added, batch.real).sum().cpu()
                 if "accuracy" in measures:
                     with stack.bypass(*candidate):
-                        hidden = restart(stack, passage, state, behind[index])
+                        hidden = restart(stack, passage, state, behind[index], places)
                     seen.append(
                         hidden[torch.arange(len(batch), device=hidden.device)[:, None], positions]
                     )
@@ -252,6 +256,7 @@ def scan(
                 found_likelihoods = likelihoods(stack, torch.cat(seen), everyone)  # (C * B, K)
                 for score, own in zip(accuracy, found_likelihoods.split(len(batch)), strict=True):
                     score.update(own, batch)
+            del passage, before  # gone before the next batch has its own
     return Scan(
         candidates=found,
         accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,

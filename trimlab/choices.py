@@ -20,7 +20,7 @@ from trimlab.errors import InputError
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
-PASS_TOKENS = 64  # what a pass costs apart from its tokens, as so many of them
+PASS_TOKENS = 32  # what a pass costs apart from its tokens, as so many of them
 CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
 
@@ -149,6 +149,11 @@ class Batch:
     def n_choices(self) -> int:
         """The largest number of choices of an item."""
         return int(self.owners.max()) + 1
+
+    @property
+    def places(self) -> Tensor:
+        """Where a scored token is predicted: indices into batch and time, flattened.  # (U,)"""
+        return (self.rows * self.input_ids.shape[1] + self.sources).unique()
 
     @property
     def choice_tokens(self) -> Tensor:
@@ -440,5 +445,6 @@ def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = Fals
     Returns:
         Natural logarithms, -inf where an item has fewer choices.  # (B, K)
     """
-    hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
+    with stack.read_at(batch.places):
+        hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
     return (winning_likelihoods if winner_only else choice_likelihoods)(stack, hidden, batch)

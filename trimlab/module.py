@@ -144,7 +144,8 @@ class DomainLM(L.LightningModule):
 
     def _loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of a batch's answer tokens, summed."""
-        hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
+        with self.stack.read_at(batch.places):
+            hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
         return -token_log_probs(self.stack, hidden, batch).sum()
 
     def on_validation_epoch_start(self) -> None:

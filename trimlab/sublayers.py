@@ -196,6 +196,41 @@ class SublayerStack:
         decoder = self.model.base_model
         return decoder(**inputs, use_cache=False).last_hidden_state
 
+    @contextmanager
+    def read_at(self, places: Tensor) -> Iterator[None]:
+        """Computes the last sublayer, if it is an MLP, only where its result is read.
+
+        An MLP does not mix positions, and nothing that does comes behind the last one. Elsewhere
+        the hidden states are those without it.
+
+        Args:
+            places: Indices into batch and time, flattened.  # (U,)
+        """
+        last = list(self)[-1:]
+        if not last or last[0].kind != "mlp":
+            yield
+            return
+        shapes: list[torch.Size] = []
+
+        def gather(_module: Any, args: tuple[Tensor, ...]) -> Tensor:
+            shapes.append(args[0].shape)
+            return args[0].flatten(0, -2)[places]  # (U, D)
+
+        def scatter(_module: Any, _args: Any, output: Tensor) -> Tensor:
+            shape = shapes.pop()
+            return output.new_zeros(shape).flatten(0, -2).index_copy(0, places, output).view(shape)
+
+        first, *_, final = self.modules(last[0])
+        handles = [
+            first.register_forward_pre_hook(gather),
+            final.register_forward_hook(scatter),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def tail(self, hidden: Tensor) -> Tensor:
         """What follows the last block: the final norm and, in some OPTs, a projection."""
         for path in self.family.tail:
