@@ -145,6 +145,10 @@ def load_model(
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
+    # The file is mapped into memory, and its pages stay for as long as one weight lies in them: a
+    # model whose layers are laid out anew for a scan would be there twice.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     # Exports name their base by this; the path of a cache folder would tell nobody anything.
     model.config.name_or_path = name
     # the data cuts texts to what the model can read: OPT has no position beyond, others no sense
