@@ -160,3 +160,15 @@ def _letters_domain(folder: Path, sizes: tuple[int, int, int] = (24, 40, 24)) ->
 def letters_domain() -> Callable[..., Path]:
     """`letters_domain(folder)` writes train, validation and test rows for the task `jsonl`."""
     return _letters_domain
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: TinyFolder) -> Path:
+    """A tiny LLaMA on disk."""
+    return tiny_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Callable[..., Path]) -> Path:
+    """Rows for the task `jsonl`."""
+    return letters_domain(tmp_path_factory.mktemp("domain"))

@@ -25,11 +25,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("base"), num_hidden_layers=3)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
-    return letters_domain(tmp_path_factory.mktemp("domain"))
-
-
 def fit(
     base: Path,
     root: Path,
@@ -254,12 +249,15 @@ def test_a_random_control_follows_the_seed_of_the_run(
     assert drops(1, scorer_args={"seed": 0}) == drops(0)
 
 
+@pytest.mark.parametrize(
+    "options", [{"target_layer_memory": 0.34, "packable": True}, {"max_drops": 4}], ids=str
+)
 def test_one_shot_trains_as_long_as_the_progressive_run(
-    base: Path, root: Path, tmp_path: Path
+    base: Path, root: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     for name, scorer in (("top", "top"), ("random", "random")):
         (tmp_path / name).mkdir()
-        fit(base, root, tmp_path / name, scorer=scorer, target_layer_memory=0.34, packable=True)
+        fit(base, root, tmp_path / name, scorer=scorer, **options)
     one_shot, progressive = (
         read_rows(tmp_path / name / "record.jsonl")[-1] for name in ("top", "random")
     )

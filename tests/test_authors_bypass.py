@@ -190,16 +190,6 @@ class AttentionsFirst(Scorer):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("base"), "llama")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
-    return letters_domain(tmp_path_factory.mktemp("domain"))
-
-
-@pytest.fixture(scope="module")
 def whole(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     start(base, root, folder, save_at=[0.9], full_depth=True, **OPTIONS)

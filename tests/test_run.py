@@ -30,11 +30,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("base"), "gemma3_text")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
-    return letters_domain(tmp_path_factory.mktemp("domain"))
-
-
 def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any]:
     """Trims the tiny model to half of its layers in two steps."""
     return trimlab.trim(

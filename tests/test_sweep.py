@@ -24,11 +24,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("base"), "gemma3_text", num_hidden_layers=4)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
-    return letters_domain(tmp_path_factory.mktemp("domain"))
-
-
 def settings(base: Path) -> list[str]:
     """Overrides that make any run a matter of a second."""
     return [

@@ -20,16 +20,6 @@ wandb = pytest.importorskip("wandb")
 REPOSITORY = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("base"), "llama")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, letters_domain: Any) -> Path:
-    return letters_domain(tmp_path_factory.mktemp("domain"))
-
-
 def records(path: Path) -> list[Any]:
     """What a .wandb file holds: LevelDB's log format behind a header of seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]

@@ -360,9 +360,11 @@ class Trim(L.Callback):
         """Epochs until C_e holds if sublayers of average size are dropped.
 
         The learning-rate schedule is laid over these epochs. Without a target in bytes or drops,
-        half of the candidates are planned for.
+        half of the candidates are planned for. A one-shot rule that drops blocks gets the epochs
+        of a score that drops sublayers k at a time, since the two are compared.
         """
-        found = candidates(stack, self.unit)
+        blocks_at_once = self.scorer.one_shot and self.unit == "block"
+        found = candidates(stack, "sublayer" if blocks_at_once else self.unit)
         sublayers_each = len(found[0])
         each = stack.bytes_of(*stack.original) / (len(stack.original) / sublayers_each)
         everything = stack.bytes_of(*stack.original)
