@@ -116,7 +116,7 @@ def pattern_title(pattern: Data) -> str:
     """What a panel shows, and its answer: how many of each kind were dropped."""
     counts = pattern["counts"]
     run = f"{pattern['bypass']} bypass{pattern['overrides']}, seed {pattern['seed']}"
-    dropped = f"{counts['attention']} attentions, {counts['mlp']} MLPs dropped"
+    dropped = f"dropped {counts['mlp']} MLPs and {counts['attention']} of the attentions"
     return f"{task_title(pattern['task'])}, {run} ({pattern['experiment']}): {dropped}"
 
 
