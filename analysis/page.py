@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -57,7 +57,7 @@ def write_page(path: Path, entries: list[Entry], records: Records, figures: Path
     page = template.substitute(
         count=len(records),
         legend=LEGEND,
-        navigation="".join(_link(entry) for entry in entries) + '<a href="#records">Records</a>',
+        navigation=_navigation(entries) + '<a href="#records">Records</a>',
         notices=_notices(records.notices),
         sections="\n".join(_section(e, figures, f"plot-{e.name}" in interactive) for e in entries),
         records=_records(records),
@@ -68,10 +68,15 @@ def write_page(path: Path, entries: list[Entry], records: Records, figures: Path
     path.write_text(page)
 
 
-def _link(entry: Entry) -> str:
-    title = entry.result.title.partition(":")[0]
-    suffix = " (rehearsal)" if entry.series and entry.series.limit is not None else ""
-    return f'<a href="#{entry.name}">{html.escape(title + suffix)}</a> '
+def _navigation(entries: Sequence[Entry]) -> str:
+    titles = [entry.result.title.partition(":")[0] for entry in entries]
+    links = []
+    for entry, title in zip(entries, titles, strict=True):
+        profile, limit = (entry.series.profile, entry.series.limit) if entry.series else ("", None)
+        suffix = f" {profile}" if titles.count(title) > 1 else ""
+        suffix += " (rehearsal)" if limit is not None else ""
+        links.append(f'<a href="#{entry.name}">{html.escape(title + suffix)}</a> ')
+    return "".join(links)
 
 
 def _notices(notices: Iterable[str]) -> str:

@@ -81,4 +81,7 @@ def shared_legend(figure: Any, columns: int = 3) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
-        figure.legend(found.values(), found, loc="outside lower center", ncols=columns)
+        legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns)
+        # beside a single panel the names of the methods need more room than the panel
+        needed = legend.get_window_extent().width / figure.dpi + 0.2
+        figure.set_figwidth(max(figure.get_figwidth(), needed))
