@@ -124,7 +124,7 @@ def test_a_cache_is_made_only_when_asked_for_and_only_for_survivors(stack: Subla
 
 def test_the_last_mlp_runs_only_where_it_is_read(stack: SublayerStack) -> None:
     rows: list[int] = []
-    stack.blocks[3].mlp.register_forward_hook(
+    stack.modules(ALL[-1])[-1].register_forward_hook(
         lambda _m, args, _o: rows.append(args[0].numel() // 32)
     )
     ids, places = IDS.repeat(2, 1), torch.tensor([3, 21, 39])
