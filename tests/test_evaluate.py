@@ -66,7 +66,7 @@ def test_accuracy_alone_never_computes_every_choice(
             lambda *a, f=function: called.append(f.__name__) or f(*a),
         )
     data = DomainData(tiny_tokenizer(), "jsonl", eval_tokens=4096)
-    stack, batches = SublayerStack(tiny_model("llama")), data.evaluation_batches(ITEMS)
+    stack, batches = SublayerStack(tiny_model("llama")), data.evaluation_batches(ITEMS[:1])
     answer(stack, batches)
     answer(stack, batches, full=True)
     assert called == ["winning_likelihoods", "choice_likelihoods"]

@@ -200,6 +200,8 @@ class Trim(L.Callback):
         self.epochs_before, self.epochs_after = epochs_before_first_drop, epochs_after_last_drop
         self.epochs_per_drop = epochs_per_drop
         self.unit: Unit = "pair" if packable else (self.scorer.unit or "sublayer")
+        # a rule drops blocks, and trains as long as a score that drops k sublayers a step
+        self.planned_unit: Unit = "sublayer" if self.scorer.one_shot and not packable else self.unit
         wanted = {*(save_at or []), *([target_layer_memory] if target_layer_memory else [])}
         self.save_at = sorted(wanted, reverse=True)
         self._check_arguments(packable, save_at or [])
@@ -360,11 +362,9 @@ class Trim(L.Callback):
         """Epochs until C_e holds if sublayers of average size are dropped.
 
         The learning-rate schedule is laid over these epochs. Without a target in bytes or drops,
-        half of the candidates are planned for. A one-shot rule that drops blocks gets the epochs
-        of a score that drops sublayers k at a time, since the two are compared.
+        half of the candidates are planned for.
         """
-        blocks_at_once = self.scorer.one_shot and self.unit == "block"
-        found = candidates(stack, "sublayer" if blocks_at_once else self.unit)
+        found = candidates(stack, self.planned_unit)
         sublayers_each = len(found[0])
         each = stack.bytes_of(*stack.original) / (len(stack.original) / sublayers_each)
         everything = stack.bytes_of(*stack.original)
