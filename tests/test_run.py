@@ -92,10 +92,14 @@ def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:
     assert not (finished / "untrimmed.safetensors").exists()
 
 
+# with r = 1/4 trimmed and untrimmed model do not agree on every item
+MEASURED = {"r": 0.25, "full_depth": True, "run": {"further": True, "generate": 5}}
+
+
 @pytest.fixture(scope="module")
 def measured(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "measured"
-    start(base, root, folder, full_depth=True, run={"further": True, "generate": 5})
+    start(base, root, folder, **MEASURED)
     return folder
 
 
@@ -127,7 +131,7 @@ def test_further_measures(measured: Path, base: Path, root: Path) -> None:
     assert summary["untrimmed"]["stability"] is None
     wanted = stability(before.likelihoods, after.likelihoods, after.tokens, after.gold)
     assert summary["trimmed"]["stability"] == pytest.approx(float(wanted))
-    assert 0 <= summary["trimmed"]["stability"] <= 1
+    assert 0 < summary["trimmed"]["stability"] < 1
     assert 0 <= summary["fine_tuned"]["stability"] <= 1
 
 
@@ -139,7 +143,7 @@ def test_the_reference_of_stability_is_made_again_where_it_is_lost(
     unfinished = {k: v for k, v in before.items() if k not in ("models", "fine_tuned", "trimmed")}
     summary.write_text(json.dumps(unfinished))
     (measured / "untrimmed.safetensors").unlink()
-    after = start(base, root, measured, full_depth=True, run={"further": True, "generate": 5})
+    after = start(base, root, measured, **MEASURED)
     assert after["trimmed"]["stability"] == before["trimmed"]["stability"]
 
 
