@@ -21,7 +21,7 @@ SMALL = {
     "score": ["--rows", "6", "--batch_sizes", "[1,2]"],
     "scan": ["--rows", "6", "--peer_sublayers", "3", "--batch_sizes", "[2]"],
     "train": ["--rows", "8", "--batch_size", "4", "--micro_batch_size", "2"],
-    "run": ["--rows", "8", "--calibration_rows", "6", "--batch_size", "4"],
+    "run": ["--rows", "8", "--calibration_rows", "6", "--batch_size", "4", "--scan", "choice"],
     "decode": ["--new_tokens", "2", "--prompt_tokens", "4"],
     "prefill": ["--prompt_tokens", "8"],
     "growth": [

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 
@@ -39,6 +39,8 @@ class RunBench(Bench):
         r: Sparse update ratio.
         drops_per_step: Sublayers dropped per step.
         target: Layer-memory ratio to reach.
+        scan: `all` scores every candidate in full; `choice` makes the same drops in less time, see
+            `trimlab fit --trim.scan`.
         batch_size: Rows per optimizer step.
         micro_batch_size: Rows that the Trainer computes at once.
     """
@@ -52,6 +54,7 @@ class RunBench(Bench):
         r: float = 0.25,
         drops_per_step: int = 3,
         target: float = 0.5,
+        scan: Literal["all", "choice"] = "all",
         batch_size: int = 16,
         micro_batch_size: int = 4,
         **common: Any,
@@ -59,6 +62,7 @@ class RunBench(Bench):
         super().__init__(**common)
         self.n, self.calibration_rows, self.r = rows, calibration_rows, r
         self.k, self.target = drops_per_step, target
+        self.scan: Literal["all", "choice"] = scan
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
 
     def measure(self) -> Iterator[Measurement]:
@@ -78,6 +82,7 @@ class RunBench(Bench):
                 "r": self.r,
                 "drops_per_step": self.k,
                 "target": self.target,
+                "scan": self.scan,
                 "batch_size": self.batch_size,
             },
             settings={"peer_micro_batch_size": self.micro_batch_size},
@@ -101,6 +106,14 @@ class RunBench(Bench):
 
     def _trim(self) -> Any:
         module, data = DomainLM(self.base), self._data()
+        algorithm: list[L.Callback] = [
+            Trim(
+                r=self.r,
+                drops_per_step=self.k,
+                target_layer_memory=self.target,
+                scan=self.scan,
+            )
+        ]
 
         def run() -> _Outcome:
             with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +121,7 @@ class RunBench(Bench):
                     max_epochs=-1,
                     devices=1,
                     default_root_dir=folder,
-                    callbacks=[
-                        Trim(r=self.r, drops_per_step=self.k, target_layer_memory=self.target)
-                    ],
+                    callbacks=algorithm,
                     logger=False,
                     num_sanity_val_steps=0,
                     enable_checkpointing=False,
