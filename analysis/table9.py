@@ -7,6 +7,8 @@ from analysis.tables import Cell, Column, Group, Table, TableRow
 from trimlab.results import Record, Records
 
 METHODS = {"full_ft": "Full FT", "sparse_ft": "Sparse FT (r=1/4)", "trimllm": "TrimLLM"}
+# the sparse update ratio of each; what a run at r = 1 drops beside full fine-tuning is not TrimLLM
+RATIOS = {"full_ft": 1, "sparse_ft": 0.25, "trimllm": 0.25}
 
 
 def build(records: Records, paper: Paper) -> Table:
@@ -32,7 +34,7 @@ def build(records: Records, paper: Paper) -> Table:
         "epochs. The published hours are LLaMA-7B's on two A100-80G: only the shares compare. "
         "(The epochs of the published middle rows are inferred from their times.)",
         {
-            "hours": Column("hours", None, 2, ("paper", "measured")),
+            "hours": Column("hours", None, 3, ("paper", "measured")),
             "share": Column("share of full fine-tuning, %", None, 0),
         },
         groups,
@@ -41,7 +43,11 @@ def build(records: Records, paper: Paper) -> Table:
 
 
 def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) -> dict[str, Cell]:
-    found = [r for r in mine.where(method=method, epochs=epochs) if machine_title(r) == machine]
+    found = [
+        r
+        for r in mine.where(method=method, epochs=epochs)
+        if r["cell"].get("trim.r") == RATIOS[method] and machine_title(r) == machine
+    ]
     shares = [
         Record({**r.row, "share": 100 * r["hours"] / full["hours"]}, r.file, r.line, r.experiments)
         for r in found

@@ -225,6 +225,19 @@ def test_everything_is_recorded_and_read(swept: Path, base: Path, root: Path) ->
     assert len(list((swept / "runs" / "shared").glob("*/untrimmed.json"))) == 1
 
 
+def test_all_of_what_a_rule_left_is_full_fine_tuning(
+    base: Path, root: Path, tmp_path: Path
+) -> None:
+    content = {
+        "config": {"trim": {"scorer": "top", "max_drops": 2, "progress": False}},
+        "runs": [{"trim.r": [0.25, 1]}],
+    }
+    assert run(*command(experiment(tmp_path, base, content), root)) == 0
+    timings = read_results(tmp_path / "results").where(kind="timing")
+    methods = [(t["cell"]["trim.r"], t["method"]) for t in timings]
+    assert methods == [(0.25, "trimllm"), (0.25, "sparse_ft"), (1, "trimllm"), (1, "full_ft")]
+
+
 def test_what_is_done_is_not_made_again(
     swept: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -365,8 +365,10 @@ def _timings(summary: Row, points: Sequence[Row]) -> Iterator[Row]:
     if trimming is not None:
         yield {"method": "trimllm", "epochs": points[-1]["epoch"] + 1, "hours": trimming / 3600}
     if full.get("fit_seconds") is not None:
-        n = len(points[0]["scan"])
-        method = "full_ft" if len(points[0]["trainable"]) == n else "sparse_ft"
+        # a rule scores whole blocks, and has dropped by its first operating point
+        scored = {name for row in points[0]["scan"] for name in row["candidate"].split("+")}
+        everything = set(points[0]["trainable"]) == scored - set(points[0]["history"])
+        method = "full_ft" if everything else "sparse_ft"
         yield {"method": method, "epochs": full["epochs"], "hours": full["fit_seconds"] / 3600}
 
 
