@@ -124,7 +124,7 @@ def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[Table
         cells["layer_memory"] = Cell(measured=_percent(shown, "layer_memory_ratio"))
         cells["model_memory"] = Cell(measured=_percent(shown, "model_memory_ratio"))
         if ratio in (None, ASKED_RATIO):
-            held_to = _held_to(mine, pairs) if method.model == "trimmed" else None
+            held_to = _held_to(mine, records, pairs) if method.model == "trimmed" else None
             cells["final_memory"] = Cell(published.get("final_memory"), held_to)
         at_ratio = "" if ratio is None or ratio == ASKED_RATIO else f" (at {100 * ratio:g} %)"
         rows.append(TableRow(method.title + at_ratio, cells, competes=ratio == ASKED_RATIO))
@@ -153,18 +153,24 @@ def _percent(records: list[Record], field: str) -> Measurement | None:
     return Measurement(mean, None, None, None, None, tuple(records))
 
 
-def _held_to(records: Records, pairs: Sequence[Pair]) -> Measurement | None:
-    """The worst benchmark's final memory, a mean over its seeds."""
+def _held_to(mine: Records, everyone: Records, pairs: Sequence[Pair]) -> Measurement | None:
+    """The worst benchmark's final memory, a mean over its seeds.
+
+    None for a method that lacks one of the benchmarks that others have: the worst of fewer is not
+    to be compared.
+    """
     found: list[Measurement] = []
-    for task in dict.fromkeys(task for task, _ in pairs):
-        points = records.where(kind="operating_point", task=task)
+    trained_on = {task for task, _ in pairs}
+    for task in sorted({r["task"] for r in everyone.where(kind="operating_point")} & trained_on):
+        points = mine.where(kind="operating_point", task=task)
         runs = {point["run"]: points.where(run=point["run"]) for point in points}
         held = {run: final_memory(rows) for run, rows in runs.items()}
         ratios = [100 * ratio for ratio in held.values() if ratio is not None]
-        if ratios:
-            mean, stderr = mean_and_stderr(ratios)
-            last = tuple(list(runs[run])[-1] for run, ratio in held.items() if ratio is not None)
-            found.append(Measurement(mean, stderr, None, stderr, None, last))
+        if not ratios:
+            return None
+        mean, stderr = mean_and_stderr(ratios)
+        last = tuple(list(runs[run])[-1] for run, ratio in held.items() if ratio is not None)
+        found.append(Measurement(mean, stderr, None, stderr, None, last))
     return max(found, key=lambda measured: measured.mean, default=None)
 
 

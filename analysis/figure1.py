@@ -17,26 +17,29 @@ from analysis.style import (
 from analysis.tables import anchor
 from trimlab.results import Record, Records
 
+# whose runs are drawn: for each benchmark the first of these that has any
+EXPERIMENTS = ("figure1", "table3", "figure2")
+
 
 def build(records: Records, paper: Paper) -> Figure:
     """TrimLLM's accuracy as layers go, one panel per benchmark."""
-    mine = records.of("figure1", "table3", "figure2")
-    measured = {r["task"] for r in mine}
+    papers = Records(tuple(r for r in records if _is_the_papers(r)))
+    found = {task: papers.where(task=task).of(*EXPERIMENTS) for task in {r["task"] for r in papers}}
+    measured = {task for task, mine in found.items() if len(mine)}
     names = sorted({*measured, "sciq", "medmcqa"}, key=task_order)
     return Figure(
         "Figure 1: accuracy against the part of the model that is left",
         "Points with bars: test accuracy ± standard error. Thin lines: dev accuracy at every "
         "operating point, one line per seed. Dashed: not fine-tuned, and fine-tuned at full depth. "
         "Grey: LLaMA-7B as published (Table 2), at the memory its rows name.",
-        {"tasks": [_task(name, mine, paper) for name in names]},
+        {"tasks": [_task(name, found.get(name, Records()), paper) for name in names]},
         draw,
     )
 
 
 def _task(task: str, records: Records, paper: Paper) -> Data:
-    mine = Records(tuple(r for r in records.where(task=task) if _is_the_papers(r)))
-    tests = mine.where(kind="test", evaluated_on=task)
-    points = mine.where(kind="operating_point")
+    tests = records.where(kind="test", evaluated_on=task)
+    points = records.where(kind="operating_point")
     runs = dict.fromkeys(point["run"] for point in points)
     asked = {r["asked_ratio"] for r in tests.where(model="trimmed")} - {None}
     return {

@@ -1,5 +1,7 @@
 """How the things of a record are called in a table or a figure."""
 
+import re
+
 from trimlab.results import Record, Series
 
 # The paper's columns first, in its order. A task that is not here goes by its own name.
@@ -72,6 +74,8 @@ def series_title(series: Series) -> str:
     title = series.profile
     if series.prompt != "authors":
         title += f", prompt {series.prompt}"
+    if series.overrides:
+        title += f", {series.overrides}"
     if series.limit is not None:
         title += f", REHEARSAL with {series.limit} rows"
     return title
@@ -82,6 +86,8 @@ def series_slug(series: Series) -> str:
     slug = series.profile
     if series.prompt != "authors":
         slug += f"-{series.prompt}"
+    if series.overrides:
+        slug += "-" + re.sub(r"[^\w.=-]+", "_", series.overrides)
     if series.limit is not None:
         slug += f"-rehearsal{series.limit}"
     return slug

@@ -1,13 +1,22 @@
 """The strict reader of what experiments found."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trimlab import results
 from trimlab.errors import InputError
-from trimlab.results import Series, append_row, config_hash, read_results, read_rows
+from trimlab.results import (
+    Series,
+    append_row,
+    config_hash,
+    provenance,
+    read_results,
+    read_rows,
+)
 
 RECORDS = Path(__file__).parent / "golden" / "records"
 
@@ -44,11 +53,74 @@ def test_a_rehearsal_is_a_series_of_its_own() -> None:
     assert [record["value"] for record in rehearsal] == [100.0]
 
 
+def test_what_a_sweep_was_told_besides_is_a_series_of_its_own(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    told = row | {"overrides": {"model.lr": 5e-05}, "run": "b", "seed": 1, "cell": {}}
+    parts = read_results(write(tmp_path, row, told)).by_series()
+    plain = Series(row["profile"], row["prompt"])
+    assert list(parts) == [plain, Series(row["profile"], row["prompt"], None, "model.lr=5e-05")]
+    assert [len(part) for part in parts.values()] == [1, 1]
+
+
+def test_each_experiment_has_its_own_newest_run(tmp_path: Path, row: dict[str, Any]) -> None:
+    """A run that two experiments shared stays with the one that has not asked again."""
+    other, again = row | {"experiment": "table6"}, row | {"run": "b", "value": 0.0, "correct": None}
+    write(tmp_path, other, name="table6")
+    write(tmp_path, row, again)
+    records = read_results(tmp_path)
+    assert {r["run"]: r.experiments for r in records} == {
+        row["run"]: ("table6",),
+        "b": ("table3",),
+    }
+    assert [r["run"] for r in records.of("table6")] == [row["run"]]
+    assert [r["run"] for r in records.of("table3")] == ["b"]
+    assert len(records.notices) == 1
+    # back to the first: the last line says which run it is
+    write(tmp_path, row, again, row)
+    assert {r["run"]: r.experiments for r in read_results(tmp_path)} == {
+        row["run"]: ("table3", "table6")
+    }
+
+
 def test_a_dirty_tree_is_flagged(tmp_path: Path, row: dict[str, Any]) -> None:
     dirty = row | {"git_commit": "43adcf325942-dirty", "run": "b", "seed": 1}
     unknown = row | {"git_commit": None, "run": "c", "seed": 2}
     records = read_results(write(tmp_path, row, dirty, unknown))
     assert [record.dirty for record in records] == [False, True, True]
+
+
+def test_code_that_is_in_no_commit_makes_a_tree_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+        subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True)
+
+    def commit() -> str | None:
+        return provenance()["git_commit"]
+
+    (tmp_path / "trimlab").mkdir()
+    (tmp_path / "results").mkdir()
+    code = tmp_path / "trimlab" / "results.py"
+    code.write_text("")
+    monkeypatch.setattr(results, "__file__", str(code))
+    assert commit() is None  # no repository
+    git("init")
+    assert commit() is None  # somebody else's, in which this is installed
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = commit()
+    assert clean is not None and not clean.endswith("-dirty")
+    # records, prose and what lies about measure nothing
+    for name in ("results/table3.jsonl", "experiments.md", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    assert commit() == clean
+    (tmp_path / "trimlab" / "mine.py").write_text("")  # a new scorer: its file makes it known
+    assert commit() == f"{clean}-dirty"
+    (tmp_path / "trimlab" / "mine.py").unlink()
+    code.write_text("x")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_a_half_written_line_is_passed_over_and_said(tmp_path: Path, row: dict[str, Any]) -> None:

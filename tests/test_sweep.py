@@ -45,7 +45,8 @@ def experiment(folder: Path, base: Path, content: dict[str, Any] | None = None) 
     (folder / "profiles").mkdir(exist_ok=True)
     tiny = {name: yaml.safe_load(value) for name, value in (s.split("=") for s in settings(base))}
     profile = yaml.safe_dump(nested(tiny))
-    (folder / "profiles" / "tiny.yaml").write_text(profile)
+    for name in ("tiny", "other"):
+        (folder / "profiles" / f"{name}.yaml").write_text(profile)
     path = folder / "letters.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -144,7 +145,7 @@ def test_experiments_share_their_runs() -> None:
 
 
 BAD = {
-    "no profile": ({}, {"profile": "nosuch"}, "no profile 'nosuch'; there are tiny"),
+    "no profile": ({}, {"profile": "nosuch"}, "no profile 'nosuch'; there are other, tiny"),
     "no task": ({"runs": [{"data.task": "nosuch"}]}, {}, "no task 'nosuch'"),
     "no scorer": ({"runs": [{"trim.scorer": "nosuch"}]}, {}, "nosuch"),
     "no such key": ({"runs": [{"trim.nosuch": 1}]}, {}, "nosuch"),
@@ -153,7 +154,13 @@ BAD = {
     "no runs": ({"runs": []}, {}, "must hold `runs`"),
     "strange key": ({"runs": [{"trim.r": 1}], "grid": []}, {}, "also holds grid"),
     "no cell": ({"runs": ["two_step"]}, {}, "dotted names"),
-    "none for the profile": ({"runs": [{"trim.r": 1, "profile": "x"}]}, {}, "no run for"),
+    "none for the profile": ({"runs": [{"trim.r": 1, "profile": "other"}]}, {}, "no run for"),
+    "a profile with a slip": (
+        {"runs": [{"trim.r": 1}, {"trim.r": 0.5, "profile": "tini"}]},
+        {},
+        "no profile 'tini'; there are other, tiny",
+    ),
+    "no prompt": ({"runs": [{"data.prompt": "harness"}]}, {}, "no prompt 'harness'"),
     "no seeds": ({}, {"seeds": 0}, "at least 1"),
     "no limit": ({}, {"limit": 0}, "at least 1"),
     "only nothing": ({}, {"only": ["trim.r=1"]}, "leaves no run; trim.r is 0.5"),

@@ -130,7 +130,8 @@ class Resolver(FitCLI):
             raise InputError(str(error)) from error
         row = resolved(self.parser, parsed)
         Trim(**row["trim"])
-        for task in (row["data"]["task"], *row["run"]["also_on"]):
+        load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
+        for task in row["run"]["also_on"]:
             load_task(task)
         return row
 

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -157,10 +157,11 @@ TIMING_METHODS = ("full_ft", "sparse_ft", "trimllm")
 _SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method", "epochs")
 # what may differ between two rows of the same measurement: who asked, where and how fast it ran
 _MAY_DIFFER = TIMING_FIELDS | {
-    *("experiment", "profile", "cell", "git_commit", "versions", "hardware", "tokens_per_second")
+    *("experiment", "profile", "cell", "overrides", "git_commit", "versions", "hardware"),
+    *("tokens_per_second", "hours"),
 }
-# the same question, maybe asked with another config
-_QUESTION = ("experiment", "profile", "base", "task", "prompt", "cell", "seed", "limit")
+# the same question of an experiment, maybe asked with another config
+_QUESTION = ("profile", "base", "task", "prompt", "cell", "seed", "limit")
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,13 @@ class Series:
         profile: Name of the profile.
         prompt: Prompt format.
         limit: Rows per set of a rehearsal; None for a full run.
+        overrides: What every run of a sweep was told besides (`--set`), as text.
     """
 
     profile: str
     prompt: str
     limit: int | None = None
+    overrides: str = ""
 
 
 @dataclass(frozen=True)
@@ -251,9 +254,13 @@ class Records:
         """The records apart by what may be compared; full runs first."""
         parts: dict[Series, list[Record]] = {}
         for record in self.records:
-            series = Series(record["profile"], record["prompt"], record["limit"])
+            overrides = (record.get("overrides") or {}).items()
+            said = ", ".join(f"{name}={value}" for name, value in sorted(overrides))
+            series = Series(record["profile"], record["prompt"], record["limit"], said)
             parts.setdefault(series, []).append(record)
-        order = sorted(parts, key=lambda s: (s.limit is not None, s.profile, s.prompt, s.limit))
+        order = sorted(
+            parts, key=lambda s: (s.limit is not None, s.profile, s.prompt, s.limit, s.overrides)
+        )
         return {series: Records(tuple(parts[series])) for series in order}
 
 
@@ -274,9 +281,12 @@ def read_results(folder: Path) -> Records:
         raise InputError(f"no results in {folder}: it is not a folder")
     notices: list[str] = []
     first: dict[str, Record] = {}
+    newest: dict[str, str] = {}  # the last run that answers an experiment's question
     for path in sorted(folder.glob("*.jsonl")):
         for record in _parse(path, notices):
-            key = json.dumps([record.get(field) for field in _SAME])
+            newest[_question(record, record["experiment"])] = record["run"]
+            machine = record["hardware"] if record["kind"] == "timing" else None
+            key = json.dumps([*(record.get(field) for field in _SAME), machine], sort_keys=True)
             known = first.setdefault(key, record)
             if known is record:
                 continue
@@ -285,7 +295,7 @@ def read_results(folder: Path) -> Records:
                 notices.append(f"{record.where}: the same measurement as {known.where}; kept once")
             else:
                 first[key] = replace(known, experiments=(*known.experiments, record["experiment"]))
-    return Records(tuple(_newest(list(first.values()), notices)), tuple(notices))
+    return Records(tuple(_newest(list(first.values()), newest, notices)), tuple(notices))
 
 
 def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
@@ -356,23 +366,25 @@ def _same_or_error(known: Record, record: Record) -> None:
         )
 
 
-def _newest(records: list[Record], notices: list[str]) -> Iterator[Record]:
-    """Drops the rows of runs whose cell was run again: with another config, or to time it anew."""
+def _question(record: Record, experiment: str) -> str:
+    """What a record answers, for an experiment that has it."""
+    asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs"]
+    return json.dumps([experiment, *(record.get(field) for field in asked)], sort_keys=True)
 
-    def question(record: Record) -> str:
-        asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs"]
-        return json.dumps([record.get(field) for field in asked], sort_keys=True)
 
-    newest = {question(record): record["run"] for record in records}
-    passed_over: dict[tuple[str, str], int] = {}
+def _newest(
+    records: Iterable[Record], newest: Mapping[str, str], notices: list[str]
+) -> Iterator[Record]:
+    """Leaves out what an experiment has run again: with another config, or to time it anew."""
+    left_out: dict[tuple[str, str], int] = {}
     for record in records:
-        run = newest[question(record)]
-        if record["run"] == run:
-            yield record
-        else:
-            pair = (record["run"], run)
-            passed_over[pair] = passed_over.get(pair, 0) + 1
-    for (old, new), count in passed_over.items():
+        runs = {name: newest[_question(record, name)] for name in record.experiments}
+        current = tuple(name for name, run in runs.items() if run == record["run"])
+        if current:
+            yield replace(record, experiments=current)
+        for run in {*runs.values()} - {record["run"]}:
+            left_out[record["run"], run] = left_out.get((record["run"], run), 0) + 1
+    for (old, new), count in left_out.items():
         notices.append(f"run {old}: its cell was run again as {new}; {count} older rows left out")
 
 
@@ -382,9 +394,16 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # what a sweep appends to its records, and prose, are not the code that measured
-        code = (".", ":(exclude)results", ":(exclude)*.md")
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", *code)
+        git("ls-files", "--error-unmatch", "trimlab/results.py")  # not somebody else's repository
+        # what a sweep appends to its records, and prose, are not the code that measured; but a
+        # scorer or a task that nobody has added is, since its file alone makes it known
+        changed = git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)*.md")
+        code = ("trimlab", "baselines", "experiments", "pyproject.toml", "constraints.txt")
+        dirty = [
+            line
+            for line in changed.splitlines()
+            if not line.startswith("??") or line[3:].startswith(code)
+        ]
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None

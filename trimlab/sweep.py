@@ -42,6 +42,7 @@ class PlannedRun:
         cell: What sets this run apart from the others of the experiment; dotted names.
         seed: Seed of everything.
         limit: Rows per set of a rehearsal; None for a full run.
+        overrides: What all runs were told besides; part of the cell, too.
         config: Its config, as `trimlab fit --config` reads it.
         id: Hash of the resolved config.
     """
@@ -51,6 +52,7 @@ class PlannedRun:
     cell: Row
     seed: int
     limit: int | None
+    overrides: Row
     config: Row
     id: str
 
@@ -97,12 +99,13 @@ def plan(
     if data_root is not None:
         common = merged(common, {"data": {"root": str(data_root)}})
     overrides = dict(_assignment(text) for text in settings)
-    cells = [
-        cell | overrides
-        for block in experiment["runs"]
-        for cell in _cells(block, path)
-        if cell.pop("profile", profile) == profile
-    ]
+    cells = []
+    for block in experiment["runs"]:
+        for cell in _cells(block, path):
+            its_own = cell.pop("profile", profile)
+            _profile(path.parent, its_own)  # a name with a slip would leave its runs out unsaid
+            if its_own == profile:
+                cells.append(cell | overrides)
     if not cells:
         raise InputError(f"{path} has no run for the profile {profile}")
     cells = _kept(cells, only)
@@ -116,7 +119,7 @@ def plan(
                 identity = config_hash(resolve(config))
             except InputError as error:
                 raise InputError(f"{path.name}, {cell}: {error}") from error
-            run = PlannedRun(path.stem, profile, cell, seed, limit, config, identity)
+            run = PlannedRun(path.stem, profile, cell, seed, limit, overrides, config, identity)
             found.setdefault(identity, run)
     return list(found.values())
 
@@ -381,6 +384,7 @@ def _identity(run: PlannedRun) -> Row:
         "run": run.id,
         "seed": run.seed,
         "limit": run.limit,
+        "overrides": run.overrides,
     }
 
 

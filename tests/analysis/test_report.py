@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import analysis
+from analysis import figure1, figure2, table3
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
 from analysis.figure_growth import fit
@@ -23,7 +24,7 @@ from analysis.paper import Paper, read_paper
 from analysis.report import build, results_markdown, write_report
 from analysis.tables import Table
 from trimlab import cli
-from trimlab.results import Records, Series, read_results
+from trimlab.results import Record, Records, Series, read_results
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMITTED = Path(__file__).parent.parent.parent / "results"
@@ -179,6 +180,48 @@ def test_frontier() -> None:
     points = [(0.5, 70), (0.5, 60), (0.4, 60), (1.0, 70), (1.0, 80), (0.4, 60)]
     data = [{"layer_memory_ratio": ratio, "value": value} for ratio, value in points]
     assert frontier(data) == [2, 5, 0, 4]
+
+
+def full_records(*more: Record) -> Records:
+    return Records((*RECORDS.by_series()[FULL], *more))
+
+
+def changed(record: Record, *experiments: str, **fields: Any) -> Record:
+    return Record({**record.row, **fields}, "more.jsonl", 1, experiments)
+
+
+def trimmed_on_sciq() -> Record:
+    return next(iter(full_records().of("table3").where(kind="test", model="trimmed", task="sciq")))
+
+
+def test_a_run_about_time_is_no_point_of_the_frontier() -> None:
+    lucky = changed(trimmed_on_sciq(), "table9", n=4, correct="1111", value=100.0, run="lucky")
+    data = figure2.build(full_records(lucky), Paper({})).data
+    points = [point for task in data["tasks"] for point in task["points"]]
+    assert points and all(point["value"] < 100 for point in points)
+
+
+def test_each_benchmark_is_drawn_from_the_first_experiment_that_has_it() -> None:
+    one = changed(trimmed_on_sciq(), "figure1", value=1.0, correct=None, run="one", asked_ratio=0.3)
+    tasks = {
+        task["task"]: task for task in figure1.build(full_records(one), Paper({})).data["tasks"]
+    }
+    assert [point["value"] for point in tasks["sciq"]["test"]] == [1.0]
+    assert tasks["medmcqa"]["test"]  # Table 3's, as before
+
+
+def test_the_worst_of_fewer_benchmarks_is_not_compared() -> None:
+    def held_to(records: Records) -> Any:
+        table = table3.build(records, read_paper())
+        (row,) = (row for row in table.groups[0].rows if row.title == "TrimLLM both")
+        return row.cells["final_memory"].measured
+
+    assert held_to(full_records()) is not None
+    points = full_records().of("table3").where(kind="operating_point")
+    elsewhere = changed(
+        next(iter(points)), "table3", task="piqa", cell={"trim.scorer": "random"}, run="elsewhere"
+    )
+    assert held_to(full_records(elsewhere)) is None
 
 
 def test_equations() -> None:

@@ -134,7 +134,8 @@ class Task(ABC):
         licence: Licence of the rows.
         paper: Values published for this task, by model and method, in percent.
         metric: `accuracy` of multiple choice, or `likelihood` of plain text.
-        prompts: The prompt formats there are; the first is the default.
+        prompts: The prompt formats there are; the first is the default, and the last is the
+            harness's, where that has the task.
         splits: What the train, held-out and test rows are called at the source. Calibration
             and dev are carved from the held-out split, which may be the train split.
         own_rows: The rows are the user's: what is wrong with them is refused, so that it gets
@@ -223,7 +224,7 @@ class Task(ABC):
         Raises:
             InputError: The rows, their number or the prompt cannot work.
         """
-        self._check_prompt(prompt)
+        self.check_prompt(prompt)
         train_split, held_split, test_split = self.splits
         one_pool = train_split == held_split
         dropped = dict.fromkeys(self.splits, 0)
@@ -266,12 +267,20 @@ class Task(ABC):
         self, root: Path | None, test: int | None = None, seed: int = 0, prompt: str = "authors"
     ) -> list[Item]:
         """The test set of `row_sets`, without reading the other splits."""
-        self._check_prompt(prompt)
+        self.check_prompt(prompt)
         rows = self._keyed(self.splits[2], root, dict.fromkeys(self.splits, 0))
         return [keyed.task._item(keyed.row, prompt) for keyed in _order(rows, seed, "test")[:test]]
 
-    def _check_prompt(self, prompt: str) -> None:
-        if prompt not in self.prompts:
+    def check_prompt(self, prompt: str) -> None:
+        """Refuses a prompt that the task does not have.
+
+        `harness` is every task's that the harness has: without a prompt of that name, the only one
+        there is is the harness's.
+
+        Raises:
+            InputError: There is no such prompt.
+        """
+        if prompt not in self.prompts and not (prompt == "harness" and self.harness):
             raise InputError(
                 f"task {self.name} has no prompt {prompt!r}; there is {', '.join(self.prompts)}"
             )
