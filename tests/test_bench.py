@@ -70,6 +70,7 @@ def test_every_race(
         assert row["settings"]["threads"] >= 1 and row["versions"]["torch"]
         assert row["cell"].items() >= {"bench": name, **({"peer": peer} if peer else {})}.items()
         assert (row["profile"], row["task"], row["limit"]) == (base.name, "jsonl", None)
+        assert bool(row["row_sets"]) == (name not in ("decode", "prefill"))
         if peer:
             assert row["peer"] == peer
             assert row["ratio"] == row["peer_seconds"] / row["ours_seconds"]
@@ -128,6 +129,9 @@ def test_without_json_a_table_is_printed(
         (["score", "--against", "nobody"], "no peer 'nobody'"),
         (["score", "--repeats", "0"], "repeats must be at least 1"),
         (["score", "--rows", "many"], "rows"),
+        (["score", "--rows", "0"], "--rows must be at least 1, not 0"),
+        (["scan", "--peer_sublayers", "0"], "--peer_sublayers must be at least 1"),
+        (["score", "--batch_sizes", "[4,0]"], "--batch_sizes must be at least 1"),
     ],
     ids=str,
 )
@@ -136,6 +140,41 @@ def test_bad_arguments(
 ) -> None:
     assert run("bench", *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--against", "trainer", "--micro_batch_size", 3], "3 does not divide"),
+        (["train", "--r", 1.5], "--r must be in (0, 1], not 1.5"),
+        (["growth", "--sublayers", "[2,8]"], "8 sublayers asked for, and the model has 6"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_raced_on_a_model(
+    arguments: list[object],
+    message: str,
+    base: Path,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ("--model", base, "--data.task", "jsonl", "--data.root", root)
+    assert run("bench", *arguments, *where, "--out", tmp_path / "bench.jsonl") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bench.jsonl").exists()
+
+
+def test_the_scan_s_own_choice_is_trained(base: Path, root: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "bench.jsonl", "--repeats", 1)
+    options = ("--model", base, "--data.task", "jsonl", "--data.root", root, *SMALL["train"])
+    for trainable in ("every_nth", "scan"):
+        assert run("bench", "train", "--trainable", trainable, *options, *out) == 0
+    evenly, chosen = read_results(tmp_path)
+    assert [record["cell"].get("trainable") for record in (evenly, chosen)] == [None, "scan"]
+    # another share of the model learns, from the same rows
+    assert evenly["same"]["ours_loss"] != chosen["same"]["ours_loss"]
+    assert evenly["row_sets"] == chosen["row_sets"] != {}
 
 
 def test_help_lists_the_races_and_explains_one(capsys: pytest.CaptureFixture[str]) -> None:

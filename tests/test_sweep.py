@@ -76,7 +76,7 @@ def test_cells_are_products_and_seeds_come_last(tmp_path: Path, base: Path) -> N
         "runs": [
             {"trim.scorer": ["two_step", "random"], "trim.r": [1, 0.5], "trim.max_drops": 1},
             {"trim.scorer": "top", "trim.drops_per_step": [[2, 1]], "trim.max_drops": 2},
-            {"trim.scorer": "bottom", "trim.max_drops": 2, "profile": "another"},
+            {"trim.scorer": "bottom", "trim.max_drops": 2, "profile": "other"},
         ]
     }
     planned = plan(experiment(tmp_path, base, content), "tiny", seeds=2)

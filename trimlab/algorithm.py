@@ -226,9 +226,7 @@ class Trim(L.Callback):
             return
         rewind(self._record_path(trainer), [])
         found, scores = self.score(trainer, module, self.scorer.unit or "sublayer", k=None)
-        most_important_last = [s for i in ranking(scores) for s in found.candidates[i]]
-        n_trainable = max(1, round(self.r * len(module.stack)))
-        module.freeze_all_but(most_important_last[-n_trainable:])
+        module.freeze_all_but(most_important(found, scores, self.r))
         if self.scorer.one_shot:
             self.drop(module, found, scores, k=len(found.candidates))
             self.epochs_left = module.planned_epochs
@@ -465,6 +463,12 @@ class Trim(L.Callback):
                 raise InputError("a one-shot rule has no accuracy stop rule: it drops first")
             if packable:  # whole blocks are pairs already
                 self.unit = "block"
+
+
+def most_important(found: Scan, scores: Scores, r: float) -> list[Sublayer]:
+    """The share r of the sublayers with the highest scores: they are trained (line 2)."""
+    sublayers = [s for i in ranking(scores) for s in found.candidates[i]]
+    return sublayers[-max(1, round(r * len(sublayers))) :]
 
 
 def checkpoints_of(trainer: L.Trainer) -> Path:

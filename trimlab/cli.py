@@ -220,6 +220,10 @@ def run_bench(arguments: list[str]) -> None:
     options = parser.parse_args(arguments[1:]).as_dict()
     as_json, out = options.pop("json"), options.pop("out")
     data = options.pop("data")
+    for option, value in options.items():  # numbers of things, all of them but the seed
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if option != "seed" and any(type(number) is int and number < 1 for number in values):
+            raise InputError(f"--{option} must be at least 1, not {value}")
     with bench_class(task=data["task"], root=data["root"], **options) as bench:
         out.parent.mkdir(parents=True, exist_ok=True)
         rows = []

@@ -33,7 +33,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process since the last reset, in bytes."""
+    """Peak memory since the last reset, in bytes: a GPU's if it was used, else resident memory."""
+    if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
+        return allocated
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -30,7 +30,7 @@ from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
 from trimlab.models import load_model
 from trimlab.results import SCHEMA, Row, config_hash, provenance
-from trimlab.tasks import Item, RowSets, load_task
+from trimlab.tasks import Item, RowSets, fingerprint, load_task
 
 # what a model is called among the results of experiments, where it is not its own name
 PROFILES = {"gemma-3-270m": "gemma-270m"}
@@ -183,9 +183,8 @@ class Bench(ABC):
             raise InputError(
                 f"no peer {against!r} here; there is {', '.join(self.peers) or 'none'}"
             )
-        if repeats < 1 or (peer_repeats is not None and peer_repeats < 1):
-            raise InputError("repeats must be at least 1")
         self.model, self.blocks, self.task, self.root = model, blocks, load_task(task), root
+        self.rows_used: dict[str, str] = {}  # fingerprints of the row sets that were read
         self.against, self.seed = against, seed
         self.turns = {"ours": repeats, "peer": peer_repeats or repeats}
         if threads is not None:
@@ -231,7 +230,7 @@ class Bench(ABC):
                 "prompt": "authors",
                 "seed": self.seed,
                 "limit": None,
-                "row_sets": {},
+                "row_sets": self.rows_used,
                 "bench": bench,
                 **row,
                 **where,
@@ -242,11 +241,15 @@ class Bench(ABC):
 
     def row_sets(self, **sizes: Any) -> RowSets:
         """Rows of the task."""
-        return self.task.row_sets(self.root, seed=self.seed, **sizes)
+        sets = self.task.row_sets(self.root, seed=self.seed, **sizes)
+        self.rows_used |= sets.fingerprints()
+        return sets
 
     def test_items(self, n: int) -> list[Item]:
         """Test items of the task."""
-        return self.task.test_items(self.root, n, self.seed)
+        items = self.task.test_items(self.root, n, self.seed)
+        self.rows_used["test"] = fingerprint(items)
+        return items
 
     def texts(self) -> Iterator[str]:
         """What a tokenizer is trained on."""

@@ -21,7 +21,8 @@ class Growth(Bench):
     length and r.
 
     Args:
-        sublayers: Values of N; more than 64 need `--blocks`.
+        sublayers: Values of N; by default a quarter, half, three quarters and all of what the
+            model has. More of `llama-shaped`: `--blocks`.
         items: Numbers of calibration items.
         lengths: Context lengths in tokens; longer contexts lose their oldest tokens.
         ratios: Values of r.
@@ -30,7 +31,7 @@ class Growth(Bench):
 
     def __init__(
         self,
-        sublayers: tuple[int, ...] = (8, 16, 32, 64),
+        sublayers: tuple[int, ...] | None = None,
         items: tuple[int, ...] = (4, 8, 16, 32),
         lengths: tuple[int, ...] = (32, 64, 128, 256),
         ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0),
@@ -44,7 +45,11 @@ class Growth(Bench):
     def measure(self) -> Iterator[Measurement]:
         """One measurement for each value of each axis."""
         few, short = 8, 64
-        for n in self.sublayers:
+        most = len(SublayerStack(self.load()[0]))
+        wanted = self.sublayers or sorted({most // 4, most // 2, 3 * most // 4, most})
+        if max(wanted) > most:  # before anything is timed
+            raise InputError(f"{max(wanted)} sublayers asked for, and the model has {most}")
+        for n in wanted:
             yield self._scan("sublayers", n, n, few, short)
         for n in self.items:
             yield self._scan("items", n, None, n, short)
@@ -59,13 +64,11 @@ class Growth(Bench):
         model, tokenizer = self.load()
         stack = SublayerStack(model)
         n = n or len(stack)
-        if n > len(stack):
-            raise InputError(f"{n} sublayers asked for, and the model has {len(stack)}")
         stack.drop(*list(stack)[n:])
         rows = self.row_sets(calibration=items, dev=1, test=1).calibration
-        # the same length everywhere: a text twice over is long enough
+        # the same length everywhere: a text has a token at least
         encoded = [
-            encode(tokenizer, replace(item, context=(item.context + " ") * 8), length)
+            encode(tokenizer, replace(item, context=(item.context + " ") * length), length)
             for item in rows
         ]
         groups = batches(encoded, max_tokens=1024)

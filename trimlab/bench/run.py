@@ -102,6 +102,8 @@ class RunBench(Bench):
             seed=self.seed,
         )
         data.setup()
+        assert data.rows is not None
+        self.rows_used |= data.rows.fingerprints()
         return data
 
     def _trim(self) -> Any:

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trimlab.algorithm import most_important
 from trimlab.bench import Bench, Measurement
+from trimlab.calibration import scan
 from trimlab.choices import EncodedItem
 from trimlab.data import DomainData
+from trimlab.errors import InputError
 from trimlab.module import DomainLM
 from trimlab.results import Row
+from trimlab.scorers import load_scorer
 from trimlab.sublayers import Sublayer
 
 IGNORED = -100  # the label of tokens that are not scored
@@ -25,7 +29,7 @@ class Train(Bench):
     """Trains for one epoch.
 
     Every (1/r)-th sublayer is trainable, the first included, so that the gradient has to travel
-    through the whole model. The peer `trainer` trains every parameter, padding each batch to its
+    through the whole model; or those that a scan of calibration items would choose. The peer `trainer` trains every parameter, padding each batch to its
     longest text (`trainer`) or to the longest of the data set (`trainer-max`, as the authors'
     code does); it takes the same rows in batches of the same size. `own` is our own full
     fine-tuning.
@@ -33,6 +37,8 @@ class Train(Bench):
     Args:
         rows: Training rows.
         r: Sparse update ratio.
+        trainable: Which sublayers are trained: `every_nth`, or what a `scan` chooses (untimed).
+        calibration_rows: Calibration items of that scan.
         batch_size: Rows per optimizer step.
         micro_batch_size: Rows that the Trainer computes at once, with gradient accumulation up
             to `batch_size`: the logits of a whole batch over a large vocabulary fill the memory.
@@ -44,12 +50,15 @@ class Train(Bench):
         self,
         rows: int = 64,
         r: float = 0.25,
+        trainable: Literal["every_nth", "scan"] = "every_nth",
+        calibration_rows: int = 8,
         batch_size: int = 16,
         micro_batch_size: int = 4,
         **common: Any,
     ):
         super().__init__(**common)
         self.n, self.r = rows, r
+        self.trainable, self.calibration_rows = trainable, calibration_rows
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
 
     def measure(self) -> Iterator[Measurement]:
@@ -64,8 +73,17 @@ class Train(Bench):
             peer_turns,
             self.against,
             same=losses,
-            question={"rows": self.n, "r": self.r, "batch_size": self.batch_size},
-            settings={"peer_micro_batch_size": self.micro_batch_size},
+            question={
+                "rows": self.n,
+                "r": self.r,
+                "batch_size": self.batch_size,
+                **({"trainable": "scan"} if self.trainable == "scan" else {}),
+            },
+            settings={
+                "trainable": self.trainable,
+                "calibration_rows": self.calibration_rows,
+                "peer_micro_batch_size": self.micro_batch_size,
+            },
         )
 
     def _peer(self) -> Callable[[], Callable[[], float]] | None:
@@ -79,7 +97,8 @@ class Train(Bench):
         )
 
     def _own(self, r: float) -> Callable[[], Callable[[], float]]:
-        return lambda: own_epoch(self.base, self._data(), r)
+        scanned = self.trainable == "scan" and r < 1
+        return lambda: own_epoch(self.base, self._data(), r, scanned)
 
     def _data(self) -> DomainData:
         _, tokenizer = self.load()
@@ -88,20 +107,33 @@ class Train(Bench):
             self.task.name,
             self.root,
             train_rows=self.n,
-            calibration_rows=1,
+            calibration_rows=self.calibration_rows,
             dev_rows=1,
             test_rows=1,
             batch_size=self.batch_size,
             seed=self.seed,
         )
         data.setup()
+        assert data.rows is not None
+        self.rows_used |= data.rows.fingerprints()
         return data
 
 
-def own_epoch(base: str, data: DomainData, r: float) -> Callable[[], float]:
-    """One epoch with Lightning; returns the loss of the last step."""
+def own_epoch(base: str, data: DomainData, r: float, scanned: bool = False) -> Callable[[], float]:
+    """One epoch with Lightning; returns the loss of the last step.
+
+    Args:
+        base: Base model.
+        data: Its training rows, and calibration items.
+        r: Sparse update ratio; at 1 the embeddings are trained, too.
+        scanned: A two-step scan chooses what is trained, in place of every (1/r)-th sublayer.
+    """
     module = DomainLM(base, train_embeddings=r == 1)
-    module.freeze_all_but(every_nth(list(module.stack), r))
+    trainable = every_nth(list(module.stack), r)
+    if scanned:
+        found = scan(module.stack, data.calibration_batches())
+        trainable = most_important(found, load_scorer("two_step")(found), r)
+    module.freeze_all_but(trainable)
 
     def run() -> float:
         trainer = L.Trainer(
@@ -120,7 +152,13 @@ def own_epoch(base: str, data: DomainData, r: float) -> Callable[[], float]:
 
 
 def every_nth(sublayers: Sequence[Sublayer], r: float) -> Sequence[Sublayer]:
-    """A share r of the sublayers, evenly spaced, the first included."""
+    """A share r of the sublayers, evenly spaced, the first included.
+
+    Raises:
+        InputError: r is not in (0, 1].
+    """
+    if not 0 < r <= 1:
+        raise InputError(f"--r must be in (0, 1], not {r:g}")
     n = max(1, round(r * len(sublayers)))
     return [sublayers[i * len(sublayers) // n] for i in range(n)]
 
@@ -172,6 +210,8 @@ def trainer_epoch(
     longest = max(len(row["input_ids"]) for row in rows.rows)
     folder = tempfile.TemporaryDirectory()
     micro = min(micro_batch_size, batch_size)
+    if batch_size % micro:
+        raise InputError(f"--micro_batch_size {micro} does not divide --batch_size {batch_size}")
 
     def collate(some: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         length = max(len(row["input_ids"]) for row in some)

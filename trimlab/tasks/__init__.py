@@ -104,11 +104,9 @@ class RowSets:
     dropped: dict[str, int]
 
     def fingerprints(self) -> dict[str, str]:
-        """One hash per set, whatever the order of its items, for the record of a run."""
-        return {
-            name: digest("\n".join(sorted(item.hash for item in getattr(self, name))))
-            for name in ("train", "calibration", "dev", "test")
-        }
+        """One hash per set, for the record of a run."""
+        names = ("train", "calibration", "dev", "test")
+        return {name: fingerprint(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +383,11 @@ class Part(Task):
     def folder(self, root: Path) -> Path:
         """Where the files are: `<root>/<name>`."""
         return root / self.name
+
+
+def fingerprint(items: Iterable[Item]) -> str:
+    """One hash of a row set, whatever the order of its items."""
+    return digest("\n".join(sorted(item.hash for item in items)))
 
 
 def task_names() -> list[str]:
