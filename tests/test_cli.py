@@ -173,6 +173,18 @@ def test_eval_wants_test_rows(
     assert "data.test_rows must be at least 1" in capsys.readouterr().err
 
 
+def test_eval_reads_every_task_before_it_scores_one(
+    root: Path, base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimlab.models.load_model", _never)
+    assert run("eval", base, "--tasks", "jsonl,nosuch", "--data.root", root) == 2
+    assert "no task 'nosuch'" in capsys.readouterr().err
+
+
+def _never(*_: object) -> Any:
+    raise AssertionError("the model is not wanted yet")
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_an_empty_split_is_named(
     split: str,
@@ -244,6 +256,21 @@ def test_a_model_of_another_kind_is_refused(
     error = capsys.readouterr().err
     assert "llama" in error
     assert "trimlab/families/bloom.py" in error
+
+
+def test_eval_lets_the_model_write(
+    root: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", base, "--tasks", "jsonl", "--data.root", root, "--json", "--generate", 3]
+    assert run(*command) == 0
+    rows = {r["metric"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["exact_match"]["n"] == 3 and 0 <= rows["exact_match"]["value"] <= 100
+    # everything that it takes to ask again
+    assert rows["accuracy"].items() >= {"prompt": "authors", "backend": "trimlab"}.items()
+    assert rows["accuracy"]["rows"] and rows["accuracy"]["versions"]["torch"]
+    assert rows["accuracy"]["max_length"] >= 1
+    assert run(*command, "--backend", "lm-eval") == 2
+    assert "--further and --generate are the backend trimlab's" in capsys.readouterr().err
 
 
 def test_eval_shows_length_normalised_accuracy_when_asked(

@@ -1,9 +1,10 @@
-"""Our prompts are lm-evaluation-harness's, string for string, for every task that it has.
+"""Prompts and answers are lm-evaluation-harness's, for every task that it has.
 
-The harness's own task object is built from the YAML it installs, over a file of invented rows:
-no network, no model.
+The harness's own task object is built from the YAML it installs, over a file of local rows: no
+network.
 """
 
+import os
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -12,13 +13,22 @@ from typing import Any
 import pytest
 
 from tests.test_tasks import numbered_rows, write_rows
-from trimlab.tasks import Row, Task, load_task, task_names
+from trimlab.data import DomainData
+from trimlab.evaluate import answer
+from trimlab.harness import harness_model
+from trimlab.models import load_model
+from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.tasks import Row, Task, load_task, read_jsonl, task_names
 
 pytest.importorskip("lm_eval")
 
 from lm_eval import tasks as harness_tasks
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks._yaml_loader import load_yaml
+
+REPOSITORY = Path(__file__).parent.parent
+DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 def _asked_by_the_harness() -> dict[str, Task]:
@@ -89,6 +99,59 @@ def test_every_request_is_the_harness_s(
         if isinstance(gold, str):
             gold = harness.doc_to_choice(document).index(gold)
         assert item.gold == gold
+
+
+def _answers_of_the_harness(
+    name: str, rows: Path, model: Any, tokenizer: Any
+) -> tuple[list[list[float]], float]:
+    """The log-likelihoods of the choices, in the order of the rows, and the accuracy in percent."""
+    results: Any = simple_evaluate(
+        harness_model(model, tokenizer, 4), tasks=[_harness_task(name, rows)], log_samples=True
+    )
+    samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
+    found = [[float(pair[0]) for pair in sample["filtered_resps"]] for sample in samples]
+    return found, 100 * results["results"][name]["acc,none"]
+
+
+def _agree(name: str, task: Task, rows: Path, stack: SublayerStack, tokenizer: Any) -> int:
+    """Compares every answer, as a user would ask for it; returns how many items there were."""
+    theirs, accuracy = _answers_of_the_harness(name, rows, stack.model, tokenizer)
+    items = [task.item(row, task.prompts[-1]) for row in read_jsonl(rows)]
+    data = DomainData(tokenizer, "sciq", max_length=2048)  # whose rows they are does not matter
+    ours = answer(stack, data.evaluation_batches(items), full=True)
+    assert ours.score.value == pytest.approx(accuracy)
+    for likelihoods, choices in zip(ours.likelihoods.tolist(), theirs, strict=True):
+        likelihoods = likelihoods[: len(choices)]
+        assert likelihoods == pytest.approx(choices, rel=1e-4)
+        assert likelihoods.index(max(likelihoods)) == choices.index(max(choices))
+    return len(items)
+
+
+@pytest.mark.parametrize(("name", "task"), _asked_by_the_harness().items())
+def test_every_answer_is_the_harness_s(
+    name: str, task: Task, tmp_path: Path, tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, tokenizer = load_model(str(tiny_folder(tmp_path)))
+    stack = SublayerStack(model)
+    stack.drop(Sublayer(0, "attention"), Sublayer(1, "mlp"))
+    rows = write_rows(tmp_path / "rows.jsonl", numbered_rows(task, 12))
+    assert _agree(name, task, rows, stack, tokenizer) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), _asked_by_the_harness().items())
+def test_every_answer_of_the_real_model_to_real_rows(
+    name: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = task.folder(DATA) / f"{task.splits[2]}.jsonl"
+    if not found.exists():
+        pytest.skip(f"no {found}")
+    some = tmp_path / "rows.jsonl"
+    some.write_text("".join(found.open().readlines()[:20]))
+    model, tokenizer = load_model("gemma-3-270m")
+    assert _agree(name, task, some, SublayerStack(model), tokenizer) == 20
 
 
 def test_the_harness_s_tasks_are_found() -> None:

@@ -116,11 +116,15 @@ def test_further_measures(measured: Path, base: Path, root: Path) -> None:
         items = data.task.test_items(root)
         stack = trimlab.SublayerStack(model)
         answers = answer(stack, data.evaluation_batches(items), full=True)
+        written = exact_match(stack, tokenizer, items[:5])
+        assert written is not None
         return answers, {
             "accuracy": answers.score.value,
             "correct": answers.correct,
             "value_normalised": normalised_score(answers, items).value,
-            "exact_match": exact_match(stack, tokenizer, items[:5]),
+            "exact_match": written.value,
+            "exact_match_stderr": written.stderr,
+            "exact_match_n": 5,
         }
 
     summary = json.loads((measured / "summary.json").read_text())

@@ -133,11 +133,28 @@ def run_eval(arguments: list[str]) -> None:
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--tasks", type=str, required=True, help="task names, with commas between")
     parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
-    parser.add_argument("--data.prompt", type=str, default="authors", help="prompt format")
+    parser.add_argument(
+        "--data.prompt",
+        type=str | None,
+        help="prompt format; by default `authors` and, for the backend lm-eval, the harness's own "
+        "wherever it has the task",
+    )
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
     parser.add_argument(
+        "--data.max_length",
+        type=int | None,
+        help="longest text in tokens, by default what the model reads; a longer context loses its "
+        "oldest tokens",
+    )
+    parser.add_argument(
         "--further", action="store_true", help="also length-normalised accuracy; a little slower"
+    )
+    parser.add_argument(
+        "--generate",
+        type=int,
+        default=0,
+        help="test items that the model also answers in its own words (exact match); slow",
     )
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
     parser.add_argument(
@@ -152,34 +169,50 @@ def run_eval(arguments: list[str]) -> None:
 
     from trimlab.data import DomainData
     from trimlab.evaluate import answer, normalised_score
+    from trimlab.greedy import exact_match
     from trimlab.harness import harness_evaluate
     from trimlab.models import load_model
+    from trimlab.results import provenance
     from trimlab.sublayers import SublayerStack
+    from trimlab.tasks import fingerprint, load_task
+
+    harness, rows = options.backend == "lm-eval", options.data
+    if harness and (options.further or options.generate):
+        raise InputError("--further and --generate are the backend trimlab's")
+    asked = []
+    for name in options.tasks.split(","):  # all of them are read before the first is scored
+        task = load_task(name)
+        if harness and task.metric != "accuracy":
+            raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
+        prompt = rows.prompt or (task.prompts[-1] if harness else task.prompts[0])
+        if rows.test_rows is not None and rows.test_rows < 1:
+            raise InputError(f"data.test_rows must be at least 1, not {rows.test_rows}")
+        asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, rows.seed, prompt)))
 
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
+    most = rows.max_length or getattr(model.config, "max_position_embeddings", 1024)
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
-    for name in options.tasks.split(","):
-        data = DomainData(tokenizer, name, test_rows=options.data.test_rows)
-        items = data.task.test_items(
-            options.data.root, options.data.test_rows, options.data.seed, options.data.prompt
-        )
-        metric = data.task.metric
-        if options.backend == "lm-eval":
-            if metric != "accuracy":
-                raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
-            scores = harness_evaluate(stack.model, tokenizer, items, name, options.batch_size)
+    for name, prompt, items in asked:
+        data = DomainData(tokenizer, name, max_length=most)
+        metric, further = data.task.metric, options.further and data.task.metric == "accuracy"
+        if harness:
+            scores = harness_evaluate(model, tokenizer, items, name, options.batch_size, most)
         else:
             batches = data.evaluation_batches(items)
-            further = options.further and metric == "accuracy"
             answers = answer(stack, batches, metric, further, not options.json, name)
             scores = {metric: answers.score}
             if further:
                 scores["accuracy_normalised"] = normalised_score(answers, items)
+            if options.generate:
+                some = items[: options.generate]
+                written = exact_match(stack, tokenizer, some, most, not options.json, name)
+                scores |= {} if written is None else {"exact_match": written}
+        about = {"model": options.model, "task": name, "prompt": prompt, "max_length": most}
+        about |= {"backend": options.backend, "rows": fingerprint(items), **provenance()}
         for metric, score in scores.items():
             if options.json:
-                about = {"model": options.model, "task": name, "metric": metric}
-                print(json.dumps(about | {"backend": options.backend} | score._asdict()))
+                print(json.dumps({"metric": metric, **score._asdict(), **about}))
             table.add_row(name, metric, f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n))
     if not options.json:
         Console().print(table)

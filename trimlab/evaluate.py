@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, log_likelihoods
-from trimlab.metrics import MetricName, Score, TaskScore, length_normalised
+from trimlab.metrics import MetricName, Score, TaskScore, length_normalised, share
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
@@ -127,7 +127,4 @@ def normalised_score(answers: Answers, items: Sequence[Item]) -> Score:
     for row, item in zip(lengths, items, strict=True):
         row[: len(item.choices)] = torch.tensor([len(c.removeprefix(" ")) for c in item.choices])
     chosen = length_normalised(answers.likelihoods, lengths).argmax(-1)  # (N,)
-    right = 100.0 * (chosen == answers.gold).double()  # (N,)
-    n = len(right)
-    stderr = float(right.std()) / n**0.5 if n > 1 else 0.0
-    return Score(float(right.mean()), stderr, n)
+    return share(chosen == answers.gold)

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.metrics import Score, share
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
@@ -56,7 +57,7 @@ def exact_match(
     max_length: int = 1024,
     progress: bool = False,
     name: str = "generate",
-) -> float | None:
+) -> Score | None:
     """Share of the items whose right choice is what the model writes, but for space and case.
 
     Args:
@@ -68,22 +69,22 @@ def exact_match(
         name: What the bar is called.
 
     Returns:
-        Percent; None for plain text, which has no question.
+        Percent, with its standard error; None for plain text, which has no question.
     """
     if not all(item.context for item in items):
         return None
     was_training = stack.model.training
     stack.model.eval()
-    right = 0
+    right = []
     for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
         context: list[int] = tokenizer(item.context)["input_ids"]  # type: ignore[assignment]
         texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
         most = max(len(text) for text in texts) - len(context) + ROOM  # type: ignore[arg-type]
         context = context[max(0, len(context) + most - max_length) :]
         written = greedy_answer(stack.model, tokenizer, context, most)
-        right += _plain(written) == _plain(item.choices[item.gold])
+        right.append(_plain(written) == _plain(item.choices[item.gold]))
     stack.model.train(was_training)
-    return 100 * right / len(items)
+    return share(torch.tensor(right))
 
 
 def _plain(text: str) -> str:

@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 
 
 def harness_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 1
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int = 1,
+    max_length: int | None = None,
 ) -> "HFLM":
     """Wraps a model, trimmed or not, as the harness wants it.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        batch_size: Requests per forward pass.
+        max_length: Longest text in tokens; by default what the model reads.
 
     Raises:
         InputError: lm-eval is not installed.
@@ -34,8 +43,9 @@ def harness_model(
         raise InputError(
             "lm-evaluation-harness is not installed: pip install 'trimlab[lm-eval]'"
         ) from error
-    # typed for slow and fast tokenizers; it takes both
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)  # type: ignore[arg-type]
+    # its types know slow tokenizers only; it takes both
+    options: dict[str, Any] = {"tokenizer": tokenizer, "batch_size": batch_size}
+    return HFLM(pretrained=model, max_length=max_length, **options)  # type: ignore[call-arg]
 
 
 def harness_likelihoods(lm: "HFLM", items: Sequence[Item]) -> list[list[float]]:
@@ -58,6 +68,7 @@ def harness_evaluate(
     items: Sequence[Item],
     name: str = "items",
     batch_size: int = 8,
+    max_length: int | None = None,
 ) -> dict[str, Score]:
     """Scores a model with the harness itself, from its task loading to its metrics.
 
@@ -67,6 +78,7 @@ def harness_evaluate(
         items: Multiple-choice items; each choice begins with a space.
         name: What the harness calls the task.
         batch_size: Requests per forward pass.
+        max_length: Longest text in tokens; by default what the model reads.
 
     Returns:
         `acc` and `acc_norm` (length-normalised), in percent.
@@ -74,7 +86,7 @@ def harness_evaluate(
     Raises:
         InputError: lm-eval is not installed.
     """
-    lm = harness_model(model, tokenizer, batch_size)
+    lm = harness_model(model, tokenizer, batch_size, max_length)
     from lm_eval.evaluator import simple_evaluate
 
     was_training = model.training

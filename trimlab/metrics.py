@@ -29,6 +29,17 @@ class Score(NamedTuple):
     n: int
 
 
+def share(right: Tensor) -> Score:
+    """Share of the items that are right, in percent, with its standard error.
+
+    Args:
+        right: Whether an item is right.  # (N,)
+    """
+    n, percent = len(right), 100.0 * right.double()  # (N,)
+    stderr = float(percent.std()) / n**0.5 if n > 1 else 0.0
+    return Score(float(percent.mean()), stderr, n)
+
+
 def length_normalised(likelihoods: Tensor, lengths: Tensor) -> Tensor:
     """Log-likelihood a character, by which lm-evaluation-harness's `acc_norm` chooses.
 

@@ -427,7 +427,7 @@ class Run:
                 )
                 row["stability"] = float(kept)
         if self.options.generate:
-            row["exact_match"] = exact_match(
+            written = exact_match(
                 stack,
                 self.module.tokenizer,
                 items[: self.options.generate],
@@ -435,6 +435,9 @@ class Run:
                 self.trim.progress,
                 f"{name}: generate",
             )
+            if written is not None:
+                names = ("exact_match", "exact_match_stderr", "exact_match_n")
+                row |= dict(zip(names, written, strict=True))
         return row
 
     def _test_on(self, other: str, stack: SublayerStack, name: str) -> Row:

@@ -30,6 +30,7 @@ _PROVENANCE = ("git_commit", "versions", "hardware", "base", "task", "prompt", "
 # what of a model's test result the results have; more where it was measured
 _TEST = ("stderr", "n", "correct", "value_normalised", "stability", "exact_match")
 _SIZES = ("tokens_per_second", "tier", "bytes_on_disk")
+_WRITTEN = ("exact_match_stderr", "exact_match_n")
 
 
 @dataclass(frozen=True)
@@ -357,7 +358,7 @@ def _tests(name: str, model: Row, summary: Row) -> Iterator[Row]:
     }
     for task, found in (model.get("also_on") or {}).items():
         yield row | {"evaluated_on": task} | found
-    own = {key: model.get(key) for key in _TEST}
+    own = {key: model.get(key) for key in _TEST} | {k: model[k] for k in _WRITTEN if k in model}
     metric = summary["metric"]
     yield row | {"evaluated_on": summary["task"], "metric": metric, "value": model[metric]} | own
 

@@ -29,10 +29,10 @@ class Train(Bench):
     """Trains for one epoch.
 
     Every (1/r)-th sublayer is trainable, the first included, so that the gradient has to travel
-    through the whole model; or those that a scan of calibration items would choose. The peer `trainer` trains every parameter, padding each batch to its
-    longest text (`trainer`) or to the longest of the data set (`trainer-max`, as the authors'
-    code does); it takes the same rows in batches of the same size. `own` is our own full
-    fine-tuning.
+    through the whole model; or those that a scan of calibration items would choose. The peer
+    `trainer` trains every parameter, padding each batch to its longest text (`trainer`) or to the
+    longest of the data set (`trainer-max`, as the authors' code does); it takes the same rows in
+    batches of the same size. `own` is our own full fine-tuning.
 
     Args:
         rows: Training rows.
