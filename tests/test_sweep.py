@@ -133,6 +133,15 @@ def test_every_shipped_experiment_runs_on_a_tiny_model(
     assert {record["run"] for record in read_results(tmp_path)} == {planned.id}
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_an_experiment_asks_for_stands_above_the_profile(path: Path) -> None:
+    asked = yaml.safe_load(path.read_text()).get("config", {}).get("run", {})
+    for planned in plan(path, "gemma-270m"):
+        own = {name for name in asked if f"run.{name}" in planned.cell}
+        kept = {name: planned.config["run"][name] for name in asked.keys() - own}
+        assert kept == {name: asked[name] for name in kept}
+
+
 def test_experiments_share_their_runs() -> None:
     """The same question under two names is one run."""
 

@@ -96,7 +96,8 @@ def plan(
         )
     if seeds < 1 or (limit is not None and limit < 1):
         raise InputError("--seeds and --limit must be at least 1")
-    common = merged(experiment.get("config") or {}, _profile(path.parent, profile))
+    # what an experiment asks for stands above the size that a profile gives to everything
+    common = merged(_profile(path.parent, profile), experiment.get("config") or {})
     if data_root is not None:
         common = merged(common, {"data": {"root": str(data_root)}})
     overrides = dict(_assignment(text) for text in settings)
