@@ -164,6 +164,17 @@ def test_a_bad_config_is_one_line_and_exit_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [("data.max_length", 0, 1), ("batch_size", 0, 1), ("generate", -1, 0)],
+)
+def test_eval_wants_numbers_of_something(
+    option: str, value: int, least: int, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("eval", base, "--tasks", "jsonl", f"--{option}", value) == 2
+    assert f"{option} must be at least {least}, not {value}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("rows", [0, -1])
 def test_eval_wants_test_rows(
     rows: int, root: Path, base: Path, capsys: pytest.CaptureFixture[str]

@@ -177,6 +177,14 @@ def run_eval(arguments: list[str]) -> None:
     from trimlab.tasks import fingerprint, load_task
 
     harness, rows = options.backend == "lm-eval", options.data
+    for option, value, least in (
+        ("data.test_rows", rows.test_rows, 1),
+        ("data.max_length", rows.max_length, 1),
+        ("batch_size", options.batch_size, 1),
+        ("generate", options.generate, 0),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} must be at least {least}, not {value}")
     if harness and (options.further or options.generate):
         raise InputError("--further and --generate are the backend trimlab's")
     asked = []
@@ -185,16 +193,15 @@ def run_eval(arguments: list[str]) -> None:
         if harness and task.metric != "accuracy":
             raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
         prompt = rows.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        if rows.test_rows is not None and rows.test_rows < 1:
-            raise InputError(f"data.test_rows must be at least 1, not {rows.test_rows}")
         asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, rows.seed, prompt)))
 
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
-    most = rows.max_length or getattr(model.config, "max_position_embeddings", 1024)
+    limit = rows.max_length or getattr(model.config, "max_position_embeddings", 1024)
     table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
     for name, prompt, items in asked:
-        data = DomainData(tokenizer, name, max_length=most)
+        data = DomainData(tokenizer, name, max_length=limit)
+        most = data.max_length  # the tokenizer may know a lower limit
         metric, further = data.task.metric, options.further and data.task.metric == "accuracy"
         if harness:
             scores = harness_evaluate(model, tokenizer, items, name, options.batch_size, most)

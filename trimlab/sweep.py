@@ -105,9 +105,10 @@ def plan(
     for block in experiment["runs"]:
         for cell in _cells(block, path):
             its_own = cell.pop("profile", profile)
-            _profile(path.parent, its_own)  # a name with a slip would leave its runs out unsaid
             if its_own == profile:
                 cells.append(cell | overrides)
+            else:
+                _profile(path.parent, its_own)  # a slip in its name would leave it out unsaid
     if not cells:
         raise InputError(f"{path} has no run for the profile {profile}")
     cells = _kept(cells, only)

@@ -26,6 +26,7 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.cost import peak_memory, reset_peak_memory, synchronise
+from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
 from trimlab.models import load_model
@@ -183,6 +184,8 @@ class Bench(ABC):
             raise InputError(
                 f"no peer {against!r} here; there is {', '.join(self.peers) or 'none'}"
             )
+        if repeats < 1 or (peer_repeats is not None and peer_repeats < 1):
+            raise InputError("repeats must be at least 1")
         self.model, self.blocks, self.task, self.root = model, blocks, load_task(task), root
         self.rows_used: dict[str, str] = {}  # fingerprints of the row sets that were read
         self.against, self.seed = against, seed
@@ -250,6 +253,27 @@ class Bench(ABC):
         items = self.task.test_items(self.root, n, self.seed)
         self.rows_used["test"] = fingerprint(items)
         return items
+
+    def domain(
+        self, train: int, calibration: int = 1, dev: int = 1, batch_size: int = 16
+    ) -> DomainData:
+        """So many rows of the task in each set, tokenised for the model."""
+        _, tokenizer = self.load()
+        data = DomainData(
+            tokenizer,
+            self.task.name,
+            self.root,
+            train_rows=train,
+            calibration_rows=calibration,
+            dev_rows=dev,
+            test_rows=1,
+            batch_size=batch_size,
+            seed=self.seed,
+        )
+        data.setup()
+        assert data.rows is not None
+        self.rows_used |= data.rows.fingerprints()
+        return data
 
     def texts(self) -> Iterator[str]:
         """What a tokenizer is trained on."""

@@ -8,7 +8,6 @@ from trimlab.bench import Bench, Measurement
 from trimlab.bench.train import own_epoch
 from trimlab.calibration import scan
 from trimlab.choices import batches, collate, encode
-from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
@@ -46,7 +45,8 @@ class Growth(Bench):
         """One measurement for each value of each axis."""
         few, short = 8, 64
         most = len(SublayerStack(self.load()[0]))
-        wanted = self.sublayers or sorted({most // 4, most // 2, 3 * most // 4, most})
+        quarters = {max(1, quarter * most // 4) for quarter in (1, 2, 3, 4)}
+        wanted = self.sublayers or sorted(quarters)
         if max(wanted) > most:  # before anything is timed
             raise InputError(f"{max(wanted)} sublayers asked for, and the model has {most}")
         for n in wanted:
@@ -84,19 +84,4 @@ class Growth(Bench):
         return Measurement("scan", turns, question=question)
 
     def _epoch(self, r: float) -> Callable[[], Callable[[], float]]:
-        def prepare() -> Callable[[], float]:
-            _, tokenizer = self.load()
-            data = DomainData(
-                tokenizer,
-                self.task.name,
-                self.root,
-                train_rows=self.n,
-                calibration_rows=1,
-                dev_rows=1,
-                test_rows=1,
-                seed=self.seed,
-            )
-            data.setup()
-            return own_epoch(self.base, data, r)
-
-        return prepare
+        return lambda: own_epoch(self.base, self.domain(self.n), r)

@@ -89,22 +89,7 @@ class RunBench(Bench):
         )
 
     def _data(self) -> DomainData:
-        _, tokenizer = self.load()
-        data = DomainData(
-            tokenizer,
-            self.task.name,
-            self.root,
-            train_rows=self.n,
-            calibration_rows=self.calibration_rows,
-            dev_rows=16,
-            test_rows=1,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
-        data.setup()
-        assert data.rows is not None
-        self.rows_used |= data.rows.fingerprints()
-        return data
+        return self.domain(self.n, self.calibration_rows, dev=16, batch_size=self.batch_size)
 
     def _trim(self) -> Any:
         module, data = DomainLM(self.base), self._data()

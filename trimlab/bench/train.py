@@ -77,6 +77,7 @@ class Train(Bench):
                 "rows": self.n,
                 "r": self.r,
                 "batch_size": self.batch_size,
+                # where nothing is said it is every (1/r)-th
                 **({"trainable": "scan"} if self.trainable == "scan" else {}),
             },
             settings={
@@ -101,22 +102,7 @@ class Train(Bench):
         return lambda: own_epoch(self.base, self._data(), r, scanned)
 
     def _data(self) -> DomainData:
-        _, tokenizer = self.load()
-        data = DomainData(
-            tokenizer,
-            self.task.name,
-            self.root,
-            train_rows=self.n,
-            calibration_rows=self.calibration_rows,
-            dev_rows=1,
-            test_rows=1,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
-        data.setup()
-        assert data.rows is not None
-        self.rows_used |= data.rows.fingerprints()
-        return data
+        return self.domain(self.n, self.calibration_rows, batch_size=self.batch_size)
 
 
 def own_epoch(base: str, data: DomainData, r: float, scanned: bool = False) -> Callable[[], float]:
