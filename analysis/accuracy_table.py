@@ -94,10 +94,10 @@ def accuracy_table(
     """
     columns = {"/".join(pair): Column(_title(pair)) for pair in pairs}
     columns |= (HELD_TO if held_to else {}) | SIZES
-    found = sorted({record["base"] for record in records})
+    models = sorted({*bases, *(record["base"] for record in records)}) or [""]
     groups = [
         Group(base, [row for m in methods for row in _rows(m, records.where(base=base), pairs)])
-        for base in found or bases or [""]
+        for base in models
     ]
     return Table(title, caption, columns, groups)
 

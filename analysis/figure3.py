@@ -36,6 +36,7 @@ def build(records: Records, paper: Paper) -> Figure:
         "A line per scan, from the top down; a column per sublayer, attention (a) and MLP (m) of "
         "every block. Colour: the score, the lowest of a line is dropped (cross) and stays dropped "
         f"({DROPPED:g}, grey). The scale ends at the {BRIGHTEST:.0%} quantile of the scores. "
+        "Dots: scans that stop at the choice know only that a score is not lower. "
         "The authors' released code replaces the residual stream by its normalised copy where an "
         "attention is dropped; with the residual bypass it passes unchanged.",
         {"patterns": patterns},
@@ -58,7 +59,7 @@ def _place(pattern: Data) -> tuple[Any, ...]:
 def _pattern(run: Records) -> Data:
     points = sorted(run, key=lambda point: point["step"])
     sublayers = _sublayers(points)
-    rows, marked = [], []
+    rows, marked, bounds = [], [], []
     for point in points:
         gone = set(point["history"]) - set(point["dropped"])
         scores: dict[str, float] = {}
@@ -69,9 +70,11 @@ def _pattern(run: Records) -> Data:
                 scores[sublayer] = min(score, scores.get(sublayer, score))
         rows.append([DROPPED if s in gone else scores.get(s) for s in sublayers])
         marked.append([sublayers.index(s) for s in point["dropped"]])
+        bounds.append([sublayers.index(s) for s in _stopped_early(point)])
     last = points[-1]
     rows.append([DROPPED if s in last["history"] else None for s in sublayers])
     marked.append([])
+    bounds.append([])
     first = points[0]
     return {
         "task": first["task"],
@@ -85,10 +88,23 @@ def _pattern(run: Records) -> Data:
         "scores": rows,
         "limits": _limits(rows),
         "dropped": marked,
+        "bounds": bounds,
         "counts": {kind: sum(s.endswith(kind) for s in last["history"]) for kind in KINDS},
         "layer_memory_ratio": last["layer_memory_ratio"],
         "records": [anchor(point) for point in points],
     }
+
+
+def _stopped_early(point: Any) -> list[str]:
+    """Sublayers that a scan left before it had run all items, since they could not be chosen."""
+    items = [entry.get("items", 0) for entry in point["scan"]]
+    names = (
+        name
+        for entry, met in zip(point["scan"], items, strict=True)
+        if met < max(items)
+        for name in entry["candidate"].split("+")
+    )
+    return sorted(set(names))
 
 
 def _limits(rows: list[list[float | None]]) -> tuple[float, float]:
@@ -137,6 +153,8 @@ def draw(data: Data) -> Any:
         image = axis.imshow(grid, aspect="auto", cmap=colours, norm=scale, interpolation="none")
         for row, columns in enumerate(pattern["dropped"]):
             axis.plot(columns, [row] * len(columns), ls="", marker="x", color="#D55E00", ms=4)
+        for row, columns in enumerate(pattern["bounds"]):
+            axis.plot(columns, [row] * len(columns), ls="", marker=".", color="white", ms=2)
         axis.set_title(pattern_title(pattern))
         axis.set_xticks(range(len(pattern["sublayers"])))
         axis.set_xticklabels([_short(s) for s in pattern["sublayers"]], fontsize=6, rotation=90)
@@ -161,6 +179,8 @@ def interactive(data: Data) -> Data:
         records = [*pattern["records"], pattern["records"][-1]]
         shared = {"x": pattern["sublayers"], "y": steps, "visible": i == 0}
         customdata = [[record] * len(pattern["sublayers"]) for record in records]
+        columns = range(len(pattern["sublayers"]))
+        signs = [["≥ " * (column in row) for column in columns] for row in pattern["bounds"]]
         traces += [
             {
                 **shared,
@@ -169,12 +189,13 @@ def interactive(data: Data) -> Data:
                 "zmin": pattern["limits"][0],
                 "zmax": pattern["limits"][1],
                 "customdata": customdata,
+                "text": signs,
                 "colorscale": "Viridis",
                 "colorbar": {"title": {"text": "score"}},
                 "hoverongaps": False,
                 "xgap": 1,
                 "ygap": 1,
-                "hovertemplate": "%{x}, scan %{y}: score %{z:.4g}<extra></extra>",
+                "hovertemplate": "%{x}, scan %{y}: score %{text}%{z:.4g}<extra></extra>",
             },
             {
                 **shared,

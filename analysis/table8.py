@@ -5,7 +5,7 @@ from analysis.paper import Paper
 from analysis.tables import Table
 from trimlab.results import Records
 
-MODELS = ("OPT-1.3B", "OPT-6.7B")
+MODELS = ("facebook/opt-1.3b", "facebook/opt-6.7b")
 # one benchmark each of common sense, medicine and law
 TASKS = ("piqa", "medmcqa", "lexglue")
 
@@ -25,6 +25,6 @@ def build(records: Records, paper: Paper) -> Table:
         "one of medicine and one of law. The published values are not known to us.",
         mine,
         methods,
-        own_domain(mine, () if len(mine) else TASKS),
+        own_domain(mine, TASKS),
         MODELS,
     )

@@ -144,6 +144,9 @@ def _same(same: dict[str, Any]) -> str | None:
         else:
             total = len(same[things]) if things in same else same["items"]
             said.append(f"{count} of {total} {things}")
+    if "share_met" in same:
+        met, needed = 100 * same["share_met"], 100 * same["share_needed"]
+        said.append(f"{met:.0f} % of the items run, {needed:.0f} % needed at least")
     if "largest_relative_difference" in same:
         said.append(f"log-likelihoods within {same['largest_relative_difference']:.0e}")
     return "; ".join(said) or None

@@ -9,12 +9,14 @@ import pytest
 
 from trimlab import cli
 from trimlab.bench import Bench, Measurement, Turns, bench_names, load_bench, race
-from trimlab.bench.scan import spread
+from trimlab.bench.scan import items_needed, spread
 from trimlab.bench.train import every_nth
+from trimlab.calibration import Scan
 from trimlab.errors import InputError
 from trimlab.llama_shaped import llama_shaped
 from trimlab.models import load_model
 from trimlab.results import append_row, read_results
+from trimlab.scorers import load_scorer, lowest
 from trimlab.sublayers import Sublayer
 
 SMALL = {
@@ -83,7 +85,8 @@ def test_every_race(
     if name == "scan" and peer:
         same = rows[0]["same"]
         if peer == "all-scores":
-            assert same == {"same_choice": True}
+            assert same["same_choice"] is True
+            assert 0 < same["share_needed"] <= same["share_met"] <= 1
         else:
             assert same["same_accuracies"] == len(same["accuracies"]) == 3
             assert rows[0]["peer_factor"] == 2
@@ -217,6 +220,22 @@ def test_the_peers_sublayers_are_spread_over_depth_and_kind() -> None:
     assert len(set(chosen)) == 6 and chosen == sorted(chosen)
     assert {s.kind for s in chosen} == {"attention", "mlp"}
     assert chosen[0].block < 3 and chosen[-1].block > 14
+
+
+def test_what_any_exact_scan_has_to_run() -> None:
+    found = [(Sublayer(0, "attention"),), (Sublayer(0, "mlp"),), (Sublayer(1, "mlp"),)]
+    scorer = load_scorer("sensitivity")
+
+    def needed(*accuracies: float) -> int:
+        whole = Scan(found, accuracy=list(accuracies), n_blocks=2)
+        return items_needed(whole, scorer, lambda scores: lowest(found, scores, 1), 4)
+
+    # a tie goes to the first: nothing has to be known of the others
+    assert needed(100, 75, 25) == needed(100, 100, 100) == 4
+    # one wrong answer of the first, which would else tie; the last would lose a tie
+    assert needed(75, 100, 25) == 1 + 4 + 0
+    # the last is chosen for one right answer; to tie would be to win, so all others must fail
+    assert needed(0, 0, 25) == 4 + 4 + 1
 
 
 def test_every_fourth_sublayer_is_trainable_and_the_first() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.conftest import TinyModel, TinyTokenizer
 from trimlab import best_first, calibration
 from trimlab.best_first import best_first_scan
-from trimlab.calibration import Scan, Unit, candidates, scan
-from trimlab.choices import EncodedItem, batches, collate, encode
+from trimlab.calibration import Scan, Unit, candidates, scan, scan_batches
+from trimlab.choices import EncodedItem, encode
 from trimlab.scorers import Scorer, load_scorer, lowest, scorer_names
 from trimlab.scorers.two_step import TwoStep
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -45,8 +45,7 @@ def both(
     **options: Any,
 ) -> tuple[Scan, Scan]:
     everything = candidates(stack, unit)
-    groups = [collate([items[i] for i in g]) for g in batches(items, 64)]
-    whole = scan(stack, groups, unit, scorer.measures)
+    whole = scan(stack, scan_batches(items, 64), unit, scorer.measures, max_tokens=64)
     early = best_first_scan(
         stack,
         items,
@@ -118,7 +117,7 @@ def test_its_products_are_those_of_a_whole_scan(
     stack = SublayerStack(tiny_model("llama", dtype=torch.float32))
     laid_out = []
     for module in (best_first, calibration):
-        for name in ("record_passage", "restart"):
+        for name in ("record_passage", "hidden_without"):
             function = getattr(module, name)
 
             def watched(*args: Any, plain: Any = function) -> Any:
@@ -141,7 +140,7 @@ def test_an_interruption_leaves_the_model_as_it_was(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(best_first, "restart", interrupt)
+    monkeypatch.setattr(best_first, "hidden_without", interrupt)
     with pytest.raises(KeyboardInterrupt):
         both(stack, items_of(tiny_tokenizer(), 5), TwoStep(), 1)
     assert len(stack) == 8 and stack.model.training

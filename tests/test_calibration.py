@@ -53,14 +53,15 @@ def compare_with_full_evaluations(
     history: Sequence[Sublayer] = (),
     items: Sequence[Item] = ITEMS,
     max_tokens: int = 10_000,
+    at_once: int = 10_000,
 ) -> None:
     """Every candidate dropped from a fresh model, and every choice in a pass of its own."""
     stack = SublayerStack(tiny_model())
     stack.drop(*history)
     trees = [encode(tokenizer, item, 256) for item in items]
     groups = [collate(trees, group) for group in batches(trees, max_tokens)]
-    accuracy = scan(stack, groups, unit)
-    likelihood = scan(stack, groups, unit, metric="likelihood")
+    accuracy = scan(stack, groups, unit, max_tokens=at_once)
+    likelihood = scan(stack, groups, unit, metric="likelihood", max_tokens=at_once)
     assert accuracy.candidates == likelihood.candidates == candidates(stack, unit)
     assert accuracy.accuracy is not None and likelihood.accuracy is not None
     for index, candidate in enumerate(accuracy.candidates):
@@ -80,6 +81,7 @@ def compare_with_full_evaluations(
         assert likelihood.accuracy[index] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("at_once", [1, 1_000, 10_000], ids=["one", "some", "all at once"])
 @pytest.mark.parametrize(
     ("unit", "history"),
     [("sublayer", []), ("pair", DROPPED), ("block", DROPPED)],
@@ -90,12 +92,18 @@ def test_a_scan_gives_what_full_evaluations_give(
     family: str,
     unit: Unit,
     history: list[Sublayer],
+    at_once: int,
     tiny_model: TinyModel,
     tiny_tokenizer: TinyTokenizer,
     plain_scores: PlainScores,
 ) -> None:
     compare_with_full_evaluations(
-        lambda: tiny_model(family), tiny_tokenizer(), plain_scores, unit, history
+        lambda: tiny_model(family),
+        tiny_tokenizer(),
+        plain_scores,
+        unit,
+        history,
+        at_once=at_once,
     )
 
 
@@ -332,7 +340,7 @@ def test_a_scan_restarts_each_candidate_from_its_own_place(
     scan(stack, [collate(items)], measures=("norm", "similarity"))
     assert calls == [0, 1, 2, 3]
     calls.clear()
-    scan(stack, [collate(items)])
+    scan(stack, [collate(items)], max_tokens=1)
     # without 0.attention, 0.mlp still runs; without 0.mlp, nothing of block 0 does
     plain, attentions = [0, 1, 2, 3], [[0, 1, 2, 3], [1, 2, 3], [2, 3], [3]]
     mlps = [[1, 2, 3], [2, 3], [3], []]
@@ -340,9 +348,29 @@ def test_a_scan_restarts_each_candidate_from_its_own_place(
     assert calls == plain + list(itertools.chain(*runs))
     stack.drop(ATTENTIONS[2], MLPS[2])
     calls.clear()
-    scan(stack, [collate(items)])  # an empty block is not run again
+    scan(stack, [collate(items)], max_tokens=1)  # an empty block is not run again
     runs = [[0, 1, 3], [1, 3], [1, 3], [3], [3], []]
     assert calls == plain + list(itertools.chain(*runs))
+
+
+def test_candidates_that_a_batch_leaves_room_for_go_on_together(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    batch = collate(encoded(tiny_tokenizer()))
+    calls: list[tuple[int, int]] = []
+    for index, block in enumerate(stack.blocks):
+        block.register_forward_hook(
+            lambda _, args, output, index=index: calls.append((index, len(output) // len(batch)))
+        )
+    scan(stack, [batch], max_tokens=10 * batch.input_ids.numel())
+    plain = [(index, 1) for index in range(4)]
+    # 0.attention is out in block 0; in block 1, where 1.attention is, it goes on with 0.mlp
+    assert calls == [*plain, (0, 1), (1, 1), (1, 2), (2, 1), (2, 4), (3, 1), (3, 6)]
+    calls.clear()
+    scan(stack, [batch], max_tokens=3 * batch.input_ids.numel() - 1)
+    first, second = [(0, 1), (1, 2), (2, 2), (3, 2)], [(1, 1), (2, 2), (3, 2)]
+    assert calls == [*plain, *first, *second, (2, 1), (3, 2), (3, 1)]
 
 
 def test_a_scan_without_measures_needs_no_items(tiny_model: TinyModel) -> None:

@@ -46,11 +46,11 @@ def test_reads_every_row_with_its_place() -> None:
 
 def test_a_rehearsal_is_a_series_of_its_own() -> None:
     parts = read_results(RECORDS).by_series()
-    gemma, llama = Series("gemma-270m", "authors"), Series("llama-shaped", "authors")
-    assert list(parts) == [gemma, llama, Series("gemma-270m", "authors", 20)]
-    full, _, rehearsal = parts.values()
-    assert {record["limit"] for record in full} == {None}
-    assert [record["value"] for record in rehearsal] == [100.0]
+    names = ("gemma-270m", "llama-shaped", "paper")
+    rehearsal = Series("gemma-270m", "authors", 20)
+    assert list(parts) == [*(Series(name, "authors") for name in names), rehearsal]
+    assert {record["limit"] for record in parts[Series("gemma-270m", "authors")]} == {None}
+    assert [record["value"] for record in parts[rehearsal]] == [100.0]
 
 
 def test_what_a_sweep_was_told_besides_is_a_series_of_its_own(

@@ -258,9 +258,13 @@ def interrupt(*_args: Any) -> None:
 
 
 CRASHES: dict[str, Callable[[], None]] = {
-    "initial scan": lambda: setattr(calibration, "restart", on_call(5, calibration.restart)),
+    "initial scan": lambda: setattr(
+        calibration, "hidden_without", on_call(3, calibration.hidden_without)
+    ),
     "mid-epoch": lambda: setattr(DomainLM, "training_step", on_call(9, DomainLM.training_step)),
-    "mid-scan": lambda: setattr(calibration, "restart", on_call(14, calibration.restart)),
+    "mid-scan": lambda: setattr(
+        calibration, "hidden_without", on_call(4 + 3, calibration.hidden_without)
+    ),
     "between scan and drop": lambda: setattr(
         algorithm.Trim, "drop", on_call(2, algorithm.Trim.drop)
     ),

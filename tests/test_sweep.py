@@ -1,6 +1,10 @@
 """An experiment becomes runs: what is planned, made, skipped and recorded."""
 
+import fcntl
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -310,6 +314,27 @@ def test_a_killed_sweep_loses_nothing(swept: Path, root: Path, tmp_path: Path) -
     known = {json.dumps(r.row, sort_keys=True) for r in read_results(swept / "results")}
     assert {json.dumps(r.row, sort_keys=True) for r in again} == known
     assert any("half-written" in notice for notice in again.notices)
+
+
+def test_a_terminated_sweep_ends_its_run(tmp_path: Path, base: Path, root: Path) -> None:
+    """It would go on alone, and the next start would find its folder locked."""
+    path = experiment(tmp_path, base)
+    first = plan(path, "tiny", data_root=root)[0]
+    lock = tmp_path / "runs" / first.id / ".lock"
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not lock.exists():
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    sweep.terminate()
+    _, error = sweep.communicate()
+    assert sweep.returncode == 1 and "the same command goes on where it was" in error
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
 
 
 def test_a_failed_run_takes_nobody_along(

@@ -269,8 +269,10 @@ def test_the_dropping_pattern_by_hand() -> None:
             "history": [],
             "dropped": [],
             "scan": [
-                {"candidate": "0.attention+0.mlp", "score": [3.0, 1.0], "accuracy": 50.0},
-                {"candidate": "0.mlp+1.attention", "score": [2.0, 9.0], "accuracy": 60.0},
+                {"candidate": "0.attention+0.mlp", "score": [3.0, 1.0], "accuracy": 50.0}
+                | {"items": 4},
+                {"candidate": "0.mlp+1.attention", "score": [2.0, 9.0], "accuracy": 60.0}
+                | {"items": 8},
             ],
         },
         {
@@ -288,7 +290,7 @@ def test_the_dropping_pattern_by_hand() -> None:
         [2, None, -1.0, -1.0],
     ]
     assert score_table(points) == [
-        [0, "0.attention+0.mlp", 3.0, 50.0, None, False],
-        [0, "0.mlp+1.attention", 2.0, 60.0, None, False],
-        [1, "0.mlp+1.attention", 1.0, None, 4.0, True],
+        [0, "0.attention+0.mlp", 3.0, 50.0, None, 4, False],
+        [0, "0.mlp+1.attention", 2.0, 60.0, None, 8, False],
+        [1, "0.mlp+1.attention", 1.0, None, 4.0, None, True],
     ]

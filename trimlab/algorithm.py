@@ -272,7 +272,16 @@ class Trim(L.Callback):
             )
         else:
             items = data.calibration_batches() if measures else []
-            found = scan(stack, items, unit, measures, module.metric, step, self.progress)
+            found = scan(
+                stack,
+                items,
+                unit,
+                measures,
+                module.metric,
+                step,
+                self.progress,
+                data.eval_tokens,
+            )
         found = replace(found, seed=data.seed)
         scores = self.scorer(found)
         self.pending = {

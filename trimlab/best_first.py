@@ -20,10 +20,10 @@ from trimlab.calibration import (
     Passage,
     Scan,
     Unit,
-    blocks_behind,
+    hidden_without,
     record_passage,
-    restart,
     scan,
+    scan_batches,
     stream,
 )
 from trimlab.choices import (
@@ -75,10 +75,12 @@ def best_first_scan(
         entry in `items` is less than the number of items.
     """
     model, width = stack.model, stack.model.config.hidden_size
-    by_length = _collated(items, range(len(items)), max_tokens)
+    by_length = scan_batches(items, max_tokens)
     kept = sum(batch.input_ids.numel() for batch in by_length) * width * len(stack)
     if kept * model.dtype.itemsize > max_bytes:
-        return scan(stack, by_length, unit, measures, step=step, progress=progress)
+        return scan(
+            stack, by_length, unit, measures, step=step, progress=progress, max_tokens=max_tokens
+        )
 
     whole = scan(stack, by_length, unit, set(measures) - {"accuracy"}, step=step)
     found = whole.candidates
@@ -90,7 +92,6 @@ def best_first_scan(
             (batch, *_kept(stack, batch)) for batch in _hard_first(stack, items, max_tokens)
         ]
         right, met, turns = [0] * len(found), [0] * len(found), [0] * len(found)
-        behind = [blocks_behind(stack, candidate) for candidate in found]
 
         def as_far_as_known() -> Scan:
             hoped = [
@@ -106,10 +107,7 @@ def best_first_scan(
                 if index is None:
                     return as_far_as_known()
                 batch, passage, states = kept_batches[turns[index]]
-                candidate = found[index]
-                with stack.bypass(*candidate):
-                    state = states[candidate[0]]
-                    hidden = restart(stack, passage, state, behind[index], batch.places)
+                hidden = hidden_without(stack, passage, [found[index]], states, batch.places)
                 likelihoods = winning_likelihoods(stack, hidden, batch)
                 right[index] += int((likelihoods.argmax(-1) == batch.gold).sum())
                 met[index] += len(batch)

@@ -17,7 +17,10 @@ from tqdm.auto import tqdm
 
 from trimlab.choices import (
     Batch,
+    EncodedItem,
+    batches,
     choice_likelihoods,
+    collate,
     head_positions,
     model_inputs,
     winning_likelihoods,
@@ -58,6 +61,19 @@ class Scan:
     step: int = 0
     items: list[int] | None = None
     seed: int = 0
+
+
+def scan_batches(items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
+    """Calibration items in batches for a scan.
+
+    Small ones hold items of about one length, so that next to nothing is padding; it is candidates
+    that fill what a pass computes at once.
+
+    Args:
+        items: Encoded items.
+        max_tokens: Most tokens that are computed at once, see `scan`.
+    """
+    return [collate(items, group) for group in batches(items, max_tokens // 4)]
 
 
 def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:
@@ -123,26 +139,79 @@ def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
     return Passage(calls, outputs, hidden)
 
 
-def restart(
-    stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int], places: Tensor
+def hidden_without(
+    stack: SublayerStack,
+    passage: Passage,
+    group: Sequence[Candidate],
+    before: dict[Sublayer, Tensor],
+    places: Tensor,
 ) -> Tensor:
-    """Runs some of the blocks, as they are now, and the final norm.
+    """Last hidden states of a batch without each of some candidates, computed together.
+
+    A candidate runs what is left of its own blocks alone, since it is bypassed there. Behind them
+    it joins those that came before it, and all go on as one batch.
 
     Args:
-        stack: The model, with a candidate bypassed.
-        passage: A pass over the same batch without the bypass.
-        state: The residual stream before the first of the blocks.  # (B, T, D)
-        blocks: What still has to run, see `blocks_behind`.
+        stack: The model.
+        passage: A pass over the same batch with every candidate in its place.
+        group: Candidates, in the order of execution.
+        before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
         places: Where the hidden states are read, see `Batch.places`.  # (U,)
 
     Returns:
-        Last hidden states, after the final norm; right at the places alone.  # (B, T, D)
+        Hidden states after the final norm, right at the places alone.  # (C * B, T, D)
     """
-    with stack.read_at(places):
+    joined: Tensor | None = None  # (C' * B, T, D)
+    ahead: list[int] = []  # what they have still to run
+    for candidate in group:
+        own, last = before[candidate[0]], candidate[-1].block
+        behind = blocks_behind(stack, candidate)
+        with stack.bypass(*candidate):
+            own = restart(stack, passage, own, [b for b in behind if b <= last], places)
+        if joined is None:
+            joined = own
+        else:
+            joined = restart(stack, passage, joined, [b for b in ahead if b <= last], places)
+            joined = torch.cat([joined, own])
+        ahead = [b for b in behind if b > last]
+    assert joined is not None
+    return stack.tail(restart(stack, passage, joined, ahead, places))
+
+
+def restart(
+    stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int], places: Tensor
+) -> Tensor:
+    """Runs some of the blocks, as they are now, on several copies of a batch.
+
+    Args:
+        stack: The model.
+        passage: A pass over the batch.
+        state: The residual stream before the first of the blocks.  # (C * B, T, D)
+        blocks: What has to run, see `blocks_behind`.
+        places: Where hidden states are read in a copy, see `Batch.places`.  # (U,)
+
+    Returns:
+        The residual stream behind the last of the blocks; in the model's last block, right at
+        the places alone.  # (C * B, T, D)
+    """
+    batch_size, length, _ = passage.hidden.shape
+    copies = len(state) // batch_size
+    offsets = torch.arange(copies, device=places.device) * batch_size * length  # (C,)
+    with stack.read_at((offsets[:, None] + places).flatten()):
         for index in blocks:
-            args, kwargs = passage.calls[index]
-            state = stack.blocks[index](state, *args[1:], **kwargs)
-    return stack.tail(state)
+            (_, *args), kwargs = passage.calls[index]
+            kwargs = {name: _copied(value, batch_size, copies) for name, value in kwargs.items()}
+            state = stack.blocks[index](state, *_copied(tuple(args), batch_size, copies), **kwargs)
+    return state
+
+
+def _copied(value: Any, batch_size: int, copies: int) -> Any:
+    """An argument of a block for several copies of its batch: masks, rotary angles, positions."""
+    if isinstance(value, tuple):
+        return tuple(_copied(part, batch_size, copies) for part in value)
+    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch_size > 1:
+        return value.repeat(copies, *[1] * (value.dim() - 1))
+    return value  # no tensor, or one that broadcasts over the batch
 
 
 def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
@@ -195,6 +264,7 @@ def scan(
     metric: MetricName = "accuracy",
     step: int = 0,
     progress: bool = False,
+    max_tokens: int = 1024,
 ) -> Scan:
     """Measures every candidate on the calibration items.
 
@@ -206,6 +276,7 @@ def scan(
         metric: The task's metric.
         step: How many scans came before this one.
         progress: Show a bar with the time left.
+        max_tokens: As many candidates are computed at once as a batch leaves room for.
 
     Returns:
         The measurements.
@@ -234,25 +305,25 @@ def scan(
             before = stream(stack, passage)
             items, tokens = items + len(batch), tokens + int(batch.real.sum())
             places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
-            seen: list[Tensor] = []  # hidden states there, of every candidate  # (B, S, D) each
             for index, candidate in enumerate(found):
                 added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
                 if "norm" in measures:
                     norms[index] += frobenius_norms(added, batch.real).sum().cpu()
-                state = before[candidate[0]]  # (B, T, D)
                 if "similarity" in measures:
+                    state = before[candidate[0]]  # (B, T, D)
                     similarities[index] += cosines(state, added, batch.real).sum().cpu()
-                if "accuracy" in measures:
-                    with stack.bypass(*candidate):
-                        hidden = restart(stack, passage, state, behind[index], places)
-                    seen.append(
-                        hidden[torch.arange(len(batch), device=hidden.device)[:, None], positions]
-                    )
-                    bar.update(len(behind[index]))
+            seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
+            together = max(1, max_tokens // batch.input_ids.numel())
+            for start in range(0, len(found) if "accuracy" in measures else 0, together):
+                group = found[start : start + together]
+                hidden = hidden_without(stack, passage, group, before, places)  # (C * B, T, D)
+                rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+                seen.append(hidden[rows, positions.repeat(len(group), 1)])
+                bar.update(sum(map(len, behind[start : start + together])))
             if seen:
                 # one pass of the head for all candidates: of a large vocabulary its weights take
                 # longer to read than a few rows to compute
-                everyone = scored.repeated(len(seen))
+                everyone = scored.repeated(len(found))
                 found_likelihoods = likelihoods(stack, torch.cat(seen), everyone)  # (C * B, K)
                 for score, own in zip(accuracy, found_likelihoods.split(len(batch)), strict=True):
                     score.update(own, batch)

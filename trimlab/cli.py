@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -328,6 +329,8 @@ def run_sweep(arguments: list[str]) -> None:
     if options["dry_run"]:
         Console().print(sweep.table())
         return
+    # the fit that is going on would outlive a killed sweep, and keep its folder locked
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     failed = sweep()
     Console().print(sweep.table())
     if failed:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
+from trimlab.calibration import scan_batches
 from trimlab.choices import Batch, EncodedItem, batches, collate, encode
 from trimlab.errors import InputError
 from trimlab.tasks import Item, RowSets, Task, load_task
@@ -81,8 +82,9 @@ class DomainData(L.LightningDataModule):
         dev_rows: Items that watch training and the accuracy stop rule.
         test_rows: Items of the final report, all if not given.
         batch_size: Items per optimizer step.
-        eval_tokens: Most tokens, padding included, of an evaluation or calibration batch. On a
-            CPU small batches waste less on padding; a GPU wants some ten thousand.
+        eval_tokens: Most tokens, padding included, that an evaluation or a scan computes at once:
+            items and, where they leave room, copies of them without one candidate each. On a CPU
+            small batches waste less on padding; a GPU wants some ten thousand.
         max_length: Longest text in tokens, and never more than the model reads; a longer context
             loses its oldest tokens.
         seed: Seed of the row choice and of the training order.
@@ -172,10 +174,8 @@ class DomainData(L.LightningDataModule):
         return [encode(self.tokenizer, item, self.max_length) for item in self.rows.calibration]
 
     def calibration_batches(self) -> list[Batch]:
-        """The calibration items with all their choices."""
-        self.setup()
-        assert self.rows is not None
-        return self.evaluation_batches(self.rows.calibration)
+        """The calibration items with all their choices, in the batches of a scan."""
+        return scan_batches(self.calibration_items(), self.eval_tokens)
 
     def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
         """Batches of any items, longest first."""

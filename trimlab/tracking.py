@@ -107,7 +107,7 @@ class Tracker:
                     columns=["scan", *map(str, sublayers)], data=dropping_pattern(points, sublayers)
                 ),
                 "scores": wandb.Table(
-                    columns=["scan", "candidate", "score", "accuracy", "norm", "dropped"],
+                    columns=["scan", "candidate", "score", "accuracy", "norm", "items", "dropped"],
                     data=score_table(points),
                 ),
             }
@@ -270,10 +270,14 @@ def dropping_pattern(points: Sequence[Row], sublayers: Sequence[Sublayer]) -> li
 
 
 def score_table(points: Sequence[Row]) -> list[Any]:
-    """A row per scan and candidate: scan, candidate, score, accuracy, norm, whether it dropped."""
+    """A row per scan and candidate, with its score and whether it was dropped.
+
+    `items` says how many it has met, in a scan that stops at the choice: with fewer than others,
+    the score is a lower bound and the accuracy an upper one.
+    """
     return [
         [point["step"], entry["candidate"], entry["score"][0]]
-        + [entry.get("accuracy"), entry.get("norm")]
+        + [entry.get(name) for name in ("accuracy", "norm", "items")]
         + [set(entry["candidate"].split("+")) <= set(point["dropped"])]
         for point in points
         for entry in point["scan"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from trimlab.bench import Bench, Measurement
 from trimlab.bench.train import own_epoch
-from trimlab.calibration import scan
-from trimlab.choices import batches, collate, encode
+from trimlab.calibration import scan, scan_batches
+from trimlab.choices import encode
 from trimlab.errors import InputError
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
@@ -71,8 +71,7 @@ class Growth(Bench):
             encode(tokenizer, replace(item, context=(item.context + " ") * length), length)
             for item in rows
         ]
-        groups = batches(encoded, max_tokens=1024)
-        calibration = [collate(encoded, g) for g in groups]
+        calibration = scan_batches(encoded, max_tokens=1024)
         turns, _ = self.race(lambda: lambda: scan(stack, calibration) and None, None)
         question: Row = {
             "axis": axis,

@@ -10,7 +10,7 @@ import lightning as L
 
 from trimlab.algorithm import Trim
 from trimlab.bench import Bench, Measurement
-from trimlab.bench.train import own_epoch, trainer_epoch
+from trimlab.bench.train import PADDING, own_epoch, trainer_epoch
 from trimlab.data import DomainData
 from trimlab.module import DomainLM
 from trimlab.results import read_rows
@@ -29,9 +29,9 @@ class _Outcome:
 class RunBench(Bench):
     """Runs Algorithm 1: the initial scan, and epochs and scans until the target is met.
 
-    The peers take as many epochs over the same rows and train every parameter: `trainer`, the
-    Hugging Face Trainer with dynamic padding, or `own`, our own full fine-tuning. One epoch of
-    theirs is timed, and scaled: all of their epochs cost the same.
+    The peers take as many epochs over the same rows and train every parameter: `trainer` and
+    `trainer-max`, the Hugging Face Trainer (see `trimlab bench train`), or `own`, our own full
+    fine-tuning. One epoch of theirs is timed, and scaled: all of their epochs cost the same.
 
     Args:
         rows: Training rows per epoch.
@@ -45,7 +45,7 @@ class RunBench(Bench):
         micro_batch_size: Rows that the Trainer computes at once.
     """
 
-    peers = ("trainer", "own")
+    peers = ("trainer", "trainer-max", "own")
 
     def __init__(
         self,
@@ -126,10 +126,11 @@ class RunBench(Bench):
         return run
 
     def _peer(self) -> Any:
+        if self.against is None:
+            return None
         if self.against == "own":
             return lambda: own_epoch(self.base, self._data(), 1.0)
-        if self.against == "trainer":
-            return lambda: trainer_epoch(
-                self.base, self._data(), "dynamic", self.batch_size, self.micro_batch_size
-            )
-        return None
+        padding = PADDING[self.against]
+        return lambda: trainer_epoch(
+            self.base, self._data(), padding, self.batch_size, self.micro_batch_size
+        )

@@ -1,6 +1,7 @@
 """A calibration scan: the score of every sublayer, against one evaluation for each."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -13,15 +14,15 @@ from trimlab.bench.score import (
     naive_likelihoods,
 )
 from trimlab.best_first import best_first_scan
-from trimlab.calibration import Candidate, candidates, scan
-from trimlab.choices import batches, collate, encode
+from trimlab.calibration import Candidate, Scan, candidates, scan, scan_batches
+from trimlab.choices import encode
 from trimlab.results import Row
-from trimlab.scorers import Scores, load_scorer, lowest
+from trimlab.scorers import Scorer, Scores, load_scorer, lowest
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
 
 
-class Scan(Bench):
+class ScanBench(Bench):
     """Scans calibration items.
 
     The peers evaluate the model once for every sublayer, with that sublayer bypassed:
@@ -64,8 +65,8 @@ class Scan(Bench):
 
         def ours() -> list[float]:
             encoded = [encode(tokenizer, item, max_length=2048) for item in items]
-            groups = batches(encoded, self.eval_tokens)
-            found = scan(stack, [collate(encoded, g) for g in groups])
+            tokens = self.eval_tokens
+            found = scan(stack, scan_batches(encoded, tokens), max_tokens=tokens)
             assert found.accuracy is not None
             return found.accuracy
 
@@ -101,24 +102,27 @@ class Scan(Bench):
         def choose(scores: Scores) -> list[int]:
             return lowest(everything, scores, self.drops)
 
-        def ours() -> list[int]:
-            tokens = self.eval_tokens
-            return choose(
-                scorer(best_first_scan(stack, encoded, scorer, choose, max_tokens=tokens))
-            )
+        def ours() -> Scan:
+            return best_first_scan(stack, encoded, scorer, choose, max_tokens=self.eval_tokens)
 
-        def peer() -> list[int]:
-            groups = batches(encoded, self.eval_tokens)
-            return choose(scorer(scan(stack, [collate(encoded, g) for g in groups])))
+        def peer() -> Scan:
+            tokens = self.eval_tokens
+            return scan(stack, scan_batches(encoded, tokens), max_tokens=tokens)
 
         own_turns, peer_turns = self.race(lambda: ours, lambda: peer)
         assert peer_turns is not None
+        own, whole = own_turns.result, peer_turns.result
+        total = len(everything) * len(items)
         return Measurement(
             f"the choice among {len(everything)} sublayers",
             own_turns,
             peer_turns,
             self.against,
-            same={"same_choice": own_turns.result == peer_turns.result},
+            same={
+                "same_choice": choose(scorer(own)) == choose(scorer(whole)),
+                "share_met": sum(own.items or [total]) / total,
+                "share_needed": items_needed(whole, scorer, choose, len(items)) / total,
+            },
             question={"rows": len(items), "drops": self.drops},
             settings={"eval_tokens": self.eval_tokens},
         )
@@ -137,6 +141,36 @@ class Scan(Bench):
         own = dict(zip(everything, ours.result, strict=True))
         pairs = [(own[c], a) for c, a in zip(some, accuracies, strict=True)]
         return {"accuracies": pairs, "same_accuracies": sum(a == b for a, b in pairs)}
+
+
+def items_needed(whole: Scan, scorer: Scorer, choose: Callable[[Scores], list[int]], n: int) -> int:
+    """Items that any exact scan has to run for a choice, however it orders them.
+
+    Of a candidate that is chosen, those that it gets right; of another, so many that it gets wrong
+    that it would not be chosen if it were right on all the rest.
+
+    Args:
+        whole: A whole scan for accuracy.
+        scorer: A scorer whose scores never rise with accuracy.
+        choose: Indices of the candidates that are chosen, given all scores.
+        n: Number of items.
+    """
+    assert whole.accuracy is not None
+    chosen = set(choose(scorer(whole)))
+    needed = 0
+    for index, accuracy in enumerate(whole.accuracy):
+        right = round(n * accuracy / 100)
+        if index in chosen:
+            needed += right
+            continue
+        hoped, wrong = list(whole.accuracy), 0
+        while wrong < n - right:
+            hoped[index] = 100 * ((n - wrong) / n)
+            if index not in choose(scorer(replace(whole, accuracy=hoped))):
+                break
+            wrong += 1
+        needed += wrong
+    return needed
 
 
 def spread(everything: Sequence[Candidate], n: int) -> list[Candidate]:

@@ -23,6 +23,7 @@ from trimlab.sublayers import Sublayer
 IGNORED = -100  # the label of tokens that are not scored
 
 Padding = Literal["dynamic", "maximum"]
+PADDING: dict[str, Padding] = {"trainer": "dynamic", "trainer-max": "maximum"}  # by peer
 
 
 class Train(Bench):
@@ -92,7 +93,7 @@ class Train(Bench):
             return None
         if self.against == "own":
             return self._own(1.0)
-        padding: Padding = "maximum" if self.against == "trainer-max" else "dynamic"
+        padding = PADDING[self.against]
         return lambda: trainer_epoch(
             self.base, self._data(), padding, self.batch_size, self.micro_batch_size
         )
