@@ -2,7 +2,7 @@
 
 A candidate's accuracy is at most what it would be if every item it has not met yet came out
 right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
-in front are run on, one batch at a time, until those that would be chosen have met every item.
+in front are run on, a few items at a time, until those that would be chosen have met every item.
 Nobody behind them can pass them any more: the choice is that of a whole scan, ties included.
 
 Items that the model finds hard come first, since they tell candidates apart.
@@ -64,7 +64,7 @@ def best_first_scan(
         choose: Indices of the candidates that are chosen, given all scores.
         unit: What is dropped together, see `calibration.candidates`.
         measures: What the scorer needs; everything but accuracy is measured in full.
-        max_tokens: Most tokens of a batch, padding included.
+        max_tokens: Most tokens that are computed at once, see `calibration.scan`.
         max_bytes: Most bytes of residual streams that are kept. If all of them do not fit, a
             whole scan is made, which works batch by batch.
         step: How many scans came before this one.
@@ -102,17 +102,32 @@ def best_first_scan(
         total = len(found) * len(kept_batches)
         with tqdm(total=total, desc="scan", unit="turn", disable=not progress, leave=False) as bar:
             while True:
-                chosen = choose(score(as_far_as_known()))
-                index = next((i for i in chosen if met[i] < len(items)), None)
-                if index is None:
+                scores = score(as_far_as_known())
+                front = next((i for i in choose(scores) if met[i] < len(items)), None)
+                if front is None:
                     return as_far_as_known()
-                batch, passage, states = kept_batches[turns[index]]
-                hidden = hidden_without(stack, passage, [found[index]], states, batch.places)
-                likelihoods = winning_likelihoods(stack, hidden, batch)
-                right[index] += int((likelihoods.argmax(-1) == batch.gold).sum())
-                met[index] += len(batch)
-                turns[index] += 1
-                bar.update()
+                batch, passage, states = kept_batches[turns[front]]
+                room = max(1, max_tokens // batch.input_ids.numel())
+                group = sorted(_next_in_line(scores, turns, front)[:room])
+                hidden = hidden_without(
+                    stack, passage, [found[i] for i in group], states, batch.places
+                )  # (C * B, T, D)
+                likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))
+                for index, own in zip(group, likelihoods.split(len(batch)), strict=True):
+                    right[index] += int((own.argmax(-1) == batch.gold).sum())
+                    met[index] += len(batch)
+                    turns[index] += 1
+                bar.update(len(group))
+
+
+def _next_in_line(scores: Scores, turns: Sequence[int], front: int) -> list[int]:
+    """A candidate that has to run on, and those behind it that have come as far: lowest first.
+
+    They are the likeliest to have to run, too, and a batch may leave room for them.
+    """
+    behind = sorted(range(len(scores)), key=scores.__getitem__)
+    alike = [i for i in behind if turns[i] == turns[front] and scores[i] >= scores[front]]
+    return [front, *(i for i in alike if i != front)]
 
 
 def _kept(stack: SublayerStack, batch: Batch) -> tuple[Passage, dict]:
@@ -137,10 +152,5 @@ def _hard_first(stack: SublayerStack, items: Sequence[EncodedItem], max_tokens: 
     return [
         batch.to(stack.model.device)
         for part in parts
-        for batch in _collated(items, part, max_tokens)
+        for batch in scan_batches([items[i] for i in part], max_tokens)
     ]
-
-
-def _collated(items: Sequence[EncodedItem], indices: Iterable[int], max_tokens: int) -> list[Batch]:
-    some = [items[i] for i in indices]
-    return [collate(some, group) for group in batches(some, max_tokens)]
