@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import TinyModel, TinyTokenizer
 from trimlab import best_first, calibration
-from trimlab.best_first import best_first_scan
-from trimlab.calibration import Scan, Unit, candidates, scan, scan_batches
-from trimlab.choices import EncodedItem, encode
+from trimlab.best_first import KeptItem, best_first_scan
+from trimlab.calibration import Passage, Scan, Unit, candidates, scan, scan_batches
+from trimlab.choices import EncodedItem, collate, encode
 from trimlab.scorers import Scorer, load_scorer, lowest, scorer_names
 from trimlab.scorers.two_step import TwoStep
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -91,6 +91,18 @@ def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTok
     stack = SublayerStack(tiny_model("llama"))
     _, early = both(stack, items_of(tiny_tokenizer(), 40), TwoStep(), 1)
     assert early.items and sum(early.items) < 0.8 * 40 * len(early.items)
+
+
+def test_wrong_items_come_first_and_the_shortest_of_them_in_front(
+    tiny_tokenizer: TinyTokenizer,
+) -> None:
+    def kept(context: str, margin: float) -> KeptItem:
+        item = encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
+        return KeptItem(collate([item]), Passage([], {}, torch.empty(0)), {}, margin)
+
+    given_items = [kept("a", 2.0), kept("abcdefgh", -3.0), kept("abc", -0.1), kept("abcd", 0.5)]
+    in_turn = sorted(given_items, key=lambda item: item.turn)
+    assert [item.margin for item in in_turn] == [-0.1, -3.0, 0.5, 2.0]
 
 
 def test_ties_are_broken_by_norm(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:

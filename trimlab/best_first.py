@@ -2,44 +2,63 @@
 
 A candidate's accuracy is at most what it would be if every item it has not met yet came out
 right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
-in front are run on, a few items at a time, until those that would be chosen have met every item.
+in front are run on, an item at a time, until those that would be chosen have met every item.
 Nobody behind them can pass them any more: the choice is that of a whole scan, ties included.
 
-Items that the model finds hard come first, since they tell candidates apart.
+A candidate falls back by a wrong answer alone. So the items that the model gets wrong as it is
+come first, the shortest of them in front, and after them those of which it is least sure.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.calibration import (
     Measure,
     Passage,
     Scan,
+    Sizes,
     Unit,
+    candidates,
     hidden_without,
     record_passage,
     scan,
     scan_batches,
     stream,
 )
-from trimlab.choices import (
-    Batch,
-    EncodedItem,
-    batches,
-    collate,
-    log_likelihoods,
-    winning_likelihoods,
-)
+from trimlab.choices import Batch, EncodedItem, choice_likelihoods, collate, winning_likelihoods
 from trimlab.onednn import onednn_linears
-from trimlab.sublayers import SublayerStack
+from trimlab.sublayers import Sublayer, SublayerStack
 
 Scores = list[tuple[float, ...]]
-HARD_PARTS = 4  # items are sorted into so many parts, from hard to easy
 MAX_BYTES = 4 * 2**30
+
+
+class KeptItem(NamedTuple):
+    """An item, and all that a restart needs of a plain pass over it.
+
+    Attributes:
+        batch: The item alone.
+        passage: The pass.
+        before: The residual stream before every sublayer.  # (1, T, D) each
+        margin: How far the right choice's log-likelihood is ahead of the best other's; negative
+            if the model is wrong.
+    """
+
+    batch: Batch
+    passage: Passage
+    before: dict[Sublayer, Tensor]
+    margin: float
+
+    @property
+    def turn(self) -> tuple[bool, float]:
+        """What comes first: the wrong by length, then the others by margin."""
+        wrong = self.margin < 0
+        return not wrong, self.batch.input_ids.numel() if wrong else self.margin
 
 
 @torch.inference_mode()
@@ -82,75 +101,77 @@ def best_first_scan(
             stack, by_length, unit, measures, step=step, progress=progress, max_tokens=max_tokens
         )
 
-    whole = scan(stack, by_length, unit, set(measures) - {"accuracy"}, step=step)
-    found = whole.candidates
+    found = candidates(stack, unit)
+    sizes = Sizes(found, set(measures) - {"accuracy"})
     with ExitStack() as afterwards:
         afterwards.callback(model.train, model.training)
         model.eval()
         afterwards.enter_context(onednn_linears(model))  # the products of a whole scan
-        kept_batches = [
-            (batch, *_kept(stack, batch)) for batch in _hard_first(stack, items, max_tokens)
-        ]
-        right, met, turns = [0] * len(found), [0] * len(found), [0] * len(found)
+        kept = _plain_passes(stack, items, by_length, sizes)
+        right, met = [0] * len(found), [0] * len(found)
 
         def as_far_as_known() -> Scan:
             hoped = [
                 100 * ((r + len(items) - m) / len(items)) for r, m in zip(right, met, strict=True)
             ]
-            return replace(whole, accuracy=hoped, items=list(met))
+            return Scan(
+                candidates=found,
+                accuracy=hoped,
+                norm=sizes.norm,
+                similarity=sizes.similarity,
+                n_blocks=len(stack.blocks),
+                step=step,
+                items=list(met),
+            )
 
-        total = len(found) * len(kept_batches)
-        with tqdm(total=total, desc="scan", unit="turn", disable=not progress, leave=False) as bar:
+        total = len(found) * len(items)
+        with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:
             while True:
                 scores = score(as_far_as_known())
                 front = next((i for i in choose(scores) if met[i] < len(items)), None)
                 if front is None:
                     return as_far_as_known()
-                batch, passage, states = kept_batches[turns[front]]
+                batch, passage, before, _ = kept[met[front]]
+                # whoever is as good so far will likely have to meet this item, too
+                alike = (right[front], met[front])
+                equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
+                behind = [i for i in equals if i != front and scores[i] >= scores[front]]
                 room = max(1, max_tokens // batch.input_ids.numel())
-                group = sorted(_next_in_line(scores, turns, front)[:room])
+                group = sorted([front, *sorted(behind, key=scores.__getitem__)][:room])
                 hidden = hidden_without(
-                    stack, passage, [found[i] for i in group], states, batch.places
-                )  # (C * B, T, D)
+                    stack, passage, [found[i] for i in group], before, batch.places
+                )  # (C, T, D)
                 likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))
-                for index, own in zip(group, likelihoods.split(len(batch)), strict=True):
-                    right[index] += int((own.argmax(-1) == batch.gold).sum())
-                    met[index] += len(batch)
-                    turns[index] += 1
+                for index, choice in zip(group, likelihoods.argmax(-1).tolist(), strict=True):
+                    right[index] += choice == int(batch.gold)
+                    met[index] += 1
                 bar.update(len(group))
 
 
-def _next_in_line(scores: Scores, turns: Sequence[int], front: int) -> list[int]:
-    """A candidate that has to run on, and those behind it that have come as far: lowest first.
-
-    They are the likeliest to have to run, too, and a batch may leave room for them.
-    """
-    behind = sorted(range(len(scores)), key=scores.__getitem__)
-    alike = [i for i in behind if turns[i] == turns[front] and scores[i] >= scores[front]]
-    return [front, *(i for i in alike if i != front)]
-
-
-def _kept(stack: SublayerStack, batch: Batch) -> tuple[Passage, dict]:
-    """A plain pass over a batch: what a restart needs of it, and nothing more."""
-    passage = record_passage(stack, batch)
-    return replace(passage, outputs={}), stream(stack, passage)
-
-
-def _hard_first(stack: SublayerStack, items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
-    """Batches in which the items on which the model is wrong or unsure come first."""
-    margins = [0.0] * len(items)
-    for group in batches(items, max_tokens):
-        batch = collate(items, group).to(stack.model.device)
-        likelihoods = log_likelihoods(stack, batch)  # (B, K)
+def _plain_passes(
+    stack: SublayerStack,
+    items: Sequence[EncodedItem],
+    batches: Sequence[Batch],
+    sizes: Sizes,
+) -> list[KeptItem]:
+    """Runs every batch once, and takes it apart into its items, in the order of their turns."""
+    kept = []
+    for batch in batches:
+        batch = batch.to(stack.model.device)
+        passage = record_passage(stack, batch)
+        before = stream(stack, passage)
+        sizes.add(passage, before, batch)
+        likelihoods = choice_likelihoods(stack, passage.hidden, batch)  # (B, K)
         gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
         others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
-        for i, margin in zip(group, (gold[:, 0] - others.amax(1)).tolist(), strict=True):
-            margins[i] = margin
-    order = sorted(range(len(items)), key=margins.__getitem__)
-    size = -(-len(items) // HARD_PARTS)
-    parts = (order[start : start + size] for start in range(0, len(order), size))
-    return [
-        batch.to(stack.model.device)
-        for part in parts
-        for batch in scan_batches([items[i] for i in part], max_tokens)
-    ]
+        margins = (gold[:, 0] - others.amax(1)).tolist()
+        for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True)):
+            kept.append(
+                KeptItem(
+                    collate([items[index]]).to(stack.model.device),
+                    passage.of_item(row),
+                    {sublayer: state[row : row + 1] for sublayer, state in before.items()},
+                    margin,
+                )
+            )
+    return sorted(kept, key=lambda item: item.turn)

@@ -112,6 +112,15 @@ class Passage:
     outputs: dict[Sublayer, Tensor]
     hidden: Tensor
 
+    def of_item(self, index: int) -> "Passage":
+        """What a restart needs of one item of the batch: everything but the outputs."""
+        size = len(self.hidden)
+        calls = [
+            (_of_item(args, size, index), {k: _of_item(v, size, index) for k, v in kwargs.items()})
+            for args, kwargs in self.calls
+        ]
+        return Passage(calls, {}, self.hidden[index : index + 1])
+
 
 def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
     """Runs the model once and keeps every block's arguments and every sublayer's output."""
@@ -209,9 +218,21 @@ def _copied(value: Any, batch_size: int, copies: int) -> Any:
     """An argument of a block for several copies of its batch: masks, rotary angles, positions."""
     if isinstance(value, tuple):
         return tuple(_copied(part, batch_size, copies) for part in value)
-    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch_size > 1:
+    if _has_items(value, batch_size):
         return value.repeat(copies, *[1] * (value.dim() - 1))
-    return value  # no tensor, or one that broadcasts over the batch
+    return value
+
+
+def _of_item(value: Any, batch_size: int, index: int) -> Any:
+    """An argument of a block for one item of its batch."""
+    if isinstance(value, tuple):
+        return tuple(_of_item(part, batch_size, index) for part in value)
+    return value[index : index + 1] if _has_items(value, batch_size) else value
+
+
+def _has_items(value: Any, batch_size: int) -> bool:
+    """Whether an argument is a tensor with a row for each item, and none that broadcasts."""
+    return isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch_size > 1
 
 
 def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
@@ -255,6 +276,48 @@ def cosines(before: Tensor, added: Tensor, real: Tensor) -> Tensor:
     return (cosine * real).sum(-1)
 
 
+class Sizes:
+    """How much candidates change the residual stream, added up over batches.
+
+    Args:
+        found: The candidates.
+        measures: What to measure; accuracy is somebody else's.
+    """
+
+    def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure]):
+        self.found, self.measures = found, frozenset(measures)
+        self._norms = torch.zeros(len(found), dtype=torch.float64)
+        self._cosines = torch.zeros(len(found), dtype=torch.float64)
+        self._items = self._tokens = 0
+
+    def add(self, passage: Passage, before: dict[Sublayer, Tensor], batch: Batch) -> None:
+        """Adds a batch.
+
+        Args:
+            passage: A plain pass over it.
+            before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
+            batch: The items.
+        """
+        self._items, self._tokens = self._items + len(batch), self._tokens + int(batch.real.sum())
+        for index, candidate in enumerate(self.found):
+            added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
+            if "norm" in self.measures:
+                self._norms[index] += frobenius_norms(added, batch.real).sum().cpu()
+            if "similarity" in self.measures:
+                state = before[candidate[0]]  # (B, T, D)
+                self._cosines[index] += cosines(state, added, batch.real).sum().cpu()
+
+    @property
+    def norm(self) -> list[float] | None:
+        """`Scan.norm`, if it was asked for.  # (C,)"""
+        return (self._norms / self._items).tolist() if "norm" in self.measures else None
+
+    @property
+    def similarity(self) -> list[float] | None:
+        """`Scan.similarity`, if it was asked for.  # (C,)"""
+        return (self._cosines / self._tokens).tolist() if "similarity" in self.measures else None
+
+
 @torch.inference_mode()
 def scan(
     stack: SublayerStack,
@@ -286,9 +349,7 @@ def scan(
     # accuracy asks for the likeliest choice alone
     likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
     accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
-    norms = torch.zeros(len(found), dtype=torch.float64)
-    similarities = torch.zeros(len(found), dtype=torch.float64)
-    items = tokens = 0
+    sizes = Sizes(found, measures)
     behind = [blocks_behind(stack, c) if "accuracy" in measures else [] for c in found]
     total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
     with (
@@ -303,15 +364,8 @@ def scan(
             passage = record_passage(stack, batch)
             bar.update(len(stack.blocks))
             before = stream(stack, passage)
-            items, tokens = items + len(batch), tokens + int(batch.real.sum())
+            sizes.add(passage, before, batch)
             places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
-            for index, candidate in enumerate(found):
-                added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
-                if "norm" in measures:
-                    norms[index] += frobenius_norms(added, batch.real).sum().cpu()
-                if "similarity" in measures:
-                    state = before[candidate[0]]  # (B, T, D)
-                    similarities[index] += cosines(state, added, batch.real).sum().cpu()
             seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
             together = max(1, max_tokens // batch.input_ids.numel())
             for start in range(0, len(found) if "accuracy" in measures else 0, together):
@@ -331,8 +385,8 @@ def scan(
     return Scan(
         candidates=found,
         accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,
-        norm=(norms / items).tolist() if "norm" in measures else None,
-        similarity=(similarities / tokens).tolist() if "similarity" in measures else None,
+        norm=sizes.norm,
+        similarity=sizes.similarity,
         n_blocks=len(stack.blocks),
         step=step,
     )
