@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 from tests.conftest import TinyModel, TinyTokenizer
 from trimlab import best_first, calibration
 from trimlab.best_first import KeptItem, best_first_scan
-from trimlab.calibration import Passage, Scan, Unit, candidates, scan, scan_batches
-from trimlab.choices import EncodedItem, collate, encode
+from trimlab.calibration import (
+    Passage,
+    Scan,
+    Unit,
+    candidates,
+    hidden_without,
+    record_passage,
+    scan,
+    scan_batches,
+    stream,
+)
+from trimlab.choices import EncodedItem, choice_likelihoods, collate, encode
+from trimlab.families import family_names
 from trimlab.scorers import Scorer, load_scorer, lowest, scorer_names
 from trimlab.scorers.two_step import TwoStep
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -91,6 +102,33 @@ def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTok
     stack = SublayerStack(tiny_model("llama"))
     _, early = both(stack, items_of(tiny_tokenizer(), 40), TwoStep(), 1)
     assert early.items and sum(early.items) < 0.8 * 40 * len(early.items)
+
+
+@pytest.mark.parametrize("family", family_names())
+@torch.inference_mode()
+def test_an_item_of_a_batch_restarts_as_if_it_were_alone(
+    family: str, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model(family).eval())
+    items = items_of(tiny_tokenizer(), 5)
+    assert len({len(item.tokens) for item in items}) > 1  # some are padded
+    together = collate(items)
+    passage = record_passage(stack, together)
+    before = stream(stack, passage)
+    for row, item in enumerate(items):
+        alone = collate([item])
+        own = record_passage(stack, alone)
+        states = {sublayer: state[row : row + 1] for sublayer, state in before.items()}
+        likelihoods = [
+            choice_likelihoods(
+                stack,
+                hidden_without(stack, whole, candidates(stack), streams, alone.places),
+                alone.repeated(len(stack)),
+            )  # (C, K)
+            for whole, streams in ((passage.of_item(row), states), (own, stream(stack, own)))
+        ]
+        # eager attention (Gemma 2) takes its softmax in float32
+        torch.testing.assert_close(*likelihoods, rtol=1e-6, atol=0)
 
 
 def test_wrong_items_come_first_and_the_shortest_of_them_in_front(

@@ -11,6 +11,7 @@ come first, the shortest of them in front, and after them those of which it is l
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -42,8 +43,8 @@ class KeptItem(NamedTuple):
     """An item, and all that a restart needs of a plain pass over it.
 
     Attributes:
-        batch: The item alone.
-        passage: The pass.
+        batch: The item alone, without padding.
+        passage: The pass, as long as its batch was: what pads it on the right moves no place.
         before: The residual stream before every sublayer.  # (1, T, D) each
         margin: How far the right choice's log-likelihood is ahead of the best other's; negative
             if the model is wrong.
@@ -102,27 +103,26 @@ def best_first_scan(
         )
 
     found = candidates(stack, unit)
-    sizes = Sizes(found, set(measures) - {"accuracy"})
+    sizes = Sizes(found, measures)
     with ExitStack() as afterwards:
         afterwards.callback(model.train, model.training)
         model.eval()
         afterwards.enter_context(onednn_linears(model))  # the products of a whole scan
         kept = _plain_passes(stack, items, by_length, sizes)
+        plain = Scan(
+            found,
+            norm=sizes.norm,
+            similarity=sizes.similarity,
+            n_blocks=len(stack.blocks),
+            step=step,
+        )
         right, met = [0] * len(found), [0] * len(found)
 
         def as_far_as_known() -> Scan:
             hoped = [
                 100 * ((r + len(items) - m) / len(items)) for r, m in zip(right, met, strict=True)
             ]
-            return Scan(
-                candidates=found,
-                accuracy=hoped,
-                norm=sizes.norm,
-                similarity=sizes.similarity,
-                n_blocks=len(stack.blocks),
-                step=step,
-                items=list(met),
-            )
+            return replace(plain, accuracy=hoped, items=list(met))
 
         total = len(found) * len(items)
         with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:

@@ -281,7 +281,7 @@ class Sizes:
 
     Args:
         found: The candidates.
-        measures: What to measure; accuracy is somebody else's.
+        measures: What to measure; accuracy, which takes more than one pass, is left to others.
     """
 
     def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure]):
