@@ -99,7 +99,27 @@ def accuracy_table(
         Group(base, [row for m in methods for row in _rows(m, records.where(base=base), pairs)])
         for base in models
     ]
-    return Table(title, caption, columns, groups)
+    return Table(title, " ".join(filter(None, (caption, _rows_note(records)))), columns, groups)
+
+
+def _rows_note(records: Records) -> str:
+    """How many rows an epoch had, and of how many, as far as the records say it."""
+    said: dict[str, set[str]] = {}
+    for record in records.where(kind="test", model="trimmed"):
+        if record.get("rows") is None:
+            continue
+        read, official = record["rows_read"], record["rows_official"]
+        partial = [
+            f"of its {split} split {read[split]:,} of {rows:,} rows were there"
+            for split, rows in official.items()
+            if read.get(split, rows) < rows
+        ]
+        text = " ".join([f"{record['rows']['train']:,}", *(f"({part})" for part in partial)])
+        said.setdefault(record["task"], set()).add(text)
+    if not said:
+        return ""
+    parts = [f"{task_title(t)} {', '.join(sorted(said[t]))}" for t in sorted(said, key=task_order)]
+    return f"Rows of an epoch: {'; '.join(parts)}."
 
 
 def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[TableRow]:

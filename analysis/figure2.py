@@ -89,12 +89,18 @@ def frontier(points: Sequence[Data]) -> list[int]:
 
 
 def _task(task: str, tests: Records, paper: Paper) -> Data:
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+    groups: list[tuple[set[str], tuple[Any, ...], list[Record]]] = []
     for r in tests:
-        # the same experiment, cell and point of the run: what is left to differ is the seed
-        key = (r.experiments[0], r["base"], method_title(r), r["asked_ratio"])
-        groups.setdefault(key, []).append(r)
-    points = [_point(key[0], key[2], rows) for key, rows in groups.items()]
+        # an experiment in common, the same cell and point of the run: what differs is the seed
+        key = (r["base"], method_title(r), r["asked_ratio"])
+        for experiments, other, rows in groups:
+            if other == key and experiments & {*r.experiments}:
+                experiments &= {*r.experiments}
+                rows.append(r)
+                break
+        else:
+            groups.append(({*r.experiments}, key, [r]))
+    points = [_point(min(names), key[1], rows) for names, key, rows in groups]
     return {
         "task": task,
         "points": points,

@@ -153,11 +153,16 @@ def measure(
 
 def _stderr_over_items(records: Sequence[Record]) -> float:
     rights = [record["correct"] for record in records]
-    if any(right is None for right in rights) or len({len(right) for right in rights}) > 1:
-        # without the items' answers: the seeds share the items, so their errors do not average out
+    if None in rights or not same_items(records):
+        # their errors may have much in common, and are not averaged out
         return math.sqrt(math.fsum(r["stderr"] ** 2 for r in records) / len(records))
     items = [100 * sum(map(int, item)) / len(rights) for item in zip(*rights, strict=True)]
     return mean_and_stderr(items)[1] or 0.0
+
+
+def same_items(records: Sequence[Record]) -> bool:
+    """Whether records are about the same test items, which stand in the same order then."""
+    return len({record["row_sets"]["test"] for record in records}) == 1
 
 
 def sign_test(won: int, lost: int) -> float:
@@ -171,8 +176,11 @@ def paired_test(records: Sequence[Record], references: Records) -> PairedTest | 
     """Tests a model against the fine-tuned full-depth model with as many optimizer steps.
 
     Full fine-tuning (r = 1) is the reference where every seed has it, otherwise the full-depth
-    model of the same run, which trains the same share r.
+    model of the same run, which trains the same share r. None where neither is there, or where the
+    seeds were tested on different items.
     """
+    if not same_items(records):
+        return None
     for against, pairs in (
         ("full fine-tuning", [_reference(r, references, r=1) for r in records]),
         ("sparse fine-tuning", [_reference(r, references, run=r["run"]) for r in records]),

@@ -14,6 +14,8 @@ TASKS = {
     "pubmedqa": "PubMedQA",
     "legalbench": "LegalBench",
     "icd10cm": "ICD-10-CM",
+    "mmlu_law": "MMLU law",
+    "mmlu_economics": "MMLU economics",
 }
 
 SCORERS = {

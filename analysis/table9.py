@@ -31,7 +31,8 @@ def build(records: Records, paper: Paper) -> Table:
     return Table(
         "Table 9: time of fine-tuning",
         "Hours of wall-clock time on SciQ, and their share of full fine-tuning's for as many "
-        "epochs. The published hours are LLaMA-7B's on two A100-80G: only the shares compare. "
+        "epochs. The published hours are LLaMA-7B's on two A100-80G: only the shares compare, and "
+        "the fewer rows an epoch has, the larger the part of TrimLLM's time that its scans take. "
         "(The epochs of the published middle rows are inferred from their times.)",
         {
             "hours": Column("hours", None, 3, ("paper", "measured")),

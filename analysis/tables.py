@@ -20,6 +20,12 @@ FOOTNOTE = (
     "many optimizer steps (exact McNemar test on the same items): † p < 0.05, ‡ p < 0.01. "
     f"Bold: best of its column. {MISSING}: not published, or not measured."
 )
+STABILITY = (
+    "Stability (LLM-Streamline): the weight of the items that this model and the untrimmed one "
+    "both answer right or both wrong. The weights are a softmax of how far apart the untrimmed "
+    "model's perplexities of an item's choices are. Where these are large, as of short choices, "
+    "all of the weight can lie on one item: then it is 0 or 1, and says nothing of the others."
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,8 @@ class Table:
                 + [_line(list(entry.values())) for entry in detail]
             )
             text += "\n"
+            if any(entry["stability"] != MISSING for entry in detail):
+                text += f"\n{STABILITY}\n"
         return text
 
     def latex(self) -> str:
@@ -296,7 +304,7 @@ class Table:
 
 def marks(measured: Measurement | None) -> list[str]:
     """The mark of the paired test, and whether code of no commit measured it."""
-    if measured is None or measured.n is None:
+    if measured is None:
         return []
     found = []
     if measured.test:

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -398,6 +399,13 @@ def test_bad_options(
 ) -> None:
     with pytest.raises(InputError, match=message):
         fit(base, root, tmp_path, **options)
+
+
+def test_scaled_losses_are_refused(base: Path) -> None:
+    """A step computes its gradients before a scaler has scaled its loss."""
+    trainer = SimpleNamespace(world_size=1, precision="16-mixed")
+    with pytest.raises(InputError, match="take bf16-mixed"):
+        Trim(max_drops=1).check(trainer, DomainLM(str(base)).stack)  # type: ignore[arg-type]
 
 
 def test_diverging_loss_stops_with_the_last_good_point_on_disk(

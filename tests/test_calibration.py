@@ -17,9 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import PlainScores, TinyModel, TinyTokenizer
 from trimlab import calibration
+from trimlab.best_first import best_first_scan
 from trimlab.calibration import Candidate, Passage, Unit, candidates, record_passage, scan
 from trimlab.choices import batches, collate, encode
+from trimlab.errors import InputError
 from trimlab.families import family_names
+from trimlab.scorers import load_scorer
 from trimlab.sublayers import Sublayer, SublayerStack
 from trimlab.tasks import Item
 
@@ -380,6 +383,14 @@ def test_a_scan_without_measures_needs_no_items(tiny_model: TinyModel) -> None:
 
 
 # ---- candidates ------------------------------------------------------------------------------
+
+
+def test_a_scan_of_no_items_is_refused(tiny_model: TinyModel) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    with pytest.raises(InputError, match="needs calibration items"):
+        scan(stack, [])
+    with pytest.raises(InputError, match="needs calibration items"):
+        best_first_scan(stack, [], load_scorer("two_step"), lambda scores: [0])
 
 
 def test_candidates_by_hand(tiny_model: TinyModel) -> None:

@@ -93,6 +93,17 @@ def test_one_pass_gives_what_one_pass_per_choice_gives(
 
 
 @every_family
+def test_bf16_differs_by_its_rounding_alone(
+    family: str, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, plain_scores: PlainScores
+) -> None:
+    """What runs on a GPU: a wrong mask or position would be off by whole units."""
+    tokenizer, items = tiny_tokenizer(), list(ITEMS.values())
+    exact, model = tiny_model(family), tiny_model(family).bfloat16()
+    for item, found in zip(items, score(SublayerStack(model), tokenizer, items), strict=True):
+        assert found == pytest.approx(plain_scores(exact, tokenizer, item), rel=0.02)
+
+
+@every_family
 def test_a_long_context_loses_its_oldest_tokens(
     family: str, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, plain_scores: PlainScores
 ) -> None:

@@ -13,6 +13,7 @@ from trimlab.metrics import (
     MetricName,
     Score,
     TaskScore,
+    chosen,
     length_normalised,
     perplexities,
     stability,
@@ -73,6 +74,15 @@ def test_accuracy_is_the_mean_and_its_error_the_sample_deviation(
     assert result.value == pytest.approx(statistics.mean(percent))
     assert result.stderr == pytest.approx(statistics.stdev(percent) / math.sqrt(len(right)))
     assert result.n == len(right)
+
+
+def test_what_is_not_a_number_is_no_answer() -> None:
+    """argmax takes a NaN, and a model that answers nothing would be right now and then."""
+    likelihoods = torch.tensor([[-1.0, torch.nan], [torch.nan, -2.0], [-1.0, -2.0]])
+    assert chosen(likelihoods).tolist() == [-1, -1, 0]
+    score = TaskScore("accuracy")
+    score.update(likelihoods, batch_of([1, 0, 0], [1, 1, 1]))
+    assert score.score().value == pytest.approx(100 / 3)
 
 
 def test_one_item_has_no_spread_and_no_nan() -> None:

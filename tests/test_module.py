@@ -104,7 +104,7 @@ def test_a_step_never_keeps_more_than_its_tokens(module: DomainLM) -> None:
 
 
 def test_a_scaled_loss_has_scaled_gradients(module: DomainLM) -> None:
-    """Gradient accumulation and 16-bit training multiply the loss before its backward pass."""
+    """Gradient accumulation divides the loss before its backward pass."""
     whole = module.training_step(training_batch(module), 0)
     assert whole is not None
     expected = gradients(module, whole)
@@ -112,6 +112,24 @@ def test_a_scaled_loss_has_scaled_gradients(module: DomainLM) -> None:
     assert half is not None
     for name, gradient in gradients(module, half / 2).items():
         torch.testing.assert_close(gradient, expected[name] / 2, msg=name)
+
+
+@pytest.mark.parametrize("train_tokens", [4096, 1])
+def test_parameters_that_share_a_gradient(
+    module: DomainLM, train_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of a sum is one tensor for both of its parts: it must be scaled once."""
+    module.train_tokens = train_tokens
+    one, two = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    module.model.register_parameter("one", one)
+    module.model.register_parameter("two", two)
+    monkeypatch.setattr(module, "_loss", lambda part: ((one + two) ** 2).sum() * len(part.targets))
+    step = module.training_step(training_batch(module), 0)
+    assert step is not None
+    found = gradients(module, step / 2)
+    # d/da of the sum of (a + b)^2 is 2 (a + b) = 4, and a half of it
+    torch.testing.assert_close(found["one"], torch.full((3,), 2.0, dtype=torch.float64))
+    torch.testing.assert_close(found["two"], found["one"])
 
 
 def test_nothing_trainable_skips_the_step(module: DomainLM) -> None:

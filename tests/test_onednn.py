@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tests.conftest import TinyModel
+from trimlab import onednn
 from trimlab.families import family_names
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack
@@ -44,6 +45,29 @@ def test_it_nests_and_ends_with_an_error(tiny_model: TinyModel) -> None:
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
     assert all(m.weight.numel() and "forward" not in vars(m) for m in linears)
+
+
+def test_an_interrupted_start_leaves_the_model_as_it_was(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gemma3_text", dtype=torch.float32)
+    with torch.inference_mode():
+        plain = model(IDS).logits
+    laid_out = []
+
+    def third_time(*arguments: object, **options: object) -> object:
+        laid_out.append(arguments)
+        if len(laid_out) == 3:
+            raise KeyboardInterrupt
+        return forward(*arguments, **options)  # type: ignore[arg-type]
+
+    forward = onednn._forward
+    monkeypatch.setattr(onednn, "_forward", third_time)
+    with pytest.raises(KeyboardInterrupt), onednn_linears(model):
+        raise AssertionError("it was interrupted before")
+    assert not any("forward" in vars(module) for module in model.modules())
+    with torch.inference_mode():
+        assert torch.equal(model(IDS).logits, plain)
 
 
 def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> None:

@@ -16,7 +16,15 @@ from trimlab import cli
 from trimlab.config import Resolver
 from trimlab.errors import InputError
 from trimlab.results import append_rows, config_hash, read_results, read_rows
-from trimlab.sweep import PlannedRun, Sweep, merged, nested, plan, rows_of
+from trimlab.sweep import (
+    PlannedRun,
+    Sweep,
+    _wait_until_free,
+    merged,
+    nested,
+    plan,
+    rows_of,
+)
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SHIPPED = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in p.read_text()]
@@ -179,6 +187,7 @@ BAD = {
     "only nothing": ({}, {"only": ["trim.r=1"]}, "leaves no run; trim.r is 0.5"),
     "only what": ({}, {"only": ["trim.r"]}, "NAME=VALUE"),
     "set what": ({}, {"settings": ["trim.r"]}, "NAME=VALUE"),
+    "no baseline": ({"runs": [{"trim.scorer": "baselines.nosuch.Rule"}]}, {}, "baselines.nosuch"),
 }
 
 
@@ -256,6 +265,70 @@ def test_all_of_what_a_rule_left_is_full_fine_tuning(
     timings = read_results(tmp_path / "results").where(kind="timing")
     methods = [(t["cell"]["trim.r"], t["method"]) for t in timings]
     assert methods == [(0.25, "trimllm"), (0.25, "sparse_ft"), (1, "trimllm"), (1, "full_ft")]
+
+
+def test_the_config_is_recorded_but_no_path_of_the_rows(swept: Path, root: Path) -> None:
+    records = read_results(swept / "results")
+    complete = [record for record in records if record.get("complete")]
+    assert len(complete) == len({record["run"] for record in records})
+    for record in complete:
+        assert config_hash(record["config"]) == record["run"]
+        assert record["config"]["trim"]["scorer"] == record["cell"]["trim.scorer"]
+        assert "root" not in record["config"]["data"]
+    for record in records:
+        assert record["rows"] == {"train": 16, "calibration": 10, "dev": 10, "test": 10}
+        assert all(record["rows_read"][split] >= 10 for split in ("train", "test"))
+        assert record["rows_official"] == {}
+
+
+def test_only_and_set_as_the_help_has_them(
+    tmp_path: Path, base: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {
+        "config": {"trim": {"max_drops": 1}},
+        "runs": [{"trim.r": [1, 0.5, 0.25], "trim.scorer": ["two_step", "random"]}],
+    }
+    path = experiment(tmp_path, base, content)
+    only = ("--only", "trim.r=1,0.5", "trim.scorer=random", "--set", "model.lr=5e-5", "trim.unit=x")
+    assert run(*command(path, root, *only[:3], *only[3:5], "--dry-run")) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("to do") == 2
+    assert "scorer random" in printed and "scorer two_step" not in printed
+    assert "lr 5e-05" in printed or "lr 5e-5" in printed
+    assert "2 runs of unknown time" in " ".join(printed.split())
+    assert run(*command(path, root, *only, "--dry-run")) == 2
+    assert "trim.unit" in capsys.readouterr().err
+
+
+def test_rows_of_another_schema_are_refused(
+    tmp_path: Path, base: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = experiment(tmp_path, base)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "old.jsonl").write_text('{"schema": 0, "run": "a"}\n')
+    assert run(*command(path, root, "--dry-run")) == 2
+    assert "old.jsonl has rows of schema 0" in capsys.readouterr().err
+
+
+def test_a_run_that_is_still_going_on_is_waited_for(
+    swept: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL ends a sweep alone: its fit goes on, and holds the lock of its folder."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    hold = """if True:
+        import fcntl, sys, time
+        lock = open(sys.argv[1], "w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print("held", flush=True)
+        time.sleep(0.5)
+    """
+    command = [sys.executable, "-c", hold, str(folder / ".lock")]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline()
+    _wait_until_free(folder)
+    assert holder.wait() == 0  # it had let go, which it does at its end alone
+    assert f"waiting for the process that is running in {folder}" in capsys.readouterr().err
 
 
 def test_what_is_done_is_not_made_again(

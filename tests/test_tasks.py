@@ -103,9 +103,9 @@ def test_hash_ignores_white_space_and_nothing_else():
 
 def test_fingerprints_do_not_depend_on_the_order():
     one, two = Item("a", (" b", " c"), 0), Item("d", (" e", " f"), 1)
-    sets = RowSets([one, two], [one], [two], [], {})
-    assert sets.fingerprints() == RowSets([two, one], [one], [two], [], {}).fingerprints()
-    assert sets.fingerprints() != RowSets([two], [one], [two], [one], {}).fingerprints()
+    sets = RowSets([one, two], [one], [two], [], {}, {})
+    assert sets.fingerprints() == RowSets([two, one], [one], [two], [], {}, {}).fingerprints()
+    assert sets.fingerprints() != RowSets([two], [one], [two], [one], {}, {}).fingerprints()
     assert list(sets.fingerprints()) == list(SETS)
 
 
@@ -346,6 +346,8 @@ def test_larger_sets_contain_smaller_ones(
     assert part.calibration == whole.calibration
     assert part.dev[:dev] == whole.dev
     assert part.test == whole.test[:test] == task.test_items(None, test)
+    assert part.read == {name: len(split[name]) for name in task.splits}
+    assert part.counts() == {name: len(getattr(part, name)) for name in SETS}
     assert part.train == [item for item in whole.train if item not in part.dev][:train]
     # nor does the order of the file decide anything
     task.numbers["train"] = sorted(task.numbers["train"])
@@ -355,8 +357,10 @@ def test_larger_sets_contain_smaller_ones(
 def test_the_seed_chooses_other_rows():
     task = _Memory(train=[*range(50)], validation=[*range(50, 100)], test=[*range(100, 150)])
     one, two = (task.row_sets(None, 20, 10, 10, 20, seed) for seed in (0, 1))
-    for name in SETS:
+    for name in ("train", "calibration", "dev"):
         assert set(_hashes(getattr(one, name))) != set(_hashes(getattr(two, name)))
+    # the test items stay: what several seeds answer is compared item by item
+    assert one.test == two.test
 
 
 def test_too_few_rows_name_the_options_to_lower():

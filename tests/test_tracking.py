@@ -199,7 +199,10 @@ def test_online_without_a_network_goes_on_offline(
         return plain(**options)
 
     monkeypatch.setattr(wandb, "init", init)
-    tracker, (summary, about) = Tracker(WandbOptions(mode="online")), ({}, {"task": "owls"})
+    tracker, (summary, about) = (
+        Tracker(WandbOptions(mode="online", name="r 0.25")),
+        ({}, {"task": "owls"}),
+    )
 
     def interrupted() -> None:
         with tracker.tracked(tmp_path, {}, about, summary):
@@ -210,7 +213,8 @@ def test_online_without_a_network_goes_on_offline(
         interrupted()
     (found,) = offline_runs(tmp_path)
     assert [row["train_loss"] for row in history(found)] == [2.5]
-    assert [r.run.run_group for r in found if r.HasField("run")] == ["owls"]
+    (run,) = [r.run for r in found if r.HasField("run")]
+    assert (run.run_group, run.display_name) == ("owls", "r 0.25")
     assert [r.exit.exit_code for r in found if r.HasField("exit")] == [1]
 
 

@@ -15,7 +15,7 @@ An operating point is the model after a drop and its healing, before the next sc
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -269,6 +269,7 @@ class Trim(L.Callback):
                 data.eval_tokens,
                 step=step,
                 progress=self.progress,
+                seed=data.seed,
             )
         else:
             items = data.calibration_batches() if measures else []
@@ -281,8 +282,8 @@ class Trim(L.Callback):
                 step,
                 self.progress,
                 data.eval_tokens,
+                data.seed,
             )
-        found = replace(found, seed=data.seed)
         scores = self.scorer(found)
         self.pending = {
             "dropped": [],
@@ -396,11 +397,13 @@ class Trim(L.Callback):
         """Refuses a trainer, a stop rule or a bypass that cannot work with this model.
 
         Raises:
-            InputError: Several devices, no dev score every epoch, an impossible target, or a
-                bypass that is not defined.
+            InputError: Several devices, scaled losses, no dev score every epoch, an impossible
+                target, or a bypass that is not defined.
         """
         if trainer.world_size > 1:
             raise InputError("trimming runs on one device: set trainer.devices to 1")
+        if trainer.precision == "16-mixed":  # a step's gradients are computed before it is scaled
+            raise InputError("trainer.precision 16-mixed cannot work here: take bf16-mixed")
         if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
             raise InputError("trimming needs the dev score of every epoch: leave validation on")
         if self.rules.latency_ms is not None:

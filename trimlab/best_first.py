@@ -3,14 +3,15 @@
 A candidate's accuracy is at most what it would be if every item it has not met yet came out
 right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
 in front are run on, an item at a time, until those that would be chosen have met every item.
-Nobody behind them can pass them any more: the choice is that of a whole scan, ties included.
+Nobody behind them can pass them any more: the choice is that of a whole scan, ties included. (Up
+to rounding: who is computed beside whom differs, and an item whose two likeliest choices are less
+than that apart may come out either way.)
 
 A candidate falls back by a wrong answer alone. So the items that the model gets wrong as it is
 come first, the shortest of them in front, and after them those of which it is least sure.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,8 +33,10 @@ from trimlab.calibration import (
     stream,
 )
 from trimlab.choices import Batch, EncodedItem, choice_likelihoods, collate, winning_likelihoods
+from trimlab.errors import InputError
+from trimlab.metrics import chosen
 from trimlab.onednn import onednn_linears
-from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.sublayers import Sublayer, SublayerStack, evaluating
 
 Scores = list[tuple[float, ...]]
 MAX_BYTES = 4 * 2**30
@@ -71,9 +74,10 @@ def best_first_scan(
     unit: Unit = "sublayer",
     measures: Iterable[Measure] = ("accuracy", "norm"),
     max_tokens: int = 1024,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
     step: int = 0,
     progress: bool = False,
+    seed: int = 0,
 ) -> Scan:
     """Measures as much as it takes to know which candidates will be chosen.
 
@@ -85,29 +89,40 @@ def best_first_scan(
         unit: What is dropped together, see `calibration.candidates`.
         measures: What the scorer needs; everything but accuracy is measured in full.
         max_tokens: Most tokens that are computed at once, see `calibration.scan`.
-        max_bytes: Most bytes of residual streams that are kept. If all of them do not fit, a
-            whole scan is made, which works batch by batch.
+        max_bytes: Most bytes of residual streams that are kept, by default 4 GiB, on a GPU half of
+            what is free. If all of them do not fit, a whole scan is made, which works batch by
+            batch.
         step: How many scans came before this one.
         progress: Show a bar; it ends early.
+        seed: Seed of the run, for scores that draw numbers.
 
     Returns:
         Like a whole scan, with an upper bound in place of the accuracy of every candidate whose
         entry in `items` is less than the number of items.
+
+    Raises:
+        InputError: There is nothing to measure on.
     """
+    if not items:
+        raise InputError("a scan needs calibration items")
     model, width = stack.model, stack.model.config.hidden_size
     by_length = scan_batches(items, max_tokens)
-    kept = sum(batch.input_ids.numel() for batch in by_length) * width * len(stack)
-    if kept * model.dtype.itemsize > max_bytes:
+    numbers = sum(batch.input_ids.numel() for batch in by_length) * width * len(stack)
+    if numbers * model.dtype.itemsize > (_room(model.device) if max_bytes is None else max_bytes):
         return scan(
-            stack, by_length, unit, measures, step=step, progress=progress, max_tokens=max_tokens
+            stack,
+            by_length,
+            unit,
+            measures,
+            step=step,
+            progress=progress,
+            max_tokens=max_tokens,
+            seed=seed,
         )
 
     found = candidates(stack, unit)
     sizes = Sizes(found, measures)
-    with ExitStack() as afterwards:
-        afterwards.callback(model.train, model.training)
-        model.eval()
-        afterwards.enter_context(onednn_linears(model))  # the products of a whole scan
+    with evaluating(model), onednn_linears(model):  # the products of a whole scan
         kept = _plain_passes(stack, items, by_length, sizes)
         plain = Scan(
             found,
@@ -115,6 +130,7 @@ def best_first_scan(
             similarity=sizes.similarity,
             n_blocks=len(stack.blocks),
             step=step,
+            seed=seed,
         )
         right, met = [0] * len(found), [0] * len(found)
 
@@ -142,10 +158,16 @@ def best_first_scan(
                     stack, passage, [found[i] for i in group], before, batch.places
                 )  # (C, T, D)
                 likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))
-                for index, choice in zip(group, likelihoods.argmax(-1).tolist(), strict=True):
+                for index, choice in zip(group, chosen(likelihoods).tolist(), strict=True):
                     right[index] += choice == int(batch.gold)
                     met[index] += 1
                 bar.update(len(group))
+
+
+def _room(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return MAX_BYTES
 
 
 def _plain_passes(

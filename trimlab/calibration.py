@@ -1,13 +1,12 @@
 """The scan: what becomes of the model when each candidate is dropped, without N evaluations.
 
 Dropping a sublayer leaves everything before it as it was. So one plain pass keeps the residual
-stream before every sublayer, and each candidate restarts from its own place: less than half the
-work of N evaluations, and the same numbers.
+stream before every sublayer, and each candidate restarts from its own place: about half the work
+of N evaluations, and the same numbers.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,9 +24,10 @@ from trimlab.choices import (
     model_inputs,
     winning_likelihoods,
 )
+from trimlab.errors import InputError
 from trimlab.metrics import MetricName, TaskScore
 from trimlab.onednn import onednn_linears
-from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.sublayers import Sublayer, SublayerStack, evaluating
 
 Candidate = tuple[Sublayer, ...]  # sublayers that are dropped together
 Unit = Literal["sublayer", "pair", "block"]
@@ -328,6 +328,7 @@ def scan(
     step: int = 0,
     progress: bool = False,
     max_tokens: int = 1024,
+    seed: int = 0,
 ) -> Scan:
     """Measures every candidate on the calibration items.
 
@@ -340,11 +341,17 @@ def scan(
         step: How many scans came before this one.
         progress: Show a bar with the time left.
         max_tokens: As many candidates are computed at once as a batch leaves room for.
+        seed: Seed of the run, for scores that draw numbers.
 
     Returns:
         The measurements.
+
+    Raises:
+        InputError: There is nothing to measure on.
     """
     measures = set(measures)
+    if measures and not batches:
+        raise InputError("a scan needs calibration items")
     found = candidates(stack, unit)
     # accuracy asks for the likeliest choice alone
     likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
@@ -353,12 +360,10 @@ def scan(
     behind = [blocks_behind(stack, c) if "accuracy" in measures else [] for c in found]
     total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
     with (
-        ExitStack() as afterwards,
+        evaluating(stack.model),
         onednn_linears(stack.model if "accuracy" in measures else stack.model.base_model),
         tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
     ):
-        afterwards.callback(stack.model.train, stack.model.training)
-        stack.model.eval()
         for batch in batches if measures else []:
             batch = batch.to(stack.model.device)
             passage = record_passage(stack, batch)
@@ -389,6 +394,7 @@ def scan(
         similarity=sizes.similarity,
         n_blocks=len(stack.blocks),
         step=step,
+        seed=seed,
     )
 
 

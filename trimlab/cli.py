@@ -141,7 +141,6 @@ def run_eval(arguments: list[str]) -> None:
         "wherever it has the task",
     )
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
-    parser.add_argument("--data.seed", type=int, default=0, help="seed of the row choice")
     parser.add_argument(
         "--data.max_length",
         type=int | None,
@@ -194,7 +193,7 @@ def run_eval(arguments: list[str]) -> None:
         if harness and task.metric != "accuracy":
             raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
         prompt = rows.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, rows.seed, prompt)))
+        asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, prompt)))
 
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
@@ -298,12 +297,17 @@ def run_sweep(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "--only",
-        type=list[str],
+        type=str,
+        nargs="+",
         default=[],
-        help="cells to run: --only '[trim.r=1,0.5]' keeps r = 1 and r = 0.5",
+        help="cells to run: `--only trim.r=1,0.5 data.task=sciq` keeps r = 1 and 0.5 on SciQ",
     )
     parser.add_argument(
-        "--set", type=list[str], default=[], help="overrides of every run: --set '[model.lr=5e-5]'"
+        "--set",
+        type=str,
+        nargs="+",
+        default=[],
+        help="overrides of every run: `--set model.lr=5e-5 data.train_rows=500`",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records")
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")

@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
+
+from trimlab.sublayers import evaluating
 
 
 class Speed(NamedTuple):
@@ -58,21 +60,35 @@ def decode_seconds(model: PreTrainedModel, prompt_tokens: int = 32, new_tokens: 
         prompt_tokens: Length of the prompt (its tokens do not matter for the time).
         new_tokens: Tokens to generate.
     """
-    device = model.device
-    prompt = torch.arange(prompt_tokens, device=device)[None] % model.config.vocab_size
-    was_training = model.training
-    model.eval()
-    output = model(prompt, use_cache=True)
-    synchronise(device)
-    start = time.perf_counter()
+    with evaluating(model):
+        read = read_prompt(model, prompt_tokens)
+        synchronise(model.device)
+        start = time.perf_counter()
+        decode(model, read, new_tokens)
+        synchronise(model.device)
+        return (time.perf_counter() - start) / new_tokens
+
+
+@torch.inference_mode()
+def read_prompt(model: PreTrainedModel, tokens: int) -> Any:
+    """The model's output for a prompt, its KV cache included."""
+    prompt = torch.arange(tokens, device=model.device)[None] % model.config.vocab_size  # (1, T)
+    return model(prompt, use_cache=True, logits_to_keep=1)
+
+
+@torch.inference_mode()
+def decode(model: PreTrainedModel, output: Any, new_tokens: int) -> None:
+    """Generates tokens one by one behind what the model has read.
+
+    Args:
+        model: The model.
+        output: What it made of the prompt.
+        new_tokens: Tokens to generate.
+    """
     for _ in range(new_tokens):
         token = output.logits[:, -1:].argmax(-1)  # (1, 1)
         cache = output.past_key_values
         output = model(token, past_key_values=cache, use_cache=cache is not None)
-    synchronise(device)
-    seconds = (time.perf_counter() - start) / new_tokens
-    model.train(was_training)
-    return seconds
 
 
 def decode_speeds(models: Mapping[str, PreTrainedModel], repeats: int = 7) -> dict[str, Speed]:

@@ -8,9 +8,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, log_likelihoods
-from trimlab.metrics import MetricName, Score, TaskScore, length_normalised, share
+from trimlab.metrics import MetricName, Score, TaskScore, chosen, length_normalised, share
 from trimlab.onednn import onednn_linears
-from trimlab.sublayers import SublayerStack
+from trimlab.sublayers import SublayerStack, evaluating
 from trimlab.tasks import Item
 
 
@@ -65,14 +65,13 @@ def answer(
     """
     device = stack.model.device
     total = TaskScore(metric).to(device)
-    was_training = stack.model.training
-    stack.model.eval()
     n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
     likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
     tokens = torch.zeros((n, choices), dtype=torch.long)
     gold = torch.zeros(n, dtype=torch.long)
     length = sum(batch.input_ids.numel() for batch in batches)
     with (
+        evaluating(stack.model),
         onednn_linears(stack.model),
         tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar,
     ):
@@ -84,8 +83,7 @@ def answer(
             tokens[batch.order, : batch.n_choices] = batch.choice_tokens
             gold[batch.order] = batch.gold
             bar.update(batch.input_ids.numel())
-    stack.model.train(was_training)
-    return Answers(total.score(), likelihoods.argmax(-1) == gold, gold, likelihoods, tokens)
+    return Answers(total.score(), chosen(likelihoods) == gold, gold, likelihoods, tokens)
 
 
 def evaluate(
@@ -126,5 +124,5 @@ def normalised_score(answers: Answers, items: Sequence[Item]) -> Score:
     lengths = torch.zeros_like(answers.tokens)  # (N, K)
     for row, item in zip(lengths, items, strict=True):
         row[: len(item.choices)] = torch.tensor([len(c.removeprefix(" ")) for c in item.choices])
-    chosen = length_normalised(answers.likelihoods, lengths).argmax(-1)  # (N,)
-    return share(chosen == answers.gold)
+    likelihoods = length_normalised(answers.likelihoods, lengths)  # (N, K)
+    return share(chosen(likelihoods) == answers.gold)

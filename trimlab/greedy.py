@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.metrics import Score, share
-from trimlab.sublayers import SublayerStack
+from trimlab.sublayers import SublayerStack, evaluating
 from trimlab.tasks import Item
 
 ROOM = 4  # tokens beyond those of the longest choice, for another spelling and the end
@@ -73,17 +73,15 @@ def exact_match(
     """
     if not all(item.context for item in items):
         return None
-    was_training = stack.model.training
-    stack.model.eval()
     right = []
-    for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
-        context: list[int] = tokenizer(item.context)["input_ids"]  # type: ignore[assignment]
-        texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
-        most = max(len(text) for text in texts) - len(context) + ROOM  # type: ignore[arg-type]
-        context = context[max(0, len(context) + most - max_length) :]
-        written = greedy_answer(stack.model, tokenizer, context, most)
-        right.append(_plain(written) == _plain(item.choices[item.gold]))
-    stack.model.train(was_training)
+    with evaluating(stack.model):
+        for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
+            context: list[int] = tokenizer(item.context)["input_ids"]  # type: ignore[assignment]
+            texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
+            most = max(len(text) for text in texts) - len(context) + ROOM  # type: ignore[arg-type]
+            context = context[max(0, len(context) + most - max_length) :]
+            written = greedy_answer(stack.model, tokenizer, context, most)
+            right.append(_plain(written) == _plain(item.choices[item.gold]))
     return share(torch.tensor(right))
 
 

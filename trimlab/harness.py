@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.errors import InputError
 from trimlab.metrics import Score
+from trimlab.sublayers import evaluating
 from trimlab.tasks import Item
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def harness_evaluate(
     lm = harness_model(model, tokenizer, batch_size, max_length)
     from lm_eval.evaluator import simple_evaluate
 
-    was_training = model.training
-    model.eval()
-    with tempfile.TemporaryDirectory() as folder:
+    with evaluating(model), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         # acc_norm divides by the length of a choice, without the space that sets it off
         choices = [[choice.removeprefix(" ") for choice in item.choices] for item in items]
@@ -113,7 +112,6 @@ def harness_evaluate(
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         }
         results: Any = simple_evaluate(lm, tasks=[task], log_samples=False)
-    model.train(was_training)
     (found,) = results["results"].values()
     return {
         metric: Score(

@@ -97,6 +97,19 @@ def stability(original: Tensor, compressed: Tensor, tokens: Tensor, gold: Tensor
     return (weights * agree).sum()
 
 
+def chosen(likelihoods: Tensor) -> Tensor:
+    """The likeliest choice of every item.
+
+    Args:
+        likelihoods: Log-likelihood of every choice.  # (B, K)
+
+    Returns:
+        Its index; -1, which is no answer, where a likelihood is not a number.  # (B,)
+    """
+    # argmax would take the first that is not a number, as if nothing were likelier
+    return likelihoods.argmax(-1).where(~likelihoods.isnan().any(-1), -1)
+
+
 class TaskScore(Metric):
     """Accuracy in percent or, for plain text, the likelihood 100 exp(-mean token loss).
 
@@ -127,7 +140,7 @@ class TaskScore(Metric):
         """
         likelihoods = likelihoods.double()
         if self.name == "accuracy":
-            self.amounts.append((likelihoods.argmax(-1) == batch.gold).double())
+            self.amounts.append((chosen(likelihoods) == batch.gold).double())
             self.weights.append(torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device))
         else:
             gold = batch.owners == batch.gold[batch.rows]

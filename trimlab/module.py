@@ -126,12 +126,13 @@ class DomainLM(L.LightningModule):
         if not trained:
             return None
         # part by part: the activations of one are gone before the next is computed
-        losses, gradients = [], [torch.zeros_like(p) for p in trained]
+        losses, gradients = [], list[Tensor]()
         for part in batch.parts(self.train_tokens):
             part_loss = self._loss(part) / len(batch.targets)
-            found = torch.autograd.grad(part_loss, trained, materialize_grads=True)
-            for gradient, more in zip(gradients, found, strict=True):
-                gradient += more
+            found = list(torch.autograd.grad(part_loss, trained, materialize_grads=True))
+            if gradients:  # not in place: parameters that are added up share one gradient
+                found = [found.pop() + gradients.pop() for _ in trained][::-1]
+            gradients = found
             losses.append(part_loss.detach())
         loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
@@ -245,7 +246,11 @@ class _Differentiated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return None, None, *(gradient.mul_(scale) for gradient in ctx.gradients)
+        # nobody else may hold them: a parameter takes over a gradient that is its own, or copies it
+        gradients, ctx.gradients = ctx.gradients, None
+        if scale != 1:
+            gradients = [gradient * scale for gradient in gradients]
+        return None, None, *gradients
 
 
 def _fingerprint(model: nn.Module) -> str:

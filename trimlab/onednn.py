@@ -31,26 +31,26 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
     linears = _linears(model)
     shared = {module for module in linears if users[id(module.weight)] > 1}
     activations = _activations_of_gates(model)
-    # what is made in inference mode could not be trained again
-    with torch.inference_mode(False), torch.no_grad():
-        for module in linears:
-            weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-            laid_out.append((module, weight))
-            if module not in shared:
-                module.weight.data = weight.new_empty(0, layout=torch.strided)
-            activation = activations.get(module)
-            vars(module)["forward"] = _forward(weight, module.bias, gelu=activation is not None)
-            if activation is not None:
-                vars(activation)["forward"] = _as_it_is
     try:
+        # what is made in inference mode could not be trained again
+        with torch.inference_mode(False), torch.no_grad():
+            for module in linears:
+                weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
+                laid_out.append((module, weight))
+                if module not in shared:
+                    module.weight.data = weight.new_empty(0, layout=torch.strided)
+                activation = activations.get(module)
+                vars(module)["forward"] = _forward(weight, module.bias, gelu=activation is not None)
+                if activation is not None:
+                    vars(activation)["forward"] = _as_it_is
         yield
     finally:
         with torch.inference_mode(False), torch.no_grad():
             while laid_out:  # taken off one by one, so that only one weight is there twice
                 module, weight = laid_out.pop()
-                del vars(module)["forward"]
+                vars(module).pop("forward", None)  # not there yet if laying out was interrupted
                 if module in activations:
-                    del vars(activations[module])["forward"]
+                    vars(activations[module]).pop("forward", None)
                 if module not in shared:
                     module.weight.data = weight.to_dense()
 

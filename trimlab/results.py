@@ -159,6 +159,8 @@ _SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method"
 _MAY_DIFFER = TIMING_FIELDS | {
     *("experiment", "profile", "cell", "overrides", "git_commit", "versions", "hardware"),
     *("tokens_per_second", "hours"),
+    # what earlier versions did not record
+    *("rows", "rows_read", "rows_official", "rows_dropped_as_shared", "config"),
 }
 # the same question of an experiment, maybe asked with another config
 _QUESTION = ("profile", "base", "task", "prompt", "cell", "seed", "limit")

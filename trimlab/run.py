@@ -265,7 +265,6 @@ class Run:
             "model": self.module.fingerprint,
             "test": self._rows.fingerprints()["test"],
             "rows": self.data.test_rows,
-            "order": self.data.seed,
             "prompt": self.data.prompt,
             "max_length": self.data.max_length,
             "measures": [self.options.further, self.options.generate, *self.options.also_on],
@@ -444,7 +443,7 @@ class Run:
         """The score on another task's test items, in that task's own first prompt if need be."""
         task, data = load_task(other), self.data
         prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
-        items = task.test_items(data.root, data.test_rows, data.seed, prompt)
+        items = task.test_items(data.root, data.test_rows, prompt)
         answers = self._answers(stack, f"{name}: {other}", task, items)
         correct = answers.correct if task.metric == "accuracy" else None
         return {"metric": task.metric, **answers.score._asdict(), "correct": correct}
@@ -522,6 +521,9 @@ class Run:
                     "metric": self.data.task.metric,
                     "data_root": None if self.data.root is None else str(self.data.root),
                     "test_rows": self.data.test_rows,
+                    "rows": self._rows.counts(),
+                    "rows_read": self._rows.read,
+                    "rows_official": dict(self.data.task.official),
                     "rows_dropped_as_shared": self._rows.dropped,
                     **self.trim.provenance,
                 }

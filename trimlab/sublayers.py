@@ -303,3 +303,14 @@ def _bytes_of(modules: Iterable[nn.Module]) -> int:
     # a parameter shared by two modules (tied embeddings) counts once
     parameters = {id(p): p for module in modules for p in module.parameters()}
     return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keeps a model in evaluation mode, and puts it back as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

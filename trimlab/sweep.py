@@ -6,6 +6,7 @@ fails takes nobody along. Its name is the hash of its resolved config: the same 
 experiments is made once, and a run that is done is never made again.
 """
 
+import fcntl
 import itertools
 import json
 import shutil
@@ -26,7 +27,10 @@ from trimlab.errors import InputError
 from trimlab.results import SCHEMA, Row, append_rows, config_hash, read_rows, write_text
 
 # what of a run's provenance every row of the results has
-_PROVENANCE = ("git_commit", "versions", "hardware", "base", "task", "prompt", "row_sets")
+_PROVENANCE = (
+    *("git_commit", "versions", "hardware", "base", "task", "prompt", "row_sets"),
+    *("rows", "rows_read", "rows_official", "rows_dropped_as_shared"),
+)
 # what of a model's test result the results have; more where it was measured
 _TEST = ("stderr", "n", "correct", "value_normalised", "stability", "exact_match")
 _SIZES = ("tokens_per_second", "tier", "bytes_on_disk")
@@ -214,7 +218,7 @@ class Sweep:
         self.planned, self.results, self.runs = planned, results, runs
         self.keep_models = keep_models
         # what is recorded, by experiment
-        self._recorded = {path.stem: read_rows(path) for path in sorted(results.glob("*.jsonl"))}
+        self._recorded = {path.stem: _recorded(path) for path in sorted(results.glob("*.jsonl"))}
 
     def state(self, run: PlannedRun) -> str:
         """`done`, `measured` (but not recorded for this experiment), `begun` or `to do`."""
@@ -244,9 +248,11 @@ class Sweep:
             left += (seconds or 0) if todo else 0
             unknown += todo and seconds is None
             table.add_row(run.id, run.title, state, _time(seconds) if todo else "")
-        table.caption = f"left: {_time(left)}"
         if unknown:
-            table.caption += f", and {unknown} of unknown time"
+            known = f"{_time(left)}, and " if left else ""
+            table.caption = f"left: {known}{unknown} runs of unknown time"
+        else:
+            table.caption = f"left: {_time(left)}"
         return table
 
     def __call__(self) -> list[PlannedRun]:
@@ -287,12 +293,13 @@ class Sweep:
         config = self.runs / f"{run.id}.yaml"
         write_text(config, yaml.safe_dump(run.config, sort_keys=False))
         start = time.perf_counter()
+        _wait_until_free(folder)
         begun = folder.exists()
         code = subprocess.run(
             [
                 *(sys.executable, "-m", "trimlab.cli", "fit", "--config", str(config)),
                 *("--run.dir", str(folder), "--run.shared", str(self.runs / "shared")),
-                *("--wandb.group", run.experiment),
+                *("--wandb.group", run.experiment, "--wandb.name", run.title),
             ],
             check=False,
         ).returncode
@@ -332,7 +339,7 @@ def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
     summary, points = _summary(folder), read_rows(folder / "record.jsonl")
     if summary["config_hash"] != run.id:
         raise InputError(f"{folder} holds a run of another version of trimlab; remove it")
-    shared = _identity(run) | {name: summary[name] for name in _PROVENANCE}
+    shared = _identity(run) | {k: summary[k] for k in _PROVENANCE if k in summary}
     rows = [shared | point | _identity(run) | {"kind": "operating_point"} for point in points]
     timings = _timings(summary, points)
     rows += [shared | {"kind": "timing", **timing} for timing in timings]
@@ -343,6 +350,9 @@ def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
     for name, model in models:
         rows += [shared | row for row in _tests(name, model, summary)]
     rows[-1]["complete"] = True
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"].pop("root", None)  # where the rows lie is not which rows they are
+    rows[-1]["config"] = config
     return rows
 
 
@@ -389,6 +399,31 @@ def _identity(run: PlannedRun) -> Row:
         "limit": run.limit,
         "overrides": run.overrides,
     }
+
+
+def _recorded(path: Path) -> list[Row]:
+    """The rows of an experiment; its half-written line is passed over, and measured again."""
+    rows = read_rows(path)
+    for row in rows:
+        if row.get("schema") != SCHEMA:
+            raise InputError(
+                f"{path} has rows of schema {row.get('schema')!r}, and this version of trimlab "
+                f"writes schema {SCHEMA}: give another --results"
+            )
+    return rows
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Waits for the fit of a sweep that was killed so that it could not end it (SIGKILL)."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"waiting for the process that is running in {folder}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _complete(rows: Iterable[Row], run: str) -> bool:

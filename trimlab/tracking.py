@@ -36,12 +36,14 @@ class WandbOptions:
             first). Never uploaded: rows of the data, code.
         project: W&B project.
         group: Runs of one group are compared; by default the task's name.
+        name: Name of the run; by default that of its folder.
         artifact: Also upload the final exported model.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "trimlab"
     group: str | None = None
+    name: str | None = None
     artifact: bool = False
 
 
@@ -146,7 +148,7 @@ class Tracker:
                     id=hashlib.sha256(identity.encode()).hexdigest()[:16],
                     resume="allow",
                     dir=folder,
-                    name=folder.name,
+                    name=self.options.name or folder.name,
                     project=self.options.project,
                     group=self.options.group or about["task"],
                     config={**config, "provenance": about},

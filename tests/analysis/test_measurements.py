@@ -68,6 +68,15 @@ def test_without_the_items_answers() -> None:
     assert measured.stderr_items == pytest.approx(math.sqrt((9 + 16) / 2))
 
 
+def test_seeds_on_different_items_are_not_lined_up() -> None:
+    first, second = two_step("trimmed")
+    other = changed(second, row_sets={**second["row_sets"], "test": "other rows"})
+    measured = measure([first, other], references=RECORDS.of("table3"))
+    assert measured is not None and measured.test is None
+    squares = [record["stderr"] ** 2 for record in (first, other)]
+    assert measured.stderr_items == pytest.approx(math.sqrt(sum(squares) / 2))
+
+
 def test_nothing_measured() -> None:
     assert measure([]) is None
 

@@ -50,19 +50,36 @@ def test_the_page_works_offline(tmp_path: Path) -> None:
         page.screenshot(path=shots / "record.png")
 
         # so does a click on a point of the frontier
-        page.evaluate(
-            "document.getElementById('plot-figure2-gemma-270m').emit('plotly_click',"
-            " {points: [{customdata: 'table3-3'}]})"
-        )
-        assert page.url.endswith("#table3-3")
+        page.evaluate("location.hash = ''")
+        point = page.locator("#plot-figure2-gemma-270m .scatterlayer .errorbars + .points .point")
+        point.first.scroll_into_view_if_needed()
+        box = point.first.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+        page.mouse.down()
+        page.mouse.up()
+        page.wait_for_url("**#table3-*")
 
         # the menus change what is shown
-        for plot, choice in (("figure2", "MedMCQA"), ("figure3", "authors bypass")):
-            menus = page.locator(f"#plot-{plot}-gemma-270m .updatemenu-header")
-            menus.first.click()
+        def shown(plot: str) -> str:
+            return page.evaluate(
+                "id => { const plot = document.getElementById(id); return JSON.stringify("
+                "[plot.data.map(trace => trace.visible), plot.layout.xaxis.title]) }",
+                f"plot-{plot}-gemma-270m",
+            )
+
+        for plot, number, choice in (
+            ("figure2", 0, "MedMCQA"),
+            ("figure2", 1, "whole model left"),
+            ("figure3", 0, "authors bypass"),
+        ):
+            before = shown(plot)
+            page.locator(f"#plot-{plot}-gemma-270m .updatemenu-header").nth(number).click()
             button = page.locator(f"#plot-{plot}-gemma-270m .updatemenu-dropdown-button")
             button.filter(has_text=choice).first.click()
-            page.locator(f"#plot-{plot}-gemma-270m").screenshot(path=shots / f"{plot}.png")
+            assert shown(plot) != before
+            page.locator(f"#plot-{plot}-gemma-270m").screenshot(path=shots / f"{plot}-{number}.png")
+        assert "whole model left" in shown("figure2")
         browser.close()
     assert not problems
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)

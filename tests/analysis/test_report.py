@@ -301,6 +301,19 @@ def test_the_same_records_give_the_same_files(report: Path, tmp_path: Path) -> N
         assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path
 
 
+def test_what_an_earlier_report_wrote_is_not_left(tmp_path: Path) -> None:
+    empty = tmp_path / "results"
+    empty.mkdir()
+    out = tmp_path / "out"
+    write_report(out, empty)
+    (out / "figures" / "figures.png").write_text("mine")  # no name of ours
+    assert (out / "figures" / "figure4.png").exists()
+    write_report(out, GOLDEN / "records")
+    assert not (out / "figures" / "figure4.png").exists()
+    assert (out / "figures" / "figure4-gemma-270m.png").exists()
+    assert (out / "figures" / "figures.png").exists()
+
+
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
@@ -311,7 +324,13 @@ def run(*arguments: object) -> int:
 def test_the_committed_results_are_those_of_the_committed_records() -> None:
     """After a sweep or a change of a table: `trimlab report --out results`, and read the diff."""
     records = read_results(COMMITTED)
-    assert (COMMITTED / "RESULTS.md").read_text() == results_markdown(build(records), records)
+    entries = build(records)
+    assert (COMMITTED / "RESULTS.md").read_text() == results_markdown(entries, records)
+    drawn = {entry.name: entry.result for entry in entries if isinstance(entry.result, Figure)}
+    assert {path.stem for path in (COMMITTED / "figures").iterdir()} == set(drawn)
+    for name, figure in drawn.items():
+        data = json.loads((COMMITTED / "figures" / f"{name}.json").read_text())
+        assert data == json.loads(json.dumps(figure.data)), name
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

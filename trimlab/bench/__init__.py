@@ -29,7 +29,7 @@ from trimlab.cost import peak_memory, reset_peak_memory, synchronise
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
-from trimlab.models import load_model
+from trimlab.models import load_model, load_tokenizer
 from trimlab.results import SCHEMA, Row, config_hash, provenance
 from trimlab.tasks import Item, RowSets, fingerprint, load_task
 
@@ -90,12 +90,17 @@ def _take_turn(turns: Turns, prepare: Contender) -> None:
     run = prepare()
     _give_back_memory()
     reset_peak_memory()
+    synchronise(device())
     start = time.perf_counter()
     turns.result = run()
-    if torch.cuda.is_available():
-        synchronise(torch.device("cuda"))
+    synchronise(device())
     turns.seconds.append(time.perf_counter() - start)
     turns.peak_bytes.append(peak_memory())
+
+
+def device() -> torch.device:
+    """Where races are run, in float32: on a GPU where there is one, as the Trainers do."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _give_back_memory() -> None:
@@ -250,7 +255,7 @@ class Bench(ABC):
 
     def test_items(self, n: int) -> list[Item]:
         """Test items of the task."""
-        items = self.task.test_items(self.root, n, self.seed)
+        items = self.task.test_items(self.root, n)
         self.rows_used["test"] = fingerprint(items)
         return items
 
@@ -258,9 +263,8 @@ class Bench(ABC):
         self, train: int, calibration: int = 1, dev: int = 1, batch_size: int = 16
     ) -> DomainData:
         """So many rows of the task in each set, tokenised for the model."""
-        _, tokenizer = self.load()
         data = DomainData(
-            tokenizer,
+            load_tokenizer(self.base),
             self.task.name,
             self.root,
             train_rows=train,
@@ -281,8 +285,9 @@ class Bench(ABC):
             yield item.context + item.choices[item.gold]
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """A fresh model and its tokenizer."""
-        return load_model(self.base)
+        """A fresh model, where races are run, and its tokenizer."""
+        model, tokenizer = load_model(self.base)
+        return model.to(device()), tokenizer  # type: ignore[arg-type]
 
     def race(self, ours: Contender, peer: Contender | None) -> tuple[Turns, Turns | None]:
         """Our turns and the peer's."""

@@ -1,10 +1,12 @@
 """Decoding speed of a model with half of its sublayers, against the whole model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from trimlab.bench import Bench, Measurement
-from trimlab.cost import decode_seconds
+from trimlab.cost import decode, read_prompt
 from trimlab.sublayers import SublayerStack
 
 
@@ -26,24 +28,25 @@ class Decode(Bench):
         self.new_tokens, self.prompt_tokens = new_tokens, prompt_tokens
 
     def measure(self) -> Iterator[Measurement]:
-        """Seconds per token."""
-        full, _ = self.load()
-        half, _ = self.load()
-        stack = halved(SublayerStack(half))
+        """Seconds of all tokens; the model is there and has read the prompt."""
 
-        def turn(model: Any) -> Any:
-            return lambda: lambda: decode_seconds(model, self.prompt_tokens, self.new_tokens)
+        def ours() -> Callable[[], None]:
+            return generate(halved(SublayerStack(self.load()[0])).model)
 
-        ours, peer = self.race(turn(half), turn(full) if self.against else None)
+        def peer() -> Callable[[], None]:
+            return generate(self.load()[0])
+
+        def generate(model: PreTrainedModel) -> Callable[[], None]:
+            read = read_prompt(model.eval(), self.prompt_tokens)
+            return lambda: decode(model, read, self.new_tokens)
+
+        own_turns, peer_turns = self.race(ours, peer if self.against else None)
+        stack = halved(SublayerStack(self.load()[0]))
         yield Measurement(
             f"decoding {self.new_tokens} tokens",
-            ours,
-            peer,
+            own_turns,
+            peer_turns,
             self.against,
-            same={
-                "seconds_per_token": ours.result,
-                "peer_seconds_per_token": peer and peer.result,
-            },
             question={"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
             settings={
                 "layer_memory_ratio": stack.layer_memory_ratio,

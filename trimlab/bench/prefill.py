@@ -1,13 +1,13 @@
 """Reading a prompt with half of the sublayers, against the whole model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from trimlab.bench import Bench, Measurement
 from trimlab.bench.decode import halved
+from trimlab.cost import read_prompt
 from trimlab.sublayers import SublayerStack
 
 
@@ -28,24 +28,27 @@ class Prefill(Bench):
 
     def measure(self) -> Iterator[Measurement]:
         """Seconds until the first token."""
-        full, _ = self.load()
-        half, _ = self.load()
-        stack = halved(SublayerStack(half))
-        prompt = torch.arange(self.prompt_tokens)[None] % full.config.vocab_size  # (1, T)
 
-        def turn(model: PreTrainedModel) -> Any:
-            @torch.inference_mode()
-            def read() -> int:
-                # the logits of the last position alone, as `generate` asks for them
-                return int(model(prompt, logits_to_keep=1).logits.argmax())
+        def ours() -> Callable[[], None]:
+            return read(halved(SublayerStack(self.load()[0])).model)
 
-            return lambda: read
+        def peer() -> Callable[[], None]:
+            return read(self.load()[0])
 
-        ours, peer = self.race(turn(half), turn(full) if self.against else None)
+        def read(model: PreTrainedModel) -> Callable[[], None]:
+            model.eval()
+
+            def run() -> None:
+                read_prompt(model, self.prompt_tokens)
+
+            return run
+
+        own_turns, peer_turns = self.race(ours, peer if self.against else None)
+        stack = halved(SublayerStack(self.load()[0]))
         yield Measurement(
             f"reading {self.prompt_tokens} tokens",
-            ours,
-            peer,
+            own_turns,
+            peer_turns,
             self.against,
             question={"prompt_tokens": self.prompt_tokens},
             settings={

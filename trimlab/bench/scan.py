@@ -64,7 +64,7 @@ class ScanBench(Bench):
             return
 
         def ours() -> list[float]:
-            encoded = [encode(tokenizer, item, max_length=2048) for item in items]
+            encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
             tokens = self.eval_tokens
             found = scan(stack, scan_batches(encoded, tokens), max_tokens=tokens)
             assert found.accuracy is not None
@@ -97,7 +97,7 @@ class ScanBench(Bench):
     ) -> Measurement:
         """The scan that stops early against the one that does not."""
         scorer, everything = load_scorer("two_step"), candidates(stack)
-        encoded = [encode(tokenizer, item, max_length=2048) for item in items]
+        encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
 
         def choose(scores: Scores) -> list[int]:
             return lowest(everything, scores, self.drops)

@@ -1,5 +1,6 @@
 """Scoring test items: the log-likelihood of every choice, against one request per choice."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -73,11 +74,11 @@ def our_likelihoods(
     """Our way: all choices of an item in one pass."""
 
     def run() -> Likelihoods:
-        encoded = [encode(tokenizer, item, max_length=2048) for item in items]
+        encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
         found: Likelihoods = [[] for _ in items]
         with onednn_linears(stack.model):
             for group in batches(encoded, tokens):
-                batch = collate(encoded, group)
+                batch = collate(encoded, group).to(stack.model.device)
                 for index, row in zip(group, log_likelihoods(stack, batch).tolist(), strict=True):
                     found[index] = row[: len(items[index].choices)]
         return found
@@ -93,7 +94,8 @@ def naive_likelihoods(
     @torch.inference_mode()
     def likelihood(item: Item, choice: str) -> float:
         start = len(tokenizer(item.context)["input_ids"])  # type: ignore[arg-type]
-        ids = tokenizer(item.context + choice, return_tensors="pt")["input_ids"]  # (1, T)
+        ids = tokenizer(item.context + choice, return_tensors="pt")["input_ids"]
+        ids = ids.to(model.device)  # type: ignore[union-attr]  # (1, T)
         log_probs = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)  # (1, T, V)
         predicted = log_probs[0, start - 1 : -1].gather(1, ids[0, start:, None])  # type: ignore[index]
         return float(predicted.sum())
@@ -130,7 +132,9 @@ def compare(ours: Likelihoods, theirs: Likelihoods) -> Row:
     """How far apart two sets of log-likelihoods are."""
     pairs = [(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
     return {
-        "largest_relative_difference": max(abs(a - b) / abs(b) for a, b in pairs),
+        "largest_relative_difference": max(
+            abs(a - b) / max(abs(b), sys.float_info.min) for a, b in pairs
+        ),
         "items": len(ours),
         "same_predictions": sum(
             x.index(max(x)) == y.index(max(y)) for x, y in zip(ours, theirs, strict=True)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from trimlab.errors import InputError, disk_is_full
 from trimlab.export.packing import Tier, pack, packed_config, packed_state, tier_of
-from trimlab.sublayers import SublayerStack
+from trimlab.sublayers import SublayerStack, evaluating
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ def _compare(trimmed: PreTrainedModel, reloaded: PreTrainedModel) -> float:
     reloaded = reloaded.to(trimmed.device)  # type: ignore[arg-type]
     length = min(48, trimmed.config.max_position_embeddings)
     ids = torch.arange(length, device=trimmed.device)[None] * 7 % trimmed.config.vocab_size
-    was_training = trimmed.training
-    wanted = trimmed.eval()(ids, use_cache=False).logits  # (1, T, V)
-    trimmed.train(was_training)
+    with evaluating(trimmed):
+        wanted = trimmed(ids, use_cache=False).logits  # (1, T, V)
     half = length // 2
     first = reloaded(ids[:, :half], use_cache=True)
     second = reloaded(ids[:, half:], past_key_values=first.past_key_values, use_cache=True)

@@ -21,6 +21,7 @@ from trimlab.errors import InputError
 
 HUB_SECONDS = 10  # how long the hub may take to answer at all
 HUB_PARQUET = "refs/convert/parquet"  # where the hub keeps what it converted
+TEST_SEED = 0  # the order of the test items, whatever the seed of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ class Row:
         return value
 
 
+SETS = ("train", "calibration", "dev", "test")
+
+
 @dataclass(frozen=True)
 class RowSets:
     """The four row sets of a task; no row stands in two of them.
@@ -95,6 +99,7 @@ class RowSets:
         test: Items that are reported.
         dropped: Rows left out, by the split they were read from: they also stand in a set
             nearer to test, or the task finds them not `usable`.
+        read: Rows that were there, by the split they were read from.
     """
 
     train: list[Item]
@@ -102,11 +107,15 @@ class RowSets:
     dev: list[Item]
     test: list[Item]
     dropped: dict[str, int]
+    read: dict[str, int]
 
     def fingerprints(self) -> dict[str, str]:
         """One hash per set, for the record of a run."""
-        names = ("train", "calibration", "dev", "test")
-        return {name: fingerprint(getattr(self, name)) for name in names}
+        return {name: fingerprint(getattr(self, name)) for name in SETS}
+
+    def counts(self) -> dict[str, int]:
+        """Items per set, for the record of a run."""
+        return {name: len(getattr(self, name)) for name in SETS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class Task(ABC):
             harness's, where that has the task.
         splits: What the train, held-out and test rows are called at the source. Calibration
             and dev are carved from the held-out split, which may be the train split.
+        official: How many rows the splits have at the source; a folder may hold fewer.
         own_rows: The rows are the user's: what is wrong with them is refused, so that it gets
             mended. The known flaws of a published benchmark are kept or dropped and counted.
         free_form: A row is an answer to learn, with nothing to choose: it is trained on, and
@@ -151,6 +161,7 @@ class Task(ABC):
     metric: ClassVar[Literal["accuracy", "likelihood"]] = "accuracy"
     prompts: ClassVar[tuple[str, ...]] = ("authors",)
     splits: ClassVar[tuple[str, str, str]] = ("train", "validation", "test")
+    official: ClassVar[Mapping[str, int]] = {}
     own_rows: ClassVar[bool] = False
     free_form: ClassVar[bool] = False
 
@@ -208,7 +219,8 @@ class Task(ABC):
 
         Each set is the beginning of an order that depends on the seed and on the rows' own text
         alone. So a larger number adds rows and takes none away, and the size of one held-out set
-        does not change what another holds.
+        does not change what another holds. The test items are the same, in the same order, under
+        every seed: what several seeds come to is compared item by item.
 
         Args:
             root: Folder with `<split>.jsonl` or `<task>/<split>.jsonl`; without it the hub.
@@ -216,7 +228,7 @@ class Task(ABC):
             calibration: Calibration rows.
             dev: Dev rows.
             test: Test rows at most, all if not given.
-            seed: Seed of the choice of rows.
+            seed: Seed of the choice of train, calibration and dev rows.
             prompt: One of `prompts`.
 
         Raises:
@@ -228,6 +240,10 @@ class Task(ABC):
         dropped = dict.fromkeys(self.splits, 0)
         test_rows = self._keyed(test_split, root, dropped)
         held_rows = self._keyed(held_split, root, dropped)
+        read = {
+            test_split: len(test_rows) + dropped[test_split],
+            held_split: len(held_rows) + dropped[held_split],
+        }
         held_rows = self._apart(held_rows, test_rows, held_split, dropped, unique=True)
         free_form = [keyed for keyed in held_rows if keyed.task.free_form]
         held = [keyed for keyed in held_rows if not keyed.task.free_form]
@@ -246,6 +262,7 @@ class Task(ABC):
             train_rows = [*order[calibration : len(order) - dev], *free_form]
         else:
             train_rows = self._keyed(train_split, root, dropped)
+            read[train_split] = len(train_rows) + dropped[train_split]
             train_rows = self._apart(train_rows, [*test_rows, *held], train_split, dropped)
             if not train_rows:
                 raise InputError(f"task {self.name}: every {train_split} row also stands elsewhere")
@@ -257,17 +274,19 @@ class Task(ABC):
             train=items(_order(train_rows, seed, "train")[:train]),
             calibration=items(calibration_rows),
             dev=items(dev_rows),
-            test=items(_order(test_rows, seed, "test")[:test]),
+            test=items(_order(test_rows, TEST_SEED, "test")[:test]),
             dropped=dropped,
+            read=read,
         )
 
     def test_items(
-        self, root: Path | None, test: int | None = None, seed: int = 0, prompt: str = "authors"
+        self, root: Path | None, test: int | None = None, prompt: str = "authors"
     ) -> list[Item]:
         """The test set of `row_sets`, without reading the other splits."""
         self.check_prompt(prompt)
         rows = self._keyed(self.splits[2], root, dict.fromkeys(self.splits, 0))
-        return [keyed.task._item(keyed.row, prompt) for keyed in _order(rows, seed, "test")[:test]]
+        order = _order(rows, TEST_SEED, "test")
+        return [keyed.task._item(keyed.row, prompt) for keyed in order[:test]]
 
     def check_prompt(self, prompt: str) -> None:
         """Refuses a prompt that the task does not have.

@@ -32,6 +32,7 @@ class CaseHOLD(Task):
         "label": 0,
     }
     licence = "CC BY 4.0 (LexGLUE); Apache-2.0 (original repository)"
+    official: ClassVar = {"train": 45_000, "validation": 3_900, "test": 3_600}
 
     def rows(self, split: str, root: Path | None) -> list[Row]:
         """The rows of a split, or those that a sample deals to it."""

@@ -86,6 +86,7 @@ class FinanceQA(Mixture):
         "LLaMA-13B TrimLLM (50%)": 47.5,
     }
     prompts = MMLUEconomics.prompts
+    official: ClassVar = {"train": 750 + 4_846 + 52_002}  # FiQA, Financial PhraseBank, Alpaca
     splits = ("train", "train", "test")
 
     def parts(self, split: str) -> Sequence[Task]:

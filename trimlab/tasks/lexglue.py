@@ -18,6 +18,7 @@ class LexGLUE(Mixture):
     """CaseHOLD is asked in the same way whatever the prompt, MMLU in both."""
 
     licence = f"{CaseHOLD.licence}; {MMLULaw.licence} (MMLU)"
+    official: ClassVar = {"train": 45_000, "validation": 3_900}  # CaseHOLD's
     # TrimLLM, Table 2
     paper: ClassVar = {
         "LLaMA-7B w/o training": 32.1,

@@ -28,6 +28,7 @@ class MedMCQA(Task):
         "choice_type": "single",
     }
     licence = "Apache-2.0 (hub card); MIT (original repository)"
+    official: ClassVar = {"train": 182_822, "validation": 4_183}
     # TrimLLM, Table 2
     paper: ClassVar = {
         "LLaMA-7B w/o training": 22.4,

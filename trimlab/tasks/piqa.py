@@ -22,6 +22,7 @@ class PIQA(Task):
         "label": 0,
     }
     licence = "AFL 3.0"
+    official: ClassVar = {"train": 16_113, "validation": 1_838}
     # TrimLLM, Table 2
     paper: ClassVar = {
         "LLaMA-7B w/o training": 77.4,

@@ -23,6 +23,7 @@ class SciQ(Task):
         "support": "Plants make sugar out of water and carbon dioxide.",
     }
     licence = "CC BY-NC 3.0"
+    official: ClassVar = {"train": 11_679, "validation": 1_000, "test": 1_000}
     # TrimLLM, Table 2
     paper: ClassVar = {
         "LLaMA-7B w/o training": 89.7,
