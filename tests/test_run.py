@@ -1,5 +1,6 @@
 """A whole run on a tiny model: what it leaves behind, and that a killed one ends the same."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -80,6 +81,14 @@ def test_summary(finished: Path) -> None:
     assert summary["fine_tuned"]["optimizer_steps"] == trimmed["optimizer_steps"]
     assert 0 <= summary["shortcuts"]["word_overlap"] <= 100
     assert set(summary["row_sets"]) == {"train", "calibration", "dev", "test"}
+
+
+def test_losses_and_dev_scores_are_always_in_a_csv(finished: Path) -> None:
+    for folder in (finished, finished / "full_depth"):
+        (path,) = (folder / "logs").rglob("metrics.csv")
+        rows = list(csv.DictReader(path.open()))
+        assert any(row["train_loss"] for row in rows)
+        assert any(row.get("dev_accuracy") for row in rows) == (folder == finished)
 
 
 def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:

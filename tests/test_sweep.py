@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import subprocess
 import sys
 import time
@@ -184,11 +185,19 @@ BAD = {
     "no prompt": ({"runs": [{"data.prompt": "harness"}]}, {}, "no prompt 'harness'"),
     "no seeds": ({}, {"seeds": 0}, "at least 1"),
     "no limit": ({}, {"limit": 0}, "at least 1"),
+    "no rows": ({}, {"data_root": Path("/no/such")}, "/no/such is no folder"),
     "only nothing": ({}, {"only": ["trim.r=1"]}, "leaves no run; trim.r is 0.5"),
     "only what": ({}, {"only": ["trim.r"]}, "NAME=VALUE"),
     "set what": ({}, {"settings": ["trim.r"]}, "NAME=VALUE"),
     "no baseline": ({"runs": [{"trim.scorer": "baselines.nosuch.Rule"}]}, {}, "baselines.nosuch"),
 }
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_a_bad_cell_is_named(limit: int | None, tmp_path: Path, base: Path) -> None:
+    path = experiment(tmp_path, base, {"runs": [{"trim.r": 2, "trim.max_drops": 1}]})
+    with pytest.raises(InputError, match=r"letters.yaml, \{'trim.r': 2"):
+        plan(path, "tiny", limit=limit)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -255,13 +264,16 @@ def test_everything_is_recorded_and_read(swept: Path, base: Path, root: Path) ->
 
 
 def test_all_of_what_a_rule_left_is_full_fine_tuning(
-    base: Path, root: Path, tmp_path: Path
+    base: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = {
         "config": {"trim": {"scorer": "top", "max_drops": 2, "progress": False}},
         "runs": [{"trim.r": [0.25, 1]}],
     }
     assert run(*command(experiment(tmp_path, base, content), root)) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert re.fullmatch(r"\[1/2\] letters: r 0.25, seed 0 \(\w{16}\); left: unknown", said[0])
+    assert re.fullmatch(r"\[2/2\] letters: r 1, seed 0 \(\w{16}\); left: \d+ s", said[1])
     timings = read_results(tmp_path / "results").where(kind="timing")
     methods = [(t["cell"]["trim.r"], t["method"]) for t in timings]
     assert methods == [(0.25, "trimllm"), (0.25, "sparse_ft"), (1, "trimllm"), (1, "full_ft")]

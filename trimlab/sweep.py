@@ -102,6 +102,8 @@ def plan(
         raise InputError("--seeds and --limit must be at least 1")
     # what an experiment asks for stands above the size that a profile gives to everything
     common = merged(_profile(path.parent, profile), experiment.get("config") or {})
+    if data_root is not None and not data_root.is_dir():
+        raise InputError(f"--data.root {data_root} is no folder")
     if data_root is not None:
         common = merged(common, {"data": {"root": str(data_root)}})
     overrides = dict(_assignment(text) for text in settings)
@@ -120,9 +122,9 @@ def plan(
     for seed in range(seeds):
         for cell in cells:
             config = merged(common, nested(cell), {"seed_everything": seed})
-            if limit is not None:
-                config = merged(config, _rehearsal(resolve(config), limit))
             try:
+                if limit is not None:
+                    config = merged(config, _rehearsal(resolve(config), limit))
                 identity = config_hash(resolve(config))
             except InputError as error:
                 raise InputError(f"{path.name}, {cell}: {error}") from error
