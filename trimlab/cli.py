@@ -198,7 +198,8 @@ def run_eval(arguments: list[str]) -> None:
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
     limit = rows.max_length or getattr(model.config, "max_position_embeddings", 1024)
-    table = Table("task", "metric", "value", "± standard error", "n", title=options.model)
+    headings = ("task", "prompt", "metric", "value", "± standard error", "n")
+    table = Table(*headings, title=options.model)
     for name, prompt, items in asked:
         data = DomainData(tokenizer, name, max_length=limit)
         most = data.max_length  # the tokenizer may know a lower limit
@@ -220,7 +221,8 @@ def run_eval(arguments: list[str]) -> None:
         for metric, score in scores.items():
             if options.json:
                 print(json.dumps({"metric": metric, **score._asdict(), **about}))
-            table.add_row(name, metric, f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n))
+            numbers = (f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n))
+            table.add_row(name, prompt, metric, *numbers)
     if not options.json:
         Console().print(table)
 
