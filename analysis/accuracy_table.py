@@ -108,13 +108,11 @@ def _rows_note(records: Records) -> str:
     for record in records.where(kind="test", model="trimmed"):
         if record.get("rows") is None:
             continue
-        read, official = record["rows_read"], record["rows_official"]
-        partial = [
-            f"of its {split} split {read[split]:,} of {rows:,} rows were there"
-            for split, rows in official.items()
-            if read.get(split, rows) < rows
-        ]
-        text = " ".join([f"{record['rows']['train']:,}", *(f"({part})" for part in partial)])
+        there = record.get("rows_read", {}).get("train")
+        source = record.get("rows_official", {}).get("train")
+        text = f"{record['rows']['train']:,}"
+        if there and source and there < source:
+            text += f" (drawn from {there:,}, where the source has {source:,})"
         said.setdefault(record["task"], set()).add(text)
     if not said:
         return ""

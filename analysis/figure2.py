@@ -89,18 +89,20 @@ def frontier(points: Sequence[Data]) -> list[int]:
 
 
 def _task(task: str, tests: Records, paper: Paper) -> Data:
-    groups: list[tuple[set[str], tuple[Any, ...], list[Record]]] = []
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for r in tests:
-        # an experiment in common, the same cell and point of the run: what differs is the seed
-        key = (r["base"], method_title(r), r["asked_ratio"])
-        for experiments, other, rows in groups:
-            if other == key and experiments & {*r.experiments}:
-                experiments &= {*r.experiments}
-                rows.append(r)
-                break
-        else:
-            groups.append(({*r.experiments}, key, [r]))
-    points = [_point(min(names), key[1], rows) for names, key, rows in groups]
+        for experiment in r.experiments:
+            # the same method and point of its run: what is left to differ is the seed
+            key = (experiment, r["base"], method_title(r), r["asked_ratio"])
+            groups.setdefault(key, []).append(r)
+    # what one experiment has, another may have with more seeds, or the same
+    seen: list[set[str]] = []
+    points = []
+    for key, rows in sorted(groups.items(), key=lambda group: -len(group[1])):
+        anchors = {anchor(r) for r in rows}
+        if not any(anchors <= others for others in seen):
+            seen.append(anchors)
+            points.append(_point(key[0], key[2], rows))
     return {
         "task": task,
         "points": points,

@@ -162,7 +162,7 @@ def _stderr_over_items(records: Sequence[Record]) -> float:
 
 def same_items(records: Sequence[Record]) -> bool:
     """Whether records are about the same test items, which stand in the same order then."""
-    return len({record["row_sets"]["test"] for record in records}) == 1
+    return len({(record["row_sets"]["test"], record["n"]) for record in records}) == 1
 
 
 def sign_test(won: int, lost: int) -> float:

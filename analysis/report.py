@@ -69,6 +69,7 @@ def _remove_stale(out: Path, entries: list[Entry]) -> None:
         for folder in ("tables", "figures"):
             for path in (out / folder).glob(f"{name}*"):
                 its_own = path.stem == name or path.stem.startswith(f"{name}-")
+                its_own = its_own and path.suffix in (".md", ".tex", ".json", ".png", ".pdf")
                 if its_own and (folder, path.stem) not in written:
                     path.unlink()
 

@@ -8,8 +8,8 @@ from trimlab.results import Records
 
 UNRELATED = tuple(
     (trained_on, other)
-    for trained_on, related in (("sciq", "medmcqa"), ("medmcqa", "sciq"))
-    for other in (related, "mmlu_law", "mmlu_economics", "piqa")
+    for trained_on, swapped in (("sciq", "medmcqa"), ("medmcqa", "sciq"))
+    for other in (swapped, "mmlu_law", "mmlu_economics", "piqa")
 )
 
 

@@ -121,7 +121,7 @@ def _row(
         "memory": Cell(memory, _number(race, 100 * race["memory_ratio"])),
         "same": Cell(text=_same(race["same"])),
     }
-    return TableRow(what + " (dirty)" * race.dirty, cells)
+    return TableRow(what + " (dirty)" * (race.dirty and not race.get("peer")), cells)
 
 
 def _time(race: Record, side: str) -> str:

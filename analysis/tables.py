@@ -18,6 +18,7 @@ MARKS = ((0.01, "‡"), (0.05, "†"))
 FOOTNOTE = (
     "± is the standard error over seeds and items. Differs from fine-tuning at full depth with as "
     "many optimizer steps (exact McNemar test on the same items): † p < 0.05, ‡ p < 0.01. "
+    "(dirty): with code that is in no commit. "
     f"Bold: best of its column. {MISSING}: not published, or not measured."
 )
 STABILITY = (

@@ -20,7 +20,7 @@ from trimlab.results import append_rows, config_hash, read_results, read_rows
 from trimlab.sweep import (
     PlannedRun,
     Sweep,
-    _wait_until_free,
+    _alone,
     merged,
     nested,
     plan,
@@ -187,6 +187,7 @@ BAD = {
     "no limit": ({}, {"limit": 0}, "at least 1"),
     "no rows": ({}, {"data_root": Path("/no/such")}, "/no/such is no folder"),
     "only nothing": ({}, {"only": ["trim.r=1"]}, "leaves no run; trim.r is 0.5"),
+    "only in brackets": ({}, {"only": ["[trim.r=1]"]}, "NAME=VALUE"),
     "only what": ({}, {"only": ["trim.r"]}, "NAME=VALUE"),
     "set what": ({}, {"settings": ["trim.r"]}, "NAME=VALUE"),
     "no baseline": ({"runs": [{"trim.scorer": "baselines.nosuch.Rule"}]}, {}, "baselines.nosuch"),
@@ -302,12 +303,17 @@ def test_only_and_set_as_the_help_has_them(
     }
     path = experiment(tmp_path, base, content)
     only = ("--only", "trim.r=1,0.5", "trim.scorer=random", "--set", "model.lr=5e-5", "trim.unit=x")
-    assert run(*command(path, root, *only[:3], *only[3:5], "--dry-run")) == 0
+    assert run(*command(path, root, *only[:5], "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert printed.count("to do") == 2
     assert "scorer random" in printed and "scorer two_step" not in printed
     assert "lr 5e-05" in printed or "lr 5e-5" in printed
     assert "2 runs of unknown time" in " ".join(printed.split())
+    # given twice, both count
+    twice = ("--only", "trim.r=1", "--only", "trim.scorer=random", "--dry-run")
+    assert run(*command(path, root, *twice)) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("to do") == 1 and "1 run of unknown time" in printed
     assert run(*command(path, root, *only, "--dry-run")) == 2
     assert "trim.unit" in capsys.readouterr().err
 
@@ -322,25 +328,41 @@ def test_rows_of_another_schema_are_refused(
     assert "old.jsonl has rows of schema 0" in capsys.readouterr().err
 
 
-def test_a_run_that_is_still_going_on_is_waited_for(
-    swept: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_lock_is_held_until_the_fit_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGKILL ends a sweep alone: its fit goes on, and holds the lock of its folder."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    hold = """if True:
-        import fcntl, sys, time
-        lock = open(sys.argv[1], "w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        print("held", flush=True)
-        time.sleep(0.5)
-    """
-    command = [sys.executable, "-c", hold, str(folder / ".lock")]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline()
-    _wait_until_free(folder)
-    assert holder.wait() == 0  # it had let go, which it does at its end alone
-    assert f"waiting for the process that is running in {folder}" in capsys.readouterr().err
+    """SIGKILL ends a sweep alone: its fit goes on, and the next sweep waits for that."""
+    path, done = tmp_path / "run.lock", tmp_path / "done"
+    fit = "import pathlib, sys, time; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch()"
+    with _alone(path) as lock:
+        process = subprocess.Popen([sys.executable, "-c", fit, str(done)], pass_fds=[lock])
+    with _alone(path):
+        assert done.exists()
+    assert f"waiting for the process that holds {path}" in capsys.readouterr().err
+    assert process.wait() == 0
+    with _alone(path):
+        assert not capsys.readouterr().err
+
+
+def test_a_sweep_that_was_killed_outright_goes_on(tmp_path: Path, base: Path, root: Path) -> None:
+    path = experiment(tmp_path, base)
+    planned = plan(path, "tiny", data_root=root)
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "runs" / planned[0].id / ".lock").exists():
+        time.sleep(0.05)
+        assert sweep.poll() is None
+    sweep.kill()
+    sweep.wait()
+    assert run(*command(path, root)) == 0
+    records = read_results(tmp_path / "results")
+    assert not records.notices
+    assert {record["run"] for record in records if record.get("complete")} == {
+        p.id for p in planned
+    }
 
 
 def test_what_is_done_is_not_made_again(

@@ -89,9 +89,8 @@ def best_first_scan(
         unit: What is dropped together, see `calibration.candidates`.
         measures: What the scorer needs; everything but accuracy is measured in full.
         max_tokens: Most tokens that are computed at once, see `calibration.scan`.
-        max_bytes: Most bytes of residual streams that are kept, by default 4 GiB, on a GPU half of
-            what is free. If all of them do not fit, a whole scan is made, which works batch by
-            batch.
+        max_bytes: Most bytes of residual streams that are kept, by default 4 GiB, or a quarter of a
+            GPU. If all of them do not fit, a whole scan is made, which works batch by batch.
         step: How many scans came before this one.
         progress: Show a bar; it ends early.
         seed: Seed of the run, for scores that draw numbers.
@@ -166,7 +165,7 @@ def best_first_scan(
 
 def _room(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
+        return torch.cuda.get_device_properties(device).total_memory // 4
     return MAX_BYTES
 
 

@@ -193,7 +193,7 @@ def run_eval(arguments: list[str]) -> None:
         if harness and task.metric != "accuracy":
             raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
         prompt = rows.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, prompt)))
+        asked.append((name, prompt, task.test_items(rows.root, rows.test_rows, prompt=prompt)))
 
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
@@ -301,6 +301,7 @@ def run_sweep(arguments: list[str]) -> None:
         "--only",
         type=str,
         nargs="+",
+        action="extend",
         default=[],
         help="cells to run: `--only trim.r=1,0.5 data.task=sciq` keeps r = 1 and 0.5 on SciQ",
     )
@@ -308,6 +309,7 @@ def run_sweep(arguments: list[str]) -> None:
         "--set",
         type=str,
         nargs="+",
+        action="extend",
         default=[],
         help="overrides of every run: `--set model.lr=5e-5 data.train_rows=500`",
     )

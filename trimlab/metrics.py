@@ -93,7 +93,7 @@ def stability(original: Tensor, compressed: Tensor, tokens: Tensor, gold: Tensor
     mean = before.where(there, 0).sum(-1, keepdim=True) / count  # (B, 1)
     variance = (before - mean).where(there, 0).square().sum(-1) / count.squeeze(-1)  # (B,)
     weights = variance.sqrt().softmax(0)  # (B,)
-    agree = (before.argmin(-1) == gold) == (after.argmin(-1) == gold)  # (B,)
+    agree = (chosen(-before) == gold) == (chosen(-after) == gold)  # (B,)
     return (weights * agree).sum()
 
 

@@ -249,7 +249,7 @@ class _Differentiated(torch.autograd.Function):
         # nobody else may hold them: a parameter takes over a gradient that is its own, or copies it
         gradients, ctx.gradients = ctx.gradients, None
         if scale != 1:
-            gradients = [gradient * scale for gradient in gradients]
+            gradients = [gradients.pop() * scale for _ in range(len(gradients))][::-1]
         return None, None, *gradients
 
 

@@ -443,7 +443,7 @@ class Run:
         """The score on another task's test items, in that task's own first prompt if need be."""
         task, data = load_task(other), self.data
         prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
-        items = task.test_items(data.root, data.test_rows, prompt)
+        items = task.test_items(data.root, data.test_rows, prompt=prompt)
         answers = self._answers(stack, f"{name}: {other}", task, items)
         correct = answers.correct if task.metric == "accuracy" else None
         return {"metric": task.metric, **answers.score._asdict(), "correct": correct}

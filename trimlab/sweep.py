@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def _cells(block: Any, path: Path) -> Iterator[Row]:
 def _kept(cells: list[Row], only: Sequence[str]) -> list[Row]:
     for condition in only:
         name, _, values = condition.partition("=")
-        if not values:
+        if not values or name.startswith("["):
             raise InputError(f"--only takes NAME=VALUE[,VALUE], not {condition!r}")
         wanted = [yaml.safe_load(value) for value in values.split(",")]
         there = {str(cell[name]) for cell in cells if name in cell}
@@ -167,7 +168,7 @@ def _kept(cells: list[Row], only: Sequence[str]) -> list[Row]:
 
 def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    if not equals:
+    if not equals or name.startswith("["):
         raise InputError(f"--set takes NAME=VALUE, not {text!r}")
     return name, yaml.safe_load(value)
 
@@ -252,7 +253,7 @@ class Sweep:
             table.add_row(run.id, run.title, state, _time(seconds) if todo else "")
         if unknown:
             known = f"{_time(left)}, and " if left else ""
-            table.caption = f"left: {known}{unknown} runs of unknown time"
+            table.caption = f"left: {known}{unknown} run{'s' * (unknown > 1)} of unknown time"
         else:
             table.caption = f"left: {_time(left)}"
         return table
@@ -290,12 +291,15 @@ class Sweep:
 
     def _make(self, run: PlannedRun) -> list[Row]:
         """Fits in a process of its own; its rows, or none if it failed."""
-        folder = self.runs / run.id
         self.runs.mkdir(parents=True, exist_ok=True)
+        with _alone(self.runs / f"{run.id}.lock") as lock:
+            # who was waited for may have made it
+            return self._known(run) or self._fit(run, self.runs / run.id, lock)
+
+    def _fit(self, run: PlannedRun, folder: Path, lock: int) -> list[Row]:
         config = self.runs / f"{run.id}.yaml"
         write_text(config, yaml.safe_dump(run.config, sort_keys=False))
         start = time.perf_counter()
-        _wait_until_free(folder)
         begun = folder.exists()
         code = subprocess.run(
             [
@@ -304,6 +308,7 @@ class Sweep:
                 *("--wandb.group", run.experiment, "--wandb.name", run.title),
             ],
             check=False,
+            pass_fds=[lock],
         ).returncode
         if code != 0:
             print(f"run {run.id} failed with exit code {code}; see {folder}", file=sys.stderr)
@@ -407,25 +412,35 @@ def _recorded(path: Path) -> list[Row]:
     """The rows of an experiment; its half-written line is passed over, and measured again."""
     rows = read_rows(path)
     for row in rows:
-        if row.get("schema") != SCHEMA:
+        schema = row.get("schema") if isinstance(row, dict) else None
+        if schema != SCHEMA:
             raise InputError(
-                f"{path} has rows of schema {row.get('schema')!r}, and this version of trimlab "
+                f"{path} has rows of schema {schema!r}, and this version of trimlab "
                 f"writes schema {SCHEMA}: give another --results"
             )
     return rows
 
 
-def _wait_until_free(folder: Path) -> None:
-    """Waits for the fit of a sweep that was killed so that it could not end it (SIGKILL)."""
-    lock = folder / ".lock"
-    if not lock.exists():
-        return
-    with lock.open("w") as file:
+@contextmanager
+def _alone(path: Path) -> Iterator[int]:
+    """Holds a lock, and waits for it where another process has it.
+
+    The fit inherits the lock: if a sweep is killed so that it cannot end its fit (SIGKILL), the
+    next one waits for that.
+
+    Args:
+        path: The file that is locked.
+
+    Yields:
+        Its file descriptor.
+    """
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print(f"waiting for the process that is running in {folder}", file=sys.stderr)
+            print(f"waiting for the process that holds {path}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
 
 
 def _complete(rows: Iterable[Row], run: str) -> bool:

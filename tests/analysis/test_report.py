@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,18 @@ def test_the_same_records_give_the_same_files(report: Path, tmp_path: Path) -> N
     write_report(tmp_path, GOLDEN / "records")
     for path in report.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path
+
+
+def test_seeds_are_one_point_whichever_experiments_have_them() -> None:
+    tests = RECORDS.where(limit=None).of("table3").where(kind="test", task="sciq", model="trimmed")
+    both = [r for r in tests if r["cell"].get("trim.scorer") == "two_step"]
+    first, second = both[0], next(r for r in both if r["seed"] == 1)
+    for records in (
+        (replace(first, experiments=("figure3", "table3")), second),
+        (replace(first, experiments=("table3",)), replace(second, experiments=("x", "table3"))),
+    ):
+        (point,) = figure2.build(Records(records), Paper({})).data["tasks"][0]["points"]
+        assert point["experiment"] == "table3" and point["seeds"] == [0, 1]
 
 
 def test_what_an_earlier_report_wrote_is_not_left(tmp_path: Path) -> None:

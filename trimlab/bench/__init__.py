@@ -29,7 +29,7 @@ from trimlab.cost import peak_memory, reset_peak_memory, synchronise
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
-from trimlab.models import load_model, load_tokenizer
+from trimlab.models import load_model
 from trimlab.results import SCHEMA, Row, config_hash, provenance
 from trimlab.tasks import Item, RowSets, fingerprint, load_task
 
@@ -46,7 +46,7 @@ class Turns:
 
     Attributes:
         seconds: Time of each turn.
-        peak_bytes: Peak resident memory of the process in each turn.
+        peak_bytes: Peak memory in each turn, see `cost.peak_memory`.
         result: What the last turn returned.
     """
 
@@ -263,8 +263,9 @@ class Bench(ABC):
         self, train: int, calibration: int = 1, dev: int = 1, batch_size: int = 16
     ) -> DomainData:
         """So many rows of the task in each set, tokenised for the model."""
+        _, tokenizer = load_model(self.base)  # it knows what the model reads
         data = DomainData(
-            load_tokenizer(self.base),
+            tokenizer,
             self.task.name,
             self.root,
             train_rows=train,

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from trimlab.bench import Bench, Measurement
 from trimlab.cost import decode, read_prompt
+from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
 
 
@@ -29,9 +30,12 @@ class Decode(Bench):
 
     def measure(self) -> Iterator[Measurement]:
         """Seconds of all tokens; the model is there and has read the prompt."""
+        sizes: Row = {}
 
         def ours() -> Callable[[], None]:
-            return generate(halved(SublayerStack(self.load()[0])).model)
+            stack = halved(SublayerStack(self.load()[0]))
+            sizes.update(sizes_of(stack))
+            return generate(stack.model)
 
         def peer() -> Callable[[], None]:
             return generate(self.load()[0])
@@ -41,17 +45,13 @@ class Decode(Bench):
             return lambda: decode(model, read, self.new_tokens)
 
         own_turns, peer_turns = self.race(ours, peer if self.against else None)
-        stack = halved(SublayerStack(self.load()[0]))
         yield Measurement(
             f"decoding {self.new_tokens} tokens",
             own_turns,
             peer_turns,
             self.against,
             question={"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
-            settings={
-                "layer_memory_ratio": stack.layer_memory_ratio,
-                "model_memory_ratio": stack.model_memory_ratio,
-            },
+            settings=sizes,
         )
 
 
@@ -59,3 +59,11 @@ def halved(stack: SublayerStack) -> SublayerStack:
     """Drops every other block."""
     stack.drop(*[sublayer for sublayer in stack if sublayer.block % 2])
     return stack
+
+
+def sizes_of(stack: SublayerStack) -> Row:
+    """How much is left, for the record."""
+    return {
+        "layer_memory_ratio": stack.layer_memory_ratio,
+        "model_memory_ratio": stack.model_memory_ratio,
+    }

@@ -6,8 +6,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from trimlab.bench import Bench, Measurement
-from trimlab.bench.decode import halved
+from trimlab.bench.decode import halved, sizes_of
 from trimlab.cost import read_prompt
+from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
 
 
@@ -28,15 +29,18 @@ class Prefill(Bench):
 
     def measure(self) -> Iterator[Measurement]:
         """Seconds until the first token."""
+        sizes: Row = {}
 
         def ours() -> Callable[[], None]:
-            return read(halved(SublayerStack(self.load()[0])).model)
+            stack = halved(SublayerStack(self.load()[0]))
+            sizes.update(sizes_of(stack))
+            return read(stack.model)
 
         def peer() -> Callable[[], None]:
             return read(self.load()[0])
 
         def read(model: PreTrainedModel) -> Callable[[], None]:
-            model.eval()
+            read_prompt(model.eval(), self.prompt_tokens)  # the first pass of a model is slower
 
             def run() -> None:
                 read_prompt(model, self.prompt_tokens)
@@ -44,15 +48,11 @@ class Prefill(Bench):
             return run
 
         own_turns, peer_turns = self.race(ours, peer if self.against else None)
-        stack = halved(SublayerStack(self.load()[0]))
         yield Measurement(
             f"reading {self.prompt_tokens} tokens",
             own_turns,
             peer_turns,
             self.against,
             question={"prompt_tokens": self.prompt_tokens},
-            settings={
-                "layer_memory_ratio": stack.layer_memory_ratio,
-                "model_memory_ratio": stack.model_memory_ratio,
-            },
+            settings=sizes,
         )

@@ -13,7 +13,7 @@ import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -107,7 +107,7 @@ class RowSets:
     dev: list[Item]
     test: list[Item]
     dropped: dict[str, int]
-    read: dict[str, int]
+    read: dict[str, int] = field(default_factory=dict)
 
     def fingerprints(self) -> dict[str, str]:
         """One hash per set, for the record of a run."""
@@ -280,7 +280,7 @@ class Task(ABC):
         )
 
     def test_items(
-        self, root: Path | None, test: int | None = None, prompt: str = "authors"
+        self, root: Path | None, test: int | None = None, *, prompt: str = "authors"
     ) -> list[Item]:
         """The test set of `row_sets`, without reading the other splits."""
         self.check_prompt(prompt)
