@@ -103,7 +103,7 @@ def accuracy_table(
 
 
 def _rows_note(records: Records) -> str:
-    """How many rows an epoch had, and of how many, as far as the records say it."""
+    """How many rows there were to train on, as far as the records say it."""
     said: dict[str, set[str]] = {}
     for record in records.where(kind="test", model="trimmed"):
         if record.get("rows") is None:
@@ -112,12 +112,12 @@ def _rows_note(records: Records) -> str:
         source = record.get("rows_official", {}).get("train")
         text = f"{record['rows']['train']:,}"
         if there and source and there < source:
-            text += f" (drawn from {there:,}, where the source has {source:,})"
+            text += f" (a sample: {there:,} were there, and the source has {source:,})"
         said.setdefault(record["task"], set()).add(text)
     if not said:
         return ""
     parts = [f"{task_title(t)} {', '.join(sorted(said[t]))}" for t in sorted(said, key=task_order)]
-    return f"Rows of an epoch: {'; '.join(parts)}."
+    return f"Training rows: {'; '.join(parts)}."
 
 
 def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[TableRow]:
