@@ -154,12 +154,13 @@ def test_an_answer_ends_with_its_line(end: str, tiny_model: Any, tiny_tokenizer:
     assert greedy_answer(stack.model, tokenizer, context, 0) == ""
 
 
-def test_exact_match_is_but_for_space_and_case(tiny_model: Any, tiny_tokenizer: Any) -> None:
+def test_exact_match_is_that_of_squad(tiny_model: Any, tiny_tokenizer: Any) -> None:
     tokenizer = tiny_tokenizer()
     stack = writer(tiny_model("llama"), tokenizer, [["?", " ", "d", "o", "g", "\n"]])
     right = Item("who?", (" x", "  DOG "), 1)
     wrong = [Item("who?", (" dog", " doge"), 1), Item("who?", (" do", " d og"), 0)]
     assert exact_match(stack, tokenizer, [right]) == (100, 0, 1)
+    assert exact_match(stack, tokenizer, [Item("who?", (" The dog.", " x"), 0)]) == (100, 0, 1)
     third = exact_match(stack, tokenizer, [right, *wrong])
     assert third == pytest.approx((100 / 3, 100 / 3, 3))  # of 100, 0 and 0: 57.7 over the root of 3
     # the oldest tokens of a long context are lost, and the answer has room
