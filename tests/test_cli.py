@@ -355,7 +355,8 @@ def test_the_readmes_commands(
     tiny: list[object], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
-    (tmp_path / "my_domain").symlink_to(root)
+    for folder in ("my_domain", "DIR"):
+        (tmp_path / folder).symlink_to(root)
     monkeypatch.chdir(tmp_path)
     commands = readme_commands()
     assert {shlex.split(command)[1] for command in commands} == {"fit", "eval", "sweep", "report"}
