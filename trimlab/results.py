@@ -36,10 +36,15 @@ def config_hash(config: Row) -> str:
     rows they are, and that is in their fingerprints; nor whether a whole number is a float: a type
     such as `int | float` may make it one or the other, as other libraries were imported.
     """
+    text = json.dumps(_plain(without_root(config)), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_root(config: Row) -> Row:
+    """A config without the folder of its rows."""
     if isinstance(data := config.get("data"), dict):
         config = config | {"data": {key: value for key, value in data.items() if key != "root"}}
-    text = json.dumps(_plain(config), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return config
 
 
 def _plain(value: Any) -> Any:
@@ -320,12 +325,19 @@ def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
         yield Record(row, path.name, number, (row["experiment"],))
 
 
-def _problem(row: Any) -> str | None:
-    """What is wrong with a row, or None."""
+def schema_problem(row: Any) -> str | None:
+    """Why a row cannot be one of this version's, or None."""
     if not isinstance(row, dict):
         return "not a JSON object"
     if row.get("schema") != SCHEMA:
         return f"schema {row.get('schema')!r}, and this version of trimlab reads schema {SCHEMA}"
+    return None
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with a row, or None."""
+    if problem := schema_problem(row):
+        return problem
     kind = row.get("kind")
     if kind not in FIELDS:
         return f"unknown kind {kind!r}; known: {', '.join(FIELDS)}"

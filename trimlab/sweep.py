@@ -25,7 +25,16 @@ from rich.table import Table
 
 from trimlab.config import Resolver, read_config
 from trimlab.errors import InputError
-from trimlab.results import SCHEMA, Row, append_rows, config_hash, read_rows, write_text
+from trimlab.results import (
+    SCHEMA,
+    Row,
+    append_rows,
+    config_hash,
+    read_rows,
+    schema_problem,
+    without_root,
+    write_text,
+)
 
 # what of a run's provenance every row of the results has
 _PROVENANCE = (
@@ -103,9 +112,9 @@ def plan(
         raise InputError("--seeds and --limit must be at least 1")
     # what an experiment asks for stands above the size that a profile gives to everything
     common = merged(_profile(path.parent, profile), experiment.get("config") or {})
-    if data_root is not None and not data_root.is_dir():
-        raise InputError(f"--data.root {data_root} is no folder")
     if data_root is not None:
+        if not data_root.is_dir():
+            raise InputError(f"--data.root {data_root} is no folder")
         common = merged(common, {"data": {"root": str(data_root)}})
     overrides = dict(_assignment(text) for text in settings)
     cells = []
@@ -357,9 +366,7 @@ def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
     for name, model in models:
         rows += [shared | row for row in _tests(name, model, summary)]
     rows[-1]["complete"] = True
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["data"].pop("root", None)  # where the rows lie is not which rows they are
-    rows[-1]["config"] = config
+    rows[-1]["config"] = without_root(yaml.safe_load((folder / "config.yaml").read_text()))
     return rows
 
 
@@ -412,12 +419,8 @@ def _recorded(path: Path) -> list[Row]:
     """The rows of an experiment; its half-written line is passed over, and measured again."""
     rows = read_rows(path)
     for row in rows:
-        schema = row.get("schema") if isinstance(row, dict) else None
-        if schema != SCHEMA:
-            raise InputError(
-                f"{path} has rows of schema {schema!r}, and this version of trimlab "
-                f"writes schema {SCHEMA}: give another --results"
-            )
+        if problem := schema_problem(row):
+            raise InputError(f"{path} has rows of {problem}; give another --results")
     return rows
 
 

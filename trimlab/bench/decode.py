@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from trimlab.bench import Bench, Measurement
+from trimlab.bench import Bench, Measurement, Turns
 from trimlab.cost import decode, read_prompt
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
@@ -30,21 +30,12 @@ class Decode(Bench):
 
     def measure(self) -> Iterator[Measurement]:
         """Seconds of all tokens; the model is there and has read the prompt."""
-        sizes: Row = {}
 
-        def ours() -> Callable[[], None]:
-            stack = halved(SublayerStack(self.load()[0]))
-            sizes.update(sizes_of(stack))
-            return generate(stack.model)
-
-        def peer() -> Callable[[], None]:
-            return generate(self.load()[0])
-
-        def generate(model: PreTrainedModel) -> Callable[[], None]:
-            read = read_prompt(model.eval(), self.prompt_tokens)
+        def prepare(model: PreTrainedModel) -> Callable[[], None]:
+            read = read_prompt(model, self.prompt_tokens)
             return lambda: decode(model, read, self.new_tokens)
 
-        own_turns, peer_turns = self.race(ours, peer if self.against else None)
+        own_turns, peer_turns, sizes = race_halved(self, prepare)
         yield Measurement(
             f"decoding {self.new_tokens} tokens",
             own_turns,
@@ -55,15 +46,28 @@ class Decode(Bench):
         )
 
 
-def halved(stack: SublayerStack) -> SublayerStack:
-    """Drops every other block."""
-    stack.drop(*[sublayer for sublayer in stack if sublayer.block % 2])
-    return stack
+def race_halved(
+    bench: Bench, prepare: Callable[[PreTrainedModel], Callable[[], None]]
+) -> tuple[Turns, Turns | None, Row]:
+    """A model without every other block against the whole model; one of them is loaded at a time.
 
+    Args:
+        bench: Whose model, peer and turns.
+        prepare: Makes a turn of a model; not timed.
 
-def sizes_of(stack: SublayerStack) -> Row:
-    """How much is left, for the record."""
-    return {
-        "layer_memory_ratio": stack.layer_memory_ratio,
-        "model_memory_ratio": stack.model_memory_ratio,
-    }
+    Returns:
+        Our turns, the peer's, and how much of the model is left.
+    """
+    sizes: Row = {}
+
+    def ours() -> Callable[[], None]:
+        stack = SublayerStack(bench.load()[0])
+        stack.drop(*[sublayer for sublayer in stack if sublayer.block % 2])
+        sizes["layer_memory_ratio"] = stack.layer_memory_ratio
+        sizes["model_memory_ratio"] = stack.model_memory_ratio
+        return prepare(stack.model.eval())
+
+    def peer() -> Callable[[], None]:
+        return prepare(bench.load()[0].eval())
+
+    return *bench.race(ours, peer if bench.against else None), sizes

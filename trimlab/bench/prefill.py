@@ -6,10 +6,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from trimlab.bench import Bench, Measurement
-from trimlab.bench.decode import halved, sizes_of
+from trimlab.bench.decode import race_halved
 from trimlab.cost import read_prompt
-from trimlab.results import Row
-from trimlab.sublayers import SublayerStack
 
 
 class Prefill(Bench):
@@ -29,25 +27,15 @@ class Prefill(Bench):
 
     def measure(self) -> Iterator[Measurement]:
         """Seconds until the first token."""
-        sizes: Row = {}
 
-        def ours() -> Callable[[], None]:
-            stack = halved(SublayerStack(self.load()[0]))
-            sizes.update(sizes_of(stack))
-            return read(stack.model)
-
-        def peer() -> Callable[[], None]:
-            return read(self.load()[0])
-
-        def read(model: PreTrainedModel) -> Callable[[], None]:
-            read_prompt(model.eval(), self.prompt_tokens)  # the first pass of a model is slower
-
+        def prepare(model: PreTrainedModel) -> Callable[[], None]:
             def run() -> None:
                 read_prompt(model, self.prompt_tokens)
 
+            run()  # the first pass of a model is slower
             return run
 
-        own_turns, peer_turns = self.race(ours, peer if self.against else None)
+        own_turns, peer_turns, sizes = race_halved(self, prepare)
         yield Measurement(
             f"reading {self.prompt_tokens} tokens",
             own_turns,
