@@ -13,6 +13,7 @@ come first, the shortest of them in front, and after them those of which it is l
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.calibration import (
+    Candidate,
     Measure,
     Passage,
     Scan,
@@ -34,6 +36,7 @@ from trimlab.calibration import (
 )
 from trimlab.choices import Batch, EncodedItem, choice_likelihoods, collate, winning_likelihoods
 from trimlab.errors import InputError
+from trimlab.lanes import Lanes, lanes
 from trimlab.metrics import chosen
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack, evaluating
@@ -121,8 +124,9 @@ def best_first_scan(
 
     found = candidates(stack, unit)
     sizes = Sizes(found, measures)
-    with evaluating(model), onednn_linears(model):  # the products of a whole scan
-        kept = _plain_passes(stack, items, by_length, sizes)
+    # the products and the lanes of a whole scan
+    with evaluating(model), onednn_linears(model), lanes(stack) as side_by_side:
+        kept = _plain_passes(side_by_side, items, by_length, sizes)
         plain = Scan(
             found,
             norm=sizes.norm,
@@ -146,21 +150,36 @@ def best_first_scan(
                 front = next((i for i in choose(scores) if met[i] < len(items)), None)
                 if front is None:
                     return as_far_as_known()
-                batch, passage, before, _ = kept[met[front]]
+                item = kept[met[front]]
                 # whoever is as good so far will likely have to meet this item, too
                 alike = (right[front], met[front])
                 equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
                 behind = [i for i in equals if i != front and scores[i] >= scores[front]]
-                room = max(1, max_tokens // batch.input_ids.numel())
+                room = max(1, max_tokens // item.batch.input_ids.numel())
                 group = sorted([front, *sorted(behind, key=scores.__getitem__)][:room])
-                hidden = hidden_without(
-                    stack, passage, [found[i] for i in group], before, batch.places
-                )  # (C, T, D)
-                likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))
-                for index, choice in zip(group, chosen(likelihoods).tolist(), strict=True):
-                    right[index] += choice == int(batch.gold)
-                    met[index] += 1
+                # early candidates, which run most blocks, go to all lanes
+                shares = [
+                    group[n :: side_by_side.n] for n in range(min(side_by_side.n, len(group)))
+                ]
+                answered = side_by_side.map(
+                    partial(_answers_without, item),
+                    [[found[i] for i in share] for share in shares],
+                )
+                for share, answers in zip(shares, answered, strict=True):
+                    for index, is_right in zip(share, answers, strict=True):
+                        right[index] += is_right
+                        met[index] += 1
                 bar.update(len(group))
+
+
+def _answers_without(
+    item: KeptItem, stack: SublayerStack, group: Sequence[Candidate]
+) -> list[bool]:
+    """Whether the item is answered right without each of some candidates."""
+    batch = item.batch
+    hidden = hidden_without(stack, item.passage, group, item.before, batch.places)  # (C, T, D)
+    likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C, K)
+    return (chosen(likelihoods) == batch.gold).tolist()
 
 
 def _room(device: torch.device) -> int:
@@ -170,29 +189,34 @@ def _room(device: torch.device) -> int:
 
 
 def _plain_passes(
-    stack: SublayerStack,
+    side_by_side: Lanes,
     items: Sequence[EncodedItem],
     batches: Sequence[Batch],
     sizes: Sizes,
 ) -> list[KeptItem]:
     """Runs every batch once, and takes it apart into its items, in the order of their turns."""
-    kept = []
-    for batch in batches:
+
+    def keep(stack: SublayerStack, batch: Batch) -> tuple[Sizes, list[KeptItem]]:
         batch = batch.to(stack.model.device)
         passage = record_passage(stack, batch)
         before = stream(stack, passage)
-        sizes.add(passage, before, batch)
+        changes = sizes.of(passage, before, batch)
         likelihoods = choice_likelihoods(stack, passage.hidden, batch)  # (B, K)
         gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
         others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
         margins = (gold[:, 0] - others.amax(1)).tolist()
-        for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True)):
-            kept.append(
-                KeptItem(
-                    collate([items[index]]).to(stack.model.device),
-                    passage.of_item(row),
-                    {sublayer: state[row : row + 1] for sublayer, state in before.items()},
-                    margin,
-                )
+        return changes, [
+            KeptItem(
+                collate([items[index]]).to(stack.model.device),
+                passage.of_item(row),
+                {sublayer: state[row : row + 1] for sublayer, state in before.items()},
+                margin,
             )
+            for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True))
+        ]
+
+    kept: list[KeptItem] = []
+    for changes, of_batch in side_by_side.map(keep, batches):
+        sizes.add(changes)
+        kept += of_batch
     return sorted(kept, key=lambda item: item.turn)

@@ -25,6 +25,7 @@ from trimlab.choices import (
     winning_likelihoods,
 )
 from trimlab.errors import InputError
+from trimlab.lanes import lanes
 from trimlab.metrics import MetricName, TaskScore
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack, evaluating
@@ -290,22 +291,31 @@ class Sizes:
         self._cosines = torch.zeros(len(found), dtype=torch.float64)
         self._items = self._tokens = 0
 
-    def add(self, passage: Passage, before: dict[Sublayer, Tensor], batch: Batch) -> None:
-        """Adds a batch.
+    def of(self, passage: Passage, before: dict[Sublayer, Tensor], batch: Batch) -> "Sizes":
+        """The same of one batch.
 
         Args:
             passage: A plain pass over it.
             before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
             batch: The items.
         """
-        self._items, self._tokens = self._items + len(batch), self._tokens + int(batch.real.sum())
+        own = Sizes(self.found, self.measures)
+        own._items, own._tokens = len(batch), int(batch.real.sum())
         for index, candidate in enumerate(self.found):
             added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
             if "norm" in self.measures:
-                self._norms[index] += frobenius_norms(added, batch.real).sum().cpu()
+                own._norms[index] = frobenius_norms(added, batch.real).sum().cpu()
             if "similarity" in self.measures:
                 state = before[candidate[0]]  # (B, T, D)
-                self._cosines[index] += cosines(state, added, batch.real).sum().cpu()
+                own._cosines[index] = cosines(state, added, batch.real).sum().cpu()
+        return own
+
+    def add(self, others: "Sizes") -> None:
+        """Adds those of other batches."""
+        self._norms += others._norms
+        self._cosines += others._cosines
+        self._items += others._items
+        self._tokens += others._tokens
 
     @property
     def norm(self) -> list[float] | None:
@@ -316,6 +326,47 @@ class Sizes:
     def similarity(self) -> list[float] | None:
         """`Scan.similarity`, if it was asked for.  # (C,)"""
         return (self._cosines / self._tokens).tolist() if "similarity" in self.measures else None
+
+
+def likelihoods_without(
+    stack: SublayerStack,
+    passage: Passage,
+    before: dict[Sublayer, Tensor],
+    batch: Batch,
+    found: Sequence[Candidate],
+    metric: MetricName,
+    max_tokens: int,
+    done: Callable[[int], object],
+) -> Tensor:
+    """Log-likelihood of every choice of a batch without each of some candidates.
+
+    Args:
+        stack: The model.
+        passage: A plain pass over the batch.
+        before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
+        batch: The items.
+        found: The candidates.
+        metric: The task's metric: accuracy asks for the likeliest choice alone.
+        max_tokens: Most tokens that are computed at once.
+        done: Is told how many blocks have been run, as they are.
+
+    Returns:
+        Natural logarithms, or bounds that cannot win, see `winning_likelihoods`.  # (C, B, K)
+    """
+    places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
+    seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
+    together = max(1, max_tokens // batch.input_ids.numel())
+    for start in range(0, len(found), together):
+        group = found[start : start + together]
+        hidden = hidden_without(stack, passage, group, before, places)  # (C * B, T, D)
+        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+        seen.append(hidden[rows, positions.repeat(len(group), 1)])
+        done(sum(len(blocks_behind(stack, candidate)) for candidate in group))
+    # one pass of the head for all candidates: of a large vocabulary its weights take longer to
+    # read than a few rows to compute
+    likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
+    found_likelihoods = likelihoods(stack, torch.cat(seen), scored.repeated(len(found)))
+    return found_likelihoods.view(len(found), len(batch), -1)  # (C, B, K)
 
 
 @torch.inference_mode()
@@ -353,43 +404,42 @@ def scan(
     if measures and not batches:
         raise InputError("a scan needs calibration items")
     found = candidates(stack, unit)
-    # accuracy asks for the likeliest choice alone
-    likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
-    accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
+    batches = [batch.to(stack.model.device) for batch in batches] if measures else []
     sizes = Sizes(found, measures)
-    behind = [blocks_behind(stack, c) if "accuracy" in measures else [] for c in found]
-    total = len(batches) * (len(stack.blocks) + sum(map(len, behind))) if measures else 0
+    accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
+    asked = found if "accuracy" in measures else []
+    runs = len(stack.blocks) + sum(len(blocks_behind(stack, c)) for c in asked)  # of blocks
     with (
         evaluating(stack.model),
-        onednn_linears(stack.model if "accuracy" in measures else stack.model.base_model),
-        tqdm(total=total, desc="scan", unit="block", disable=not progress, leave=False) as bar,
+        onednn_linears(stack.model if asked else stack.model.base_model),
+        lanes(stack) as side_by_side,
+        tqdm(
+            total=len(batches) * runs, desc="scan", unit="block", disable=not progress, leave=False
+        ) as bar,
     ):
-        for batch in batches if measures else []:
-            batch = batch.to(stack.model.device)
-            passage = record_passage(stack, batch)
-            bar.update(len(stack.blocks))
-            before = stream(stack, passage)
-            sizes.add(passage, before, batch)
-            places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
-            seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
-            together = max(1, max_tokens // batch.input_ids.numel())
-            for start in range(0, len(found) if "accuracy" in measures else 0, together):
-                group = found[start : start + together]
-                hidden = hidden_without(stack, passage, group, before, places)  # (C * B, T, D)
-                rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-                seen.append(hidden[rows, positions.repeat(len(group), 1)])
-                bar.update(sum(map(len, behind[start : start + together])))
-            if seen:
-                # one pass of the head for all candidates: of a large vocabulary its weights take
-                # longer to read than a few rows to compute
-                everyone = scored.repeated(len(found))
-                found_likelihoods = likelihoods(stack, torch.cat(seen), everyone)  # (C * B, K)
-                for score, own in zip(accuracy, found_likelihoods.split(len(batch)), strict=True):
+
+        def measure(own: SublayerStack, batch: Batch) -> tuple[Sizes, Tensor | None]:
+            passage = record_passage(own, batch)
+            bar.update(len(own.blocks))
+            before = stream(own, passage)
+            changes = sizes.of(passage, before, batch)
+            if not asked:
+                return changes, None
+            room = max_tokens // side_by_side.n
+            return changes, likelihoods_without(
+                own, passage, before, batch, asked, metric, room, bar.update
+            )
+
+        # added up in the order of the batches, whichever is done first
+        measured = side_by_side.map(measure, batches)
+        for batch, (changes, likelihoods) in zip(batches, measured, strict=True):
+            sizes.add(changes)
+            if likelihoods is not None:
+                for score, own in zip(accuracy, likelihoods, strict=True):
                     score.update(own, batch)
-            del passage, before  # gone before the next batch has its own
     return Scan(
         candidates=found,
-        accuracy=[s.score().value for s in accuracy] if "accuracy" in measures else None,
+        accuracy=[score.score().value for score in accuracy] if asked else None,
         norm=sizes.norm,
         similarity=sizes.similarity,
         n_blocks=len(stack.blocks),

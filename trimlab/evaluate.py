@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.choices import Batch, log_likelihoods
+from trimlab.lanes import lanes
 from trimlab.metrics import MetricName, Score, TaskScore, chosen, length_normalised, share
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import SublayerStack, evaluating
@@ -69,20 +70,25 @@ def answer(
     likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
     tokens = torch.zeros((n, choices), dtype=torch.long)
     gold = torch.zeros(n, dtype=torch.long)
-    length = sum(batch.input_ids.numel() for batch in batches)
     with (
         evaluating(stack.model),
         onednn_linears(stack.model),
-        tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar,
+        lanes(stack) as side_by_side,
     ):
-        for batch in batches:
-            there = batch.to(device)
-            found = log_likelihoods(stack, there, metric == "accuracy" and not full)  # (B, K)
-            total.update(found, there)
-            likelihoods[batch.order, : batch.n_choices] = found.double().cpu()
-            tokens[batch.order, : batch.n_choices] = batch.choice_tokens
-            gold[batch.order] = batch.gold
-            bar.update(batch.input_ids.numel())
+        # as many tokens at once as without lanes
+        most = max(batch.input_ids.numel() for batch in batches) // side_by_side.n
+        parts = [part.to(device) for batch in batches for part in batch.parts(most)]
+        found = side_by_side.map(
+            lambda own, part: log_likelihoods(own, part, metric == "accuracy" and not full), parts
+        )
+        length = sum(part.input_ids.numel() for part in parts)
+        with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
+            for part, of_part in zip(parts, found, strict=True):  # of_part: (B, K)
+                total.update(of_part, part)
+                likelihoods[part.order, : part.n_choices] = of_part.double().cpu()
+                tokens[part.order, : part.n_choices] = part.choice_tokens
+                gold[part.order] = part.gold
+                bar.update(part.input_ids.numel())
     return Answers(total.score(), chosen(likelihoods) == gold, gold, likelihoods, tokens)
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimlab.bench import Bench, Contender, Measurement, race
 from trimlab.choices import batches, collate, encode, log_likelihoods
 from trimlab.harness import harness_likelihoods, harness_model
+from trimlab.lanes import lanes
 from trimlab.onednn import onednn_linears
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
@@ -26,7 +27,7 @@ class Score(Bench):
 
     Args:
         rows: Test items.
-        eval_tokens: Most tokens of one of our batches.
+        eval_tokens: Most tokens that we compute at once.
         batch_sizes: Batch sizes of the harness; all are tried on some items first, and the
             fastest runs.
     """
@@ -76,10 +77,13 @@ def our_likelihoods(
     def run() -> Likelihoods:
         encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
         found: Likelihoods = [[] for _ in items]
-        with onednn_linears(stack.model):
-            for group in batches(encoded, tokens):
-                batch = collate(encoded, group).to(stack.model.device)
-                for index, row in zip(group, log_likelihoods(stack, batch).tolist(), strict=True):
+        with onednn_linears(stack.model), lanes(stack) as side_by_side:
+            groups = batches(encoded, tokens // side_by_side.n)
+            scored = side_by_side.map(
+                log_likelihoods, [collate(encoded, g).to(stack.model.device) for g in groups]
+            )
+            for group, likelihoods in zip(groups, scored, strict=True):
+                for index, row in zip(group, likelihoods.tolist(), strict=True):
                     found[index] = row[: len(items[index].choices)]
         return found
 
