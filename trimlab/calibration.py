@@ -292,12 +292,15 @@ class Sizes:
         self._items = self._tokens = 0
 
     def of(self, passage: Passage, before: dict[Sublayer, Tensor], batch: Batch) -> "Sizes":
-        """The same of one batch.
+        """Those of one batch alone, for `add`.
 
         Args:
             passage: A plain pass over it.
             before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
             batch: The items.
+
+        Returns:
+            A new object.
         """
         own = Sizes(self.found, self.measures)
         own._items, own._tokens = len(batch), int(batch.real.sum())
@@ -385,13 +388,14 @@ def scan(
 
     Args:
         stack: The model.
-        batches: Calibration items; memory holds the passage of one batch at a time.
+        batches: Calibration items; memory holds the passage of one batch for each lane.
         unit: What is dropped together, see `candidates`.
         measures: What to measure; without `"accuracy"` a scan is one plain pass.
         metric: The task's metric.
         step: How many scans came before this one.
         progress: Show a bar with the time left.
-        max_tokens: As many candidates are computed at once as a batch leaves room for.
+        max_tokens: As many candidates are computed at once as a batch leaves room for, in all
+            lanes together.
         seed: Seed of the run, for scores that draw numbers.
 
     Returns:
@@ -417,26 +421,30 @@ def scan(
             total=len(batches) * runs, desc="scan", unit="block", disable=not progress, leave=False
         ) as bar,
     ):
+        room = max_tokens // max(1, min(side_by_side.n, len(batches)))
 
-        def measure(own: SublayerStack, batch: Batch) -> tuple[Sizes, Tensor | None]:
-            passage = record_passage(own, batch)
-            bar.update(len(own.blocks))
-            before = stream(own, passage)
-            changes = sizes.of(passage, before, batch)
+        def done(n_blocks: int) -> None:
+            side_by_side.check()
+            bar.update(n_blocks)
+
+        def measure(stack: SublayerStack, batch: Batch) -> tuple[Sizes, Tensor | None]:
+            passage = record_passage(stack, batch)
+            done(len(stack.blocks))
+            before = stream(stack, passage)
+            of_batch = sizes.of(passage, before, batch)
             if not asked:
-                return changes, None
-            room = max_tokens // side_by_side.n
-            return changes, likelihoods_without(
-                own, passage, before, batch, asked, metric, room, bar.update
+                return of_batch, None
+            return of_batch, likelihoods_without(
+                stack, passage, before, batch, asked, metric, room, done
             )
 
         # added up in the order of the batches, whichever is done first
         measured = side_by_side.map(measure, batches)
-        for batch, (changes, likelihoods) in zip(batches, measured, strict=True):
-            sizes.add(changes)
+        for batch, (of_batch, likelihoods) in zip(batches, measured, strict=True):
+            sizes.add(of_batch)
             if likelihoods is not None:
-                for score, own in zip(accuracy, likelihoods, strict=True):
-                    score.update(own, batch)
+                for score, of_candidate in zip(accuracy, likelihoods, strict=True):
+                    score.update(of_candidate, batch)
     return Scan(
         candidates=found,
         accuracy=[score.score().value for score in accuracy] if asked else None,

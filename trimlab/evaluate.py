@@ -64,8 +64,12 @@ def answer(
     Returns:
         The answers, on the CPU.
     """
-    device = stack.model.device
-    total = TaskScore(metric).to(device)
+
+    def measure(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
+        winner_only = metric == "accuracy" and not full
+        return log_likelihoods(stack, part.to(stack.model.device), winner_only).cpu()
+
+    total = TaskScore(metric)
     n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
     likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
     tokens = torch.zeros((n, choices), dtype=torch.long)
@@ -77,15 +81,13 @@ def answer(
     ):
         # as many tokens at once as without lanes
         most = max(batch.input_ids.numel() for batch in batches) // side_by_side.n
-        parts = [part.to(device) for batch in batches for part in batch.parts(most)]
-        found = side_by_side.map(
-            lambda own, part: log_likelihoods(own, part, metric == "accuracy" and not full), parts
-        )
+        parts = [part for batch in batches for part in batch.parts(most)]
         length = sum(part.input_ids.numel() for part in parts)
         with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
-            for part, of_part in zip(parts, found, strict=True):  # of_part: (B, K)
+            found = side_by_side.map(measure, parts)
+            for part, of_part in zip(parts, found, strict=True):
                 total.update(of_part, part)
-                likelihoods[part.order, : part.n_choices] = of_part.double().cpu()
+                likelihoods[part.order, : part.n_choices] = of_part.double()
                 tokens[part.order, : part.n_choices] = part.choice_tokens
                 gold[part.order] = part.gold
                 bar.update(part.input_ids.numel())

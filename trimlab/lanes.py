@@ -1,4 +1,4 @@
-"""Several passes at once: on a CPU, each core has one of its own.
+"""Several passes at once: on a CPU, each lane has cores of its own.
 
 Where all cores share every product of a pass, each product ends when the slowest of them does, and
 what is too small to share is done by one. With a pass each they wait for one another once, in the
@@ -9,7 +9,7 @@ same weights.
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
@@ -27,18 +27,22 @@ Result = TypeVar("Result")
 class Lanes:
     """What runs passes of a model side by side. Made by `lanes`.
 
+    Args:
+        stacks: The model, once for every lane.
+        threads: Threads of all lanes together.
+
     Attributes:
         n: How many passes run at once.
     """
 
-    def __init__(self, stack: SublayerStack, twins: Sequence[SublayerStack], threads: int):
-        self.n = 1 + len(twins)
-        self._stack = stack
+    def __init__(self, stacks: Sequence[SublayerStack], threads: int):
+        self.n = len(stacks)
+        self._stacks, self._closing = stacks, False
         self._idle: SimpleQueue[SublayerStack] = SimpleQueue()
-        for own in (stack, *twins):
-            self._idle.put(own)
+        for stack in stacks:
+            self._idle.put(stack)
         self._pool = ThreadPoolExecutor(
-            self.n, initializer=torch.set_num_threads, initargs=(max(1, threads // self.n),)
+            self.n, initializer=torch.set_num_threads, initargs=(threads // self.n,)
         )
 
     def map(
@@ -46,39 +50,52 @@ class Lanes:
     ) -> Iterator[Result]:
         """Results of `work(stack, part)` for all parts, in their order, without gradients.
 
+        Nothing is begun before the first result is asked for, and nothing else may be mapped until
+        the last has been given.
+
         Args:
             work: What is done with a part, on the stack that it is given and on no other. It must
                 not change what other parts read.
-            parts: The parts, best with the longest first.
+            parts: The parts, best with the longest first. A single one has all threads.
 
         Raises:
-            Exception: What `work` raised first; parts that have not begun are left out.
+            Exception: What `work` raised for the first part, in their order, for which it did.
         """
         if self.n == 1 or len(parts) == 1:
             for part in parts:
                 with torch.inference_mode():
-                    result = work(self._stack, part)
+                    result = work(self._stacks[0], part)
                 yield result
             return
 
         def run(part: Part) -> Result:
-            own = self._idle.get()
+            stack = self._idle.get()
             try:
                 with torch.inference_mode():  # which each thread has to say for itself
-                    return work(own, part)
+                    return work(stack, part)
             finally:
-                self._idle.put(own)
+                self._idle.put(stack)
 
         yield from self._pool.map(run, parts)
 
+    def check(self) -> None:
+        """For long work: ends it where nobody waits for its result any more.
+
+        Raises:
+            CancelledError: The lanes are being closed.
+        """
+        if self._closing:
+            raise CancelledError
+
     def close(self) -> None:
-        """Waits for passes that have begun."""
+        """Waits for what has begun, and leaves out the rest."""
+        self._closing = True
         self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def lanes(stack: SublayerStack) -> Iterator[Lanes]:
-    """Opens lanes for passes of a model: one for each of torch's threads on a CPU, up to four.
+    """Opens lanes for passes of a model: on a CPU up to four, if torch's threads can be shared out.
 
     Elsewhere there is one, which does one part after another. The model must stay as it is while
     they are open.
@@ -86,15 +103,21 @@ def lanes(stack: SublayerStack) -> Iterator[Lanes]:
     Args:
         stack: The model.
     """
-    threads = torch.get_num_threads()
-    n = min(threads, MAX_LANES) if stack.model.device.type == "cpu" else 1
-    open_lanes = Lanes(stack, [_twin(stack) for _ in range(n - 1)], threads)
+    threads, n = torch.get_num_threads(), 1
+    if stack.model.device.type == "cpu":
+        n = max(n for n in range(1, MAX_LANES + 1) if threads % n == 0)
+    twins = [_twin(stack) for _ in range(n - 1)]
+    open_lanes = Lanes([stack, *twins], threads)
     try:
         yield open_lanes
     finally:
-        open_lanes.close()
-        if n > 1:
-            torch.set_num_threads(threads)  # what threads that start from now on take
+        try:
+            open_lanes.close()
+        finally:
+            for twin in twins:  # a hook refers back to its stack; weights dropped later must go
+                twin.model._forward_pre_hooks.clear()
+            if n > 1:
+                torch.set_num_threads(threads)  # what threads that start from now on take
 
 
 def _twin(stack: SublayerStack) -> SublayerStack:

@@ -26,7 +26,7 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
     Args:
         model: The model; until the end of the context its weights cannot be read.
     """
-    laid_out: list[tuple[nn.Linear, Tensor]] = []
+    laid_out: dict[nn.Linear, Tensor] = {}
     users = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     linears = _linears(model)
     shared = {module for module in linears if users[id(module.weight)] > 1}
@@ -36,18 +36,18 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
         with torch.inference_mode(False), torch.no_grad():
             for module in linears:
                 weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-                laid_out.append((module, weight))
+                laid_out[module] = weight
                 if module not in shared:
                     module.weight.data = weight.new_empty(0, layout=torch.strided)
                 activation = activations.get(module)
-                vars(module)["forward"] = _forward(weight, module.bias, gelu=activation is not None)
+                vars(module)["forward"] = _forward(laid_out, module, gelu=activation is not None)
                 if activation is not None:
                     vars(activation)["forward"] = _as_it_is
         yield
     finally:
         with torch.inference_mode(False), torch.no_grad():
             while laid_out:  # taken off one by one, so that only one weight is there twice
-                module, weight = laid_out.pop()
+                module, weight = laid_out.popitem()
                 vars(module).pop("forward", None)  # not there yet if laying out was interrupted
                 if module in activations:
                     vars(activations[module]).pop("forward", None)
@@ -79,11 +79,14 @@ def _activations_of_gates(model: nn.Module) -> dict[nn.Module, nn.Module]:
     }
 
 
-def _forward(weight: Tensor, bias: Tensor | None, gelu: bool) -> Callable[[Tensor], Tensor]:
+def _forward(
+    laid_out: dict[nn.Linear, Tensor], module: nn.Linear, gelu: bool
+) -> Callable[[Tensor], Tensor]:
     with_it = ("gelu", [], "tanh") if gelu else ("none", [], "")
 
     def forward(x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *with_it)
+        # looked up, not kept: what still has this function in the end must not keep the blocks
+        return torch.ops.mkldnn._linear_pointwise(x, laid_out[module], module.bias, *with_it)
 
     return forward
 
