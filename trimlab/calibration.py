@@ -404,11 +404,12 @@ def scan(
     Raises:
         InputError: There is nothing to measure on.
     """
-    measures = set(measures)
-    if measures and not batches:
+    measures, found = set(measures), candidates(stack, unit)
+    if not measures:  # a rule, which looks at nothing
+        return Scan(found, n_blocks=len(stack.blocks), step=step, seed=seed)
+    if not batches:
         raise InputError("a scan needs calibration items")
-    found = candidates(stack, unit)
-    batches = [batch.to(stack.model.device) for batch in batches] if measures else []
+    batches = [batch.to(stack.model.device) for batch in batches]
     sizes = Sizes(found, measures)
     accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
     asked = found if "accuracy" in measures else []
@@ -421,7 +422,7 @@ def scan(
             total=len(batches) * runs, desc="scan", unit="block", disable=not progress, leave=False
         ) as bar,
     ):
-        room = max_tokens // max(1, min(side_by_side.n, len(batches)))
+        room = max_tokens // min(side_by_side.n, len(batches))
 
         def done(n_blocks: int) -> None:
             side_by_side.check()

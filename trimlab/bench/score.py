@@ -8,10 +8,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.bench import Bench, Contender, Measurement, race
-from trimlab.choices import batches, collate, encode, log_likelihoods
+from trimlab.choices import batches, collate, encode
+from trimlab.evaluate import answer
 from trimlab.harness import harness_likelihoods, harness_model
-from trimlab.lanes import lanes
-from trimlab.onednn import onednn_linears
 from trimlab.results import Row
 from trimlab.sublayers import SublayerStack
 from trimlab.tasks import Item
@@ -76,16 +75,9 @@ def our_likelihoods(
 
     def run() -> Likelihoods:
         encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
-        found: Likelihoods = [[] for _ in items]
-        with onednn_linears(stack.model), lanes(stack) as side_by_side:
-            groups = batches(encoded, tokens // side_by_side.n)
-            scored = side_by_side.map(
-                log_likelihoods, [collate(encoded, g).to(stack.model.device) for g in groups]
-            )
-            for group, likelihoods in zip(groups, scored, strict=True):
-                for index, row in zip(group, likelihoods.tolist(), strict=True):
-                    found[index] = row[: len(items[index].choices)]
-        return found
+        groups = [collate(encoded, group) for group in batches(encoded, tokens)]
+        likelihoods = answer(stack, groups, full=True).likelihoods.tolist()
+        return [row[: len(item.choices)] for row, item in zip(likelihoods, items, strict=True)]
 
     return run
 
