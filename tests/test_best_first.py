@@ -104,6 +104,36 @@ def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTok
     assert early.items and sum(early.items) < 0.8 * 40 * len(early.items)
 
 
+@settings(max_examples=50)
+@given(
+    n_items=st.integers(1, 6),
+    n_group=st.integers(1, 40),
+    max_tokens=st.integers(1, 400),
+    lanes=st.integers(1, 4),
+)
+def test_no_lane_computes_what_another_does(
+    n_items: int, n_group: int, max_tokens: int, lanes: int, tiny_tokenizer: TinyTokenizer
+) -> None:
+    nothing: Any = None
+    items = [
+        KeptItem(collate([item]), nothing, {}, 0.0)
+        for item in items_of(tiny_tokenizer(), n_items, seed=n_group)
+    ]
+    group = random.Random(n_items).sample(range(50), n_group)
+    shares = best_first._shares(items, group, max_tokens, lanes)
+    of_item: dict[int, list[int]] = {}
+    for item, share in shares:
+        assert share == sorted(share) and share  # in the order of execution
+        assert len(share) == 1 or len(share) * item.batch.input_ids.numel() * lanes <= max_tokens
+        of_item.setdefault(next(i for i, kept in enumerate(items) if kept is item), []).extend(share)
+    assert sorted(of_item) == list(range(len(of_item)))  # nothing is passed over
+    first = set(of_item[0])
+    assert first == set(group[: len(first)]) and group[0] in first
+    for candidates_ in of_item.values():
+        assert len(candidates_) == len(set(candidates_)) and set(candidates_) == first
+    assert len(of_item) == 1 or len(first) < best_first.FEW * lanes
+
+
 @pytest.mark.parametrize("family", family_names())
 @torch.inference_mode()
 def test_an_item_of_a_batch_restarts_as_if_it_were_alone(

@@ -2,10 +2,10 @@
 
 A candidate's accuracy is at most what it would be if every item it has not met yet came out
 right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
-in front are run on, an item at a time, until those that would be chosen have met every item.
-Nobody behind them can pass them any more: the choice is that of a whole scan, ties included. (Up
-to rounding: who is computed beside whom differs, and an item whose two likeliest choices are less
-than that apart may come out either way.)
+in front are run on, an item for each lane at a time, until those that would be chosen have met
+every item. Nobody behind them can pass them any more: the choice is that of a whole scan, ties
+included. (Up to rounding: who is computed beside whom differs, and an item whose two likeliest
+choices are less than that apart may come out either way.)
 
 A candidate falls back by a wrong answer alone. So the items that the model gets wrong as it is
 come first, the shortest of them in front, and after them those of which it is least sure.
@@ -13,7 +13,6 @@ come first, the shortest of them in front, and after them those of which it is l
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -43,6 +42,10 @@ from trimlab.sublayers import Sublayer, SublayerStack, evaluating
 
 Scores = list[tuple[float, ...]]
 MAX_BYTES = 4 * 2**30
+# tried on records of who answers which item: much more is computed in vain, much less leaves lanes
+# waiting for each other
+ROUND = 8  # passes for each lane, at most, before the front is looked up again
+FEW = 3  # candidates for each lane
 
 
 class KeptItem(NamedTuple):
@@ -100,7 +103,8 @@ def best_first_scan(
 
     Returns:
         Like a whole scan, with an upper bound in place of the accuracy of every candidate whose
-        entry in `items` is less than the number of items.
+        entry in `items` is less than the number of items. How far such a one got depends on the
+        number of lanes.
 
     Raises:
         InputError: There is nothing to measure on.
@@ -150,32 +154,49 @@ def best_first_scan(
                 front = next((i for i in choose(scores) if met[i] < len(items)), None)
                 if front is None:
                     return as_far_as_known()
-                item = kept[met[front]]
-                # whoever is as good so far will likely have to meet this item, too
+                # whoever is as good so far will likely have to meet the same items
                 alike = (right[front], met[front])
                 equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
                 behind = [i for i in equals if i != front and scores[i] >= scores[front]]
-                room = max(1, max_tokens // item.batch.input_ids.numel())
-                group = sorted([front, *sorted(behind, key=scores.__getitem__)][:room])
-                # early candidates, which run most blocks, go to all lanes
-                shares = [
-                    group[n :: side_by_side.n] for n in range(min(side_by_side.n, len(group)))
-                ]
-                answered = side_by_side.map(
-                    partial(_answers_without, item),
-                    [[found[i] for i in share] for share in shares],
-                )
-                for share, answers in zip(shares, answered, strict=True):
+                group = [front, *sorted(behind, key=scores.__getitem__)]
+                work = _shares(kept[met[front] :], group, max_tokens, side_by_side.n)
+                parts = [(item, [found[i] for i in share]) for item, share in work]
+                answered = side_by_side.map(_answers_without, parts)
+                for (_, share), answers in zip(work, answered, strict=True):
                     for index, is_right in zip(share, answers, strict=True):
                         right[index] += is_right
                         met[index] += 1
-                bar.update(len(group))
+                    bar.update(len(share))
+
+
+def _shares(
+    items: Sequence[KeptItem], group: list[int], max_tokens: int, lanes: int
+) -> list[tuple[KeptItem, list[int]]]:
+    """What the lanes do before anybody looks again who is in front.
+
+    Many candidates are shared out on the first item. Of few, each lane takes an item of its own:
+    those behind the first are needed almost surely.
+    """
+
+    def room(item: KeptItem) -> int:
+        return max(1, max_tokens // lanes // item.batch.input_ids.numel())
+
+    group = sorted(group[: ROUND * room(items[0])])
+    if len(group) < FEW * lanes:
+        each = [(item, -(-len(group) // room(item))) for item in items[:lanes]]
+    else:
+        rounds = -(-len(group) // room(items[0]) // lanes)
+        each = [(items[0], min(len(group), rounds * lanes))]
+    # dealt like cards, since early candidates run most blocks
+    shares = [(item, group[start::n]) for item, n in each for start in range(n)]
+    return sorted(shares, key=lambda s: len(s[1]) * s[0].batch.input_ids.numel(), reverse=True)
 
 
 def _answers_without(
-    item: KeptItem, stack: SublayerStack, group: Sequence[Candidate]
+    stack: SublayerStack, part: tuple[KeptItem, Sequence[Candidate]]
 ) -> list[bool]:
     """Whether the item is answered right without each of some candidates."""
+    item, group = part
     batch = item.batch
     hidden = hidden_without(stack, item.passage, group, item.before, batch.places)  # (C, T, D)
     likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C, K)
