@@ -22,7 +22,6 @@ from trimlab.calibration import (
     record_passage,
     scan,
     scan_batches,
-    stream,
 )
 from trimlab.choices import EncodedItem, choice_likelihoods, collate, encode
 from trimlab.families import family_names
@@ -116,7 +115,7 @@ def test_no_lane_computes_what_another_does(
 ) -> None:
     nothing: Any = None
     items = [
-        KeptItem(collate([item]), nothing, {}, 0.0)
+        KeptItem(collate([item]), nothing, 0.0)
         for item in items_of(tiny_tokenizer(), n_items, seed=n_group)
     ]
     group = random.Random(n_items).sample(range(50), n_group)
@@ -125,7 +124,9 @@ def test_no_lane_computes_what_another_does(
     for item, share in shares:
         assert share == sorted(share) and share  # in the order of execution
         assert len(share) == 1 or len(share) * item.batch.input_ids.numel() * lanes <= max_tokens
-        of_item.setdefault(next(i for i, kept in enumerate(items) if kept is item), []).extend(share)
+        of_item.setdefault(next(i for i, kept in enumerate(items) if kept is item), []).extend(
+            share
+        )
     assert sorted(of_item) == list(range(len(of_item)))  # nothing is passed over
     first = set(of_item[0])
     assert first == set(group[: len(first)]) and group[0] in first
@@ -144,18 +145,16 @@ def test_an_item_of_a_batch_restarts_as_if_it_were_alone(
     assert len({len(item.tokens) for item in items}) > 1  # some are padded
     together = collate(items)
     passage = record_passage(stack, together)
-    before = stream(stack, passage)
     for row, item in enumerate(items):
         alone = collate([item])
         own = record_passage(stack, alone)
-        states = {sublayer: state[row : row + 1] for sublayer, state in before.items()}
         likelihoods = [
             choice_likelihoods(
                 stack,
-                hidden_without(stack, whole, candidates(stack), streams, alone.places),
+                hidden_without(stack, whole, candidates(stack), alone.places),
                 alone.repeated(len(stack)),
             )  # (C, K)
-            for whole, streams in ((passage.of_item(row), states), (own, stream(stack, own)))
+            for whole in (passage.of_item(row), own)
         ]
         # eager attention (Gemma 2) takes its softmax in float32
         torch.testing.assert_close(*likelihoods, rtol=1e-6, atol=0)
@@ -166,7 +165,7 @@ def test_wrong_items_come_first_and_the_shortest_of_them_in_front(
 ) -> None:
     def kept(context: str, margin: float) -> KeptItem:
         item = encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
-        return KeptItem(collate([item]), Passage([], {}, torch.empty(0)), {}, margin)
+        return KeptItem(collate([item]), Passage([], {}, torch.empty(0)), margin)
 
     given_items = [kept("a", 2.0), kept("abcdefgh", -3.0), kept("abc", -0.1), kept("abcd", 0.5)]
     in_turn = sorted(given_items, key=lambda item: item.turn)

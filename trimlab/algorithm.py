@@ -24,9 +24,10 @@ import lightning as L
 from trimlab.authors_bypass import use_authors_bypass
 from trimlab.best_first import best_first_scan
 from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
-from trimlab.cost import decode_latency_ms, peak_memory, reset_peak_memory
+from trimlab.cost import decode_latency_ms
 from trimlab.data import DomainData
 from trimlab.errors import InputError
+from trimlab.memory import peak_memory, reset_peak_memory
 from trimlab.module import DomainLM, TrainingDivergedError
 from trimlab.results import Row, append_row, rewind
 from trimlab.scorers import Scores, load_scorer, lowest, ranking

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.calibration import (
@@ -31,14 +30,13 @@ from trimlab.calibration import (
     record_passage,
     scan,
     scan_batches,
-    stream,
 )
 from trimlab.choices import Batch, EncodedItem, choice_likelihoods, collate, winning_likelihoods
 from trimlab.errors import InputError
 from trimlab.lanes import Lanes, lanes
 from trimlab.metrics import chosen
 from trimlab.onednn import onednn_linears
-from trimlab.sublayers import Sublayer, SublayerStack, evaluating
+from trimlab.sublayers import SublayerStack, evaluating
 
 Scores = list[tuple[float, ...]]
 MAX_BYTES = 4 * 2**30
@@ -54,14 +52,12 @@ class KeptItem(NamedTuple):
     Attributes:
         batch: The item alone, without padding.
         passage: The pass, as long as its batch was: what pads it on the right moves no place.
-        before: The residual stream before every sublayer.  # (1, T, D) each
         margin: How far the right choice's log-likelihood is ahead of the best other's; negative
             if the model is wrong.
     """
 
     batch: Batch
     passage: Passage
-    before: dict[Sublayer, Tensor]
     margin: float
 
     @property
@@ -198,7 +194,7 @@ def _answers_without(
     """Whether the item is answered right without each of some candidates."""
     item, group = part
     batch = item.batch
-    hidden = hidden_without(stack, item.passage, group, item.before, batch.places)  # (C, T, D)
+    hidden = hidden_without(stack, item.passage, group, batch.places)  # (C, T, D)
     likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C, K)
     return (chosen(likelihoods) == batch.gold).tolist()
 
@@ -219,9 +215,8 @@ def _plain_passes(
 
     def keep(stack: SublayerStack, batch: Batch) -> tuple[Sizes, list[KeptItem]]:
         batch = batch.to(stack.model.device)
-        passage = record_passage(stack, batch)
-        before = stream(stack, passage)
-        changes = sizes.of(passage, before, batch)
+        changes = sizes.of(batch)
+        passage = record_passage(stack, batch, changes.look)
         likelihoods = choice_likelihoods(stack, passage.hidden, batch)  # (B, K)
         gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
         others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
@@ -230,7 +225,6 @@ def _plain_passes(
             KeptItem(
                 collate([items[index]]).to(stack.model.device),
                 passage.of_item(row),
-                {sublayer: state[row : row + 1] for sublayer, state in before.items()},
                 margin,
             )
             for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True))

@@ -99,61 +99,79 @@ def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]
     return pairs
 
 
+# is shown a sublayer as it runs: the stream before it, and what it adds  # (B, T, D) each
+Look = Callable[[Sublayer, Tensor, Tensor], object]
+
+
 @dataclass(frozen=True)
 class Passage:
     """One plain pass over a batch, kept so that it can be restarted anywhere.
 
     Attributes:
         calls: Positional and keyword arguments of every block; the first is the hidden state.
-        outputs: What each remaining sublayer adds to the residual stream.  # (B, T, D)
+        before: The residual stream before every remaining sublayer.  # (B, T, D) each
         hidden: Last hidden states, after the final norm.  # (B, T, D)
     """
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    outputs: dict[Sublayer, Tensor]
+    before: dict[Sublayer, Tensor]
     hidden: Tensor
 
     def of_item(self, index: int) -> "Passage":
-        """What a restart needs of one item of the batch: everything but the outputs."""
-        size = len(self.hidden)
+        """The same of one item of the batch."""
+        size, row = len(self.hidden), slice(index, index + 1)
         calls = [
             (_of_item(args, size, index), {k: _of_item(v, size, index) for k, v in kwargs.items()})
             for args, kwargs in self.calls
         ]
-        return Passage(calls, {}, self.hidden[index : index + 1])
+        before = {sublayer: state[row] for sublayer, state in self.before.items()}
+        return Passage(calls, before, self.hidden[row])
 
 
-def record_passage(stack: SublayerStack, batch: Batch) -> Passage:
-    """Runs the model once and keeps every block's arguments and every sublayer's output."""
+def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None) -> Passage:
+    """Runs the model once and keeps what a restart needs.
+
+    Args:
+        stack: The model.
+        batch: The items.
+        look: Is shown every remaining sublayer, in the order of execution. What sublayers add is
+            not kept: it would double what a passage holds.
+    """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    outputs: dict[Sublayer, Tensor] = {}
+    before: dict[Sublayer, Tensor] = {}
+    states: list[Tensor] = []  # before the next sublayer of the block that is running
 
     def keep_call(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((args, kwargs))
+        states[:] = [args[0]]
 
-    def keep_output(sublayer: Sublayer) -> Callable[..., None]:
+    def keep(sublayer: Sublayer) -> Callable[..., None]:
         def hook(_module: Any, _args: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
             # OPT flattens batch and time before its MLP
-            outputs[sublayer] = output.view(*batch.input_ids.shape, -1)
+            added = output.view(*batch.input_ids.shape, -1)
+            before[sublayer] = state = states[0]
+            if look is not None:
+                look(sublayer, state, added)
+            if sublayer.kind == "attention" and not stack.parallel:
+                states[:] = [state + added]
 
         return hook
 
     handles = [b.register_forward_pre_hook(keep_call, with_kwargs=True) for b in stack.blocks]
-    handles += [stack.modules(s)[-1].register_forward_hook(keep_output(s)) for s in stack]
+    handles += [stack.modules(s)[-1].register_forward_hook(keep(s)) for s in stack]
     try:
         hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
     finally:
         for handle in handles:
             handle.remove()
-    return Passage(calls, outputs, hidden)
+    return Passage(calls, before, hidden)
 
 
 def hidden_without(
     stack: SublayerStack,
     passage: Passage,
     group: Sequence[Candidate],
-    before: dict[Sublayer, Tensor],
     places: Tensor,
 ) -> Tensor:
     """Last hidden states of a batch without each of some candidates, computed together.
@@ -165,7 +183,6 @@ def hidden_without(
         stack: The model.
         passage: A pass over the same batch with every candidate in its place.
         group: Candidates, in the order of execution.
-        before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
         places: Where the hidden states are read, see `Batch.places`.  # (U,)
 
     Returns:
@@ -174,7 +191,7 @@ def hidden_without(
     joined: Tensor | None = None  # (C' * B, T, D)
     ahead: list[int] = []  # what they have still to run
     for candidate in group:
-        own, last = before[candidate[0]], candidate[-1].block
+        own, last = passage.before[candidate[0]], candidate[-1].block
         behind = blocks_behind(stack, candidate)
         with stack.bypass(*candidate):
             own = restart(stack, passage, own, [b for b in behind if b <= last], places)
@@ -290,28 +307,38 @@ class Sizes:
         self._norms = torch.zeros(len(found), dtype=torch.float64)
         self._cosines = torch.zeros(len(found), dtype=torch.float64)
         self._items = self._tokens = 0
+        self._real = torch.empty(0)
+        # candidates of more than one sublayer: the stream before the first, what the last added
+        self._begun: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def of(self, passage: Passage, before: dict[Sublayer, Tensor], batch: Batch) -> "Sizes":
-        """Those of one batch alone, for `add`.
+    def of(self, batch: Batch) -> "Sizes":
+        """A new object for one batch, which is to `look` at a pass over it."""
+        own = Sizes(self.found, self.measures)
+        own._items, own._tokens, own._real = len(batch), int(batch.real.sum()), batch.real
+        return own
+
+    def look(self, sublayer: Sublayer, before: Tensor, added: Tensor) -> None:
+        """Measures the candidates of which this is the last sublayer, see `record_passage`.
 
         Args:
-            passage: A plain pass over it.
-            before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
-            batch: The items.
-
-        Returns:
-            A new object.
+            sublayer: What has been run.
+            before: The residual stream before it.  # (B, T, D)
+            added: What it adds.  # (B, T, D)
         """
-        own = Sizes(self.found, self.measures)
-        own._items, own._tokens = len(batch), int(batch.real.sum())
         for index, candidate in enumerate(self.found):
-            added = torch.stack([passage.outputs[s] for s in candidate]).sum(0)  # (B, T, D)
+            if sublayer not in candidate:
+                continue
+            start, total = before, added
+            if sublayer != candidate[0]:
+                start, so_far = self._begun.pop(index)
+                total = so_far + added
+            if sublayer != candidate[-1]:
+                self._begun[index] = start, total
+                continue
             if "norm" in self.measures:
-                own._norms[index] = frobenius_norms(added, batch.real).sum().cpu()
+                self._norms[index] = frobenius_norms(total, self._real).sum().cpu()
             if "similarity" in self.measures:
-                state = before[candidate[0]]  # (B, T, D)
-                own._cosines[index] = cosines(state, added, batch.real).sum().cpu()
-        return own
+                self._cosines[index] = cosines(start, total, self._real).sum().cpu()
 
     def add(self, others: "Sizes") -> None:
         """Adds those of other batches."""
@@ -334,7 +361,6 @@ class Sizes:
 def likelihoods_without(
     stack: SublayerStack,
     passage: Passage,
-    before: dict[Sublayer, Tensor],
     batch: Batch,
     found: Sequence[Candidate],
     metric: MetricName,
@@ -346,7 +372,6 @@ def likelihoods_without(
     Args:
         stack: The model.
         passage: A plain pass over the batch.
-        before: The residual stream before every sublayer, see `stream`.  # (B, T, D) each
         batch: The items.
         found: The candidates.
         metric: The task's metric: accuracy asks for the likeliest choice alone.
@@ -361,7 +386,7 @@ def likelihoods_without(
     together = max(1, max_tokens // batch.input_ids.numel())
     for start in range(0, len(found), together):
         group = found[start : start + together]
-        hidden = hidden_without(stack, passage, group, before, places)  # (C * B, T, D)
+        hidden = hidden_without(stack, passage, group, places)  # (C * B, T, D)
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
         seen.append(hidden[rows, positions.repeat(len(group), 1)])
         done(sum(len(blocks_behind(stack, candidate)) for candidate in group))
@@ -429,15 +454,12 @@ def scan(
             bar.update(n_blocks)
 
         def measure(stack: SublayerStack, batch: Batch) -> tuple[Sizes, Tensor | None]:
-            passage = record_passage(stack, batch)
+            of_batch = sizes.of(batch)
+            passage = record_passage(stack, batch, of_batch.look)
             done(len(stack.blocks))
-            before = stream(stack, passage)
-            of_batch = sizes.of(passage, before, batch)
             if not asked:
                 return of_batch, None
-            return of_batch, likelihoods_without(
-                stack, passage, before, batch, asked, metric, room, done
-            )
+            return of_batch, likelihoods_without(stack, passage, batch, asked, metric, room, done)
 
         # added up in the order of the batches, whichever is done first
         measured = side_by_side.map(measure, batches)
@@ -455,23 +477,3 @@ def scan(
         step=step,
         seed=seed,
     )
-
-
-def stream(stack: SublayerStack, passage: Passage) -> dict[Sublayer, Tensor]:
-    """The residual stream before every remaining sublayer.
-
-    Args:
-        stack: The model.
-        passage: A pass over a batch.
-
-    Returns:
-        Hidden states.  # (B, T, D) each
-    """
-    before = {}
-    for sublayer in stack:
-        state = passage.calls[sublayer.block][0][0]
-        attention = Sublayer(sublayer.block, "attention")
-        if sublayer.kind == "mlp" and attention in passage.outputs and not stack.parallel:
-            state = state + passage.outputs[attention]
-        before[sublayer] = state
-    return before

@@ -1,11 +1,8 @@
 """Memory and latency, measured."""
 
-import contextlib
-import resource
 import statistics
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,25 +21,6 @@ class Speed(NamedTuple):
 
     tokens_per_second: float
     spread: float
-
-
-def reset_peak_memory() -> None:
-    """Starts a new measurement of the peak (where the system allows it, as Linux does)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> int:
-    """Peak memory since the last reset, in bytes: a GPU's if it was used, else resident memory."""
-    if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
-        return allocated
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def decode_latency_ms(model: PreTrainedModel, repeats: int = 5) -> float:

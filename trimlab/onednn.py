@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import GELUTanh
 
+from trimlab.memory import give_back_memory
+
 
 @contextmanager
 def onednn_linears(model: nn.Module) -> Iterator[None]:
@@ -43,16 +45,19 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
                 vars(module)["forward"] = _forward(laid_out, module, gelu=activation is not None)
                 if activation is not None:
                     vars(activation)["forward"] = _as_it_is
+        give_back_memory()  # the weights', into whose place no blocks fit
         yield
     finally:
+        give_back_memory()  # what the passes had
         with torch.inference_mode(False), torch.no_grad():
-            while laid_out:  # taken off one by one, so that only one weight is there twice
+            while laid_out:  # taken off one by one, so that only one is there twice at a time
                 module, weight = laid_out.popitem()
                 vars(module).pop("forward", None)  # not there yet if laying out was interrupted
                 if module in activations:
                     vars(activations[module]).pop("forward", None)
                 if module not in shared:
                     module.weight.data = weight.to_dense()
+        give_back_memory()
 
 
 def _linears(model: nn.Module) -> list[nn.Linear]:

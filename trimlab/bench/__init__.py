@@ -6,12 +6,10 @@ Times of one machine mean little elsewhere, so what is reported is a ratio of me
 that alternate.
 """
 
-import ctypes
 import gc
 import importlib
 import pkgutil
 import statistics
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -25,10 +23,11 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.cost import peak_memory, reset_peak_memory, synchronise
+from trimlab.cost import synchronise
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.llama_shaped import BLOCKS, llama_shaped
+from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
 from trimlab.models import load_model
 from trimlab.results import SCHEMA, Row, config_hash, provenance
 from trimlab.tasks import Item, RowSets, fingerprint, load_task
@@ -46,7 +45,7 @@ class Turns:
 
     Attributes:
         seconds: Time of each turn.
-        peak_bytes: Peak memory in each turn, see `cost.peak_memory`.
+        peak_bytes: Peak memory in each turn, see `memory.peak_memory`.
         result: What the last turn returned.
     """
 
@@ -88,7 +87,8 @@ def race(contenders: Mapping[str, Contender], turns: Mapping[str, int]) -> dict[
 def _take_turn(turns: Turns, prepare: Contender) -> None:
     turns.result = None
     run = prepare()
-    _give_back_memory()
+    gc.collect()
+    give_back_memory()  # a peak would else count what the turn before left
     reset_peak_memory()
     synchronise(device())
     start = time.perf_counter()
@@ -101,13 +101,6 @@ def _take_turn(turns: Turns, prepare: Contender) -> None:
 def device() -> torch.device:
     """Where races are run, in float32: on a GPU where there is one, as the Trainers do."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _give_back_memory() -> None:
-    """Returns freed memory to the system: a peak would else count what the turn before left."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)
