@@ -1,7 +1,9 @@
 """Stopping early changes what is known of the losers, and never who is chosen."""
 
 import random
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +115,11 @@ def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTok
 def test_no_lane_computes_what_another_does(
     n_items: int, n_group: int, max_tokens: int, lanes: int, tiny_tokenizer: TinyTokenizer
 ) -> None:
-    nothing: Any = None
-    items = [
-        KeptItem(collate([item]), nothing, 0.0)
-        for item in items_of(tiny_tokenizer(), n_items, seed=n_group)
-    ]
+    items = []
+    for item in items_of(tiny_tokenizer(), n_items, seed=n_group):
+        batch = collate([item])
+        passage = Passage([], {}, torch.empty(*batch.input_ids.shape, 1))
+        items.append(KeptItem(batch, passage, 0.0))
     group = random.Random(n_items).sample(range(50), n_group)
     shares = best_first._shares(items, group, max_tokens, lanes)
     of_item: dict[int, list[int]] = {}
@@ -132,7 +134,10 @@ def test_no_lane_computes_what_another_does(
     assert first == set(group[: len(first)]) and group[0] in first
     for candidates_ in of_item.values():
         assert len(candidates_) == len(set(candidates_)) and set(candidates_) == first
-    assert len(of_item) == 1 or len(first) < best_first.FEW * lanes
+    few = n_group < best_first.FEW * lanes
+    assert len(of_item) == (min(lanes, n_items) if few else 1)
+    room = max(1, max_tokens // lanes // items[0].batch.input_ids.numel())
+    assert len(first) == min(n_group, room if lanes == 1 else best_first.ROUND * room)
 
 
 @pytest.mark.parametrize("family", family_names())
@@ -185,6 +190,32 @@ def test_without_room_for_the_streams_a_whole_scan_is_made(
     stack = SublayerStack(tiny_model("llama"))
     whole, early = both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1, max_bytes=1000)
     assert early == whole and early.items is None
+
+
+def test_the_streams_are_gone_before_the_weights_are_put_back(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can be most of what is in memory, and what is free is given back only there."""
+    stack = SublayerStack(tiny_model("llama"))
+    made: list[weakref.ref[Passage]] = []
+    alive: list[int] = []
+
+    of_item = Passage.of_item
+
+    def watched(self: Passage, index: int) -> Passage:
+        passage = of_item(self, index)
+        made.append(weakref.ref(passage))
+        return passage
+
+    @contextmanager
+    def linears(_model: Any) -> Iterator[None]:
+        yield
+        alive.append(sum(passage() is not None for passage in made))
+
+    monkeypatch.setattr(Passage, "of_item", watched)
+    monkeypatch.setattr(best_first, "onednn_linears", linears)
+    both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1)
+    assert made and alive == [0]
 
 
 def test_its_products_are_those_of_a_whole_scan(

@@ -36,6 +36,7 @@ ATTENTIONS = [Sublayer(block, "attention") for block in range(4)]
 MLPS = [Sublayer(block, "mlp") for block in range(4)]
 ALL = sorted(ATTENTIONS + MLPS)
 DROPPED = [ATTENTIONS[0], MLPS[1]]  # leaves pairs that span blocks, and blocks with one half
+BLOCK_1 = [ATTENTIONS[1], MLPS[1]]  # leaves a pair around a block without sublayers
 MEASURES = ("accuracy", "norm", "similarity")
 
 every_family = pytest.mark.parametrize("family", family_names())
@@ -87,8 +88,8 @@ def compare_with_full_evaluations(
 @pytest.mark.parametrize("at_once", [1, 1_000, 10_000], ids=["one", "some", "all at once"])
 @pytest.mark.parametrize(
     ("unit", "history"),
-    [("sublayer", []), ("pair", DROPPED), ("block", DROPPED)],
-    ids=["sublayer", "pair", "block"],
+    [("sublayer", []), ("pair", DROPPED), ("pair", BLOCK_1), ("block", DROPPED)],
+    ids=["sublayer", "pair", "pair around a block", "block"],
 )
 @every_family
 def test_a_scan_gives_what_full_evaluations_give(
@@ -159,6 +160,22 @@ def test_a_scan_keeps_one_passage_at_a_time(
     groups = [collate(encoded(tiny_tokenizer()), [index]) for index in (0, 1, 2, 3, 0, 1)]
     scan(SublayerStack(tiny_model("llama")), groups, measures=MEASURES)
     assert len(alive) == 6 and max(alive) == 1
+
+
+@torch.inference_mode()
+def test_what_sublayers_add_is_not_kept(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    """It would double what a passage holds."""
+    stack = SublayerStack(tiny_model("llama"))
+    shown: list[tuple[Sublayer, weakref.ref[Tensor]]] = []
+    passage = record_passage(
+        stack,
+        collate(encoded(tiny_tokenizer())),
+        lambda sublayer, _before, added: shown.append((sublayer, weakref.ref(added))),
+    )
+    assert [sublayer for sublayer, _ in shown] == list(stack) == list(passage.before)
+    assert all(added() is None for _, added in shown)
 
 
 @every_family
@@ -262,7 +279,9 @@ def by_hand(
 
 
 @pytest.mark.parametrize(
-    ("unit", "history"), [("sublayer", []), ("pair", DROPPED)], ids=["sublayer", "pair"]
+    ("unit", "history"),
+    [("sublayer", []), ("pair", DROPPED), ("pair", BLOCK_1)],
+    ids=["sublayer", "pair", "pair around a block"],
 )
 @every_family
 def test_norm_and_similarity_by_brute_force(

@@ -14,13 +14,13 @@ import torch
 from tests.conftest import TinyModel
 from trimlab.authors_bypass import use_authors_bypass
 from trimlab.best_first import best_first_scan
-from trimlab.calibration import candidates, scan, scan_batches
+from trimlab.calibration import Measure, Unit, candidates, scan, scan_batches
 from trimlab.choices import encode
 from trimlab.evaluate import answer
 from trimlab.families import family_names
 from trimlab.lanes import MAX_LANES, lanes
 from trimlab.onednn import onednn_linears
-from trimlab.scorers import load_scorer, lowest
+from trimlab.scorers import Scores, load_scorer, lowest
 from trimlab.sublayers import Sublayer, SublayerStack
 from trimlab.tasks import Item
 
@@ -194,6 +194,7 @@ def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
     stack.drop(Sublayer(0, "attention"))
 
 
+@pytest.mark.parametrize("unit", ["sublayer", "pair"])
 @pytest.mark.parametrize(
     ("family", "prepare"),
     [
@@ -207,6 +208,7 @@ def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
 def test_scans_and_answers_are_those_of_one_lane(
     family: str,
     prepare: Callable[[SublayerStack], None] | None,
+    unit: Unit,
     tiny_model: TinyModel,
     tiny_tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,13 +221,15 @@ def test_scans_and_answers_are_those_of_one_lane(
     encoded = [encode(tokenizer, item, 64) for item in items()]
     batches = scan_batches(encoded, 128)
     assert len(batches) > 1
-    scorer, everything = load_scorer("two_step"), candidates(stack)
+    scorer, everything = load_scorer("two_step"), candidates(stack, unit)
+
+    def choose(scores: Scores) -> list[int]:
+        return lowest(everything, scores, 2)
 
     def measured() -> tuple[Any, Any, Any]:
-        whole = scan(stack, batches, measures=("accuracy", "norm", "similarity"), max_tokens=128)
-        first = best_first_scan(
-            stack, encoded, scorer, lambda scores: lowest(everything, scores, 2), max_tokens=128
-        )
+        measures: tuple[Measure, ...] = ("accuracy", "norm", "similarity")
+        whole = scan(stack, batches, unit, measures, max_tokens=128)
+        first = best_first_scan(stack, encoded, scorer, choose, unit, max_tokens=128)
         return whole, first, answer(stack, batches, full=True)
 
     side_by_side = measured()
@@ -237,8 +241,8 @@ def test_scans_and_answers_are_those_of_one_lane(
     assert side_by_side[0].norm == pytest.approx(in_turn[0].norm, rel=1e-9)
     assert side_by_side[0].similarity == pytest.approx(in_turn[0].similarity, rel=1e-9)
     assert side_by_side[1] == again[1]
-    chosen = lowest(everything, scorer(in_turn[1]), 2)
-    assert lowest(everything, scorer(side_by_side[1]), 2) == chosen
+    chosen = choose(scorer(in_turn[1]))
+    assert choose(scorer(side_by_side[1])) == chosen
     for early in (side_by_side[1], in_turn[1]):  # what a lane has begun may not be needed any more
         for index, accuracy in enumerate(in_turn[0].accuracy):
             whole = early.items[index] == len(encoded)

@@ -2,8 +2,8 @@
 
 A candidate's accuracy is at most what it would be if every item it has not met yet came out
 right; its score, which falls as accuracy rises, is at least the score of that. So the candidates
-in front are run on, an item for each lane at a time, until those that would be chosen have met
-every item. Nobody behind them can pass them any more: the choice is that of a whole scan, ties
+in front are run on, an item or a few at a time, until those that would be chosen have met every
+item. Nobody behind them can pass them any more: the choice is that of a whole scan, ties
 included. (Up to rounding: who is computed beside whom differs, and an item whose two likeliest
 choices are less than that apart may come out either way.)
 
@@ -19,6 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from trimlab.calibration import (
+    BatchSizes,
     Candidate,
     Measure,
     Passage,
@@ -40,9 +41,9 @@ from trimlab.sublayers import SublayerStack, evaluating
 
 Scores = list[tuple[float, ...]]
 MAX_BYTES = 4 * 2**30
-# tried on records of who answers which item: much more is computed in vain, much less leaves lanes
-# waiting for each other
-ROUND = 8  # passes for each lane, at most, before the front is looked up again
+# Where lanes would else wait for each other. Tried on records of who answers which item: with much
+# more, more is computed in vain.
+ROUND = 8  # passes on one item, at most, before the front is looked up again
 FEW = 3  # candidates for each lane
 
 
@@ -122,70 +123,93 @@ def best_first_scan(
             seed=seed,
         )
 
-    found = candidates(stack, unit)
-    sizes = Sizes(found, measures)
+    plain = Scan(candidates(stack, unit), n_blocks=len(stack.blocks), step=step, seed=seed)
     # the products and the lanes of a whole scan
     with evaluating(model), onednn_linears(model), lanes(stack) as side_by_side:
-        kept = _plain_passes(side_by_side, items, by_length, sizes)
-        plain = Scan(
-            found,
-            norm=sizes.norm,
-            similarity=sizes.similarity,
-            n_blocks=len(stack.blocks),
-            step=step,
-            seed=seed,
+        # in a frame of its own: all that it keeps is gone before the weights are put back
+        return _until_chosen(
+            side_by_side, plain, items, by_length, measures, score, choose, max_tokens, progress
         )
-        right, met = [0] * len(found), [0] * len(found)
 
-        def as_far_as_known() -> Scan:
-            hoped = [
-                100 * ((r + len(items) - m) / len(items)) for r, m in zip(right, met, strict=True)
-            ]
-            return replace(plain, accuracy=hoped, items=list(met))
 
-        total = len(found) * len(items)
-        with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:
-            while True:
-                scores = score(as_far_as_known())
-                front = next((i for i in choose(scores) if met[i] < len(items)), None)
-                if front is None:
-                    return as_far_as_known()
-                # whoever is as good so far will likely have to meet the same items
-                alike = (right[front], met[front])
-                equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
-                behind = [i for i in equals if i != front and scores[i] >= scores[front]]
-                group = [front, *sorted(behind, key=scores.__getitem__)]
-                work = _shares(kept[met[front] :], group, max_tokens, side_by_side.n)
-                parts = [(item, [found[i] for i in share]) for item, share in work]
-                answered = side_by_side.map(_answers_without, parts)
-                for (_, share), answers in zip(work, answered, strict=True):
-                    for index, is_right in zip(share, answers, strict=True):
-                        right[index] += is_right
-                        met[index] += 1
-                    bar.update(len(share))
+def _until_chosen(
+    side_by_side: Lanes,
+    plain: Scan,
+    items: Sequence[EncodedItem],
+    batches: Sequence[Batch],
+    measures: Iterable[Measure],
+    score: Callable[[Scan], Scores],
+    choose: Callable[[Scores], list[int]],
+    max_tokens: int,
+    progress: bool,
+) -> Scan:
+    found = plain.candidates
+    sizes = Sizes(found, measures)
+    kept = _plain_passes(side_by_side, items, batches, sizes)
+    plain = replace(plain, norm=sizes.norm, similarity=sizes.similarity)
+    right, met = [0] * len(found), [0] * len(found)
+
+    def as_far_as_known() -> Scan:
+        hoped = [100 * ((r + len(items) - m) / len(items)) for r, m in zip(right, met, strict=True)]
+        return replace(plain, accuracy=hoped, items=list(met))
+
+    total = len(found) * len(items)
+    with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:
+        while True:
+            scores = score(as_far_as_known())
+            front = next((i for i in choose(scores) if met[i] < len(items)), None)
+            if front is None:
+                return as_far_as_known()
+            # whoever is as good so far will likely have to meet the same items
+            alike = (right[front], met[front])
+            equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
+            behind = [i for i in equals if i != front and scores[i] >= scores[front]]
+            group = [front, *sorted(behind, key=scores.__getitem__)]
+            shares = _shares(kept[met[front] :], group, max_tokens, side_by_side.n)
+            parts = [(item, [found[i] for i in share]) for item, share in shares]
+            answered = side_by_side.map(_answers_without, parts)
+            for (_, share), answers in zip(shares, answered, strict=True):
+                for index, is_right in zip(share, answers, strict=True):
+                    right[index] += is_right
+                    met[index] += 1
+                bar.update(len(share))
 
 
 def _shares(
-    items: Sequence[KeptItem], group: list[int], max_tokens: int, lanes: int
+    items: Sequence[KeptItem], group: Sequence[int], max_tokens: int, n_lanes: int
 ) -> list[tuple[KeptItem, list[int]]]:
-    """What the lanes do before anybody looks again who is in front.
+    """What is run before anybody looks again who is in front.
 
     Many candidates are shared out on the first item. Of few, each lane takes an item of its own:
-    those behind the first are needed almost surely.
+    the items behind the first are needed almost surely.
+
+    Args:
+        items: What the candidates have still to meet.
+        group: Candidates, the one in front first.
+        max_tokens: Most tokens that all lanes compute at once.
+        n_lanes: Number of lanes.
+
+    Returns:
+        Items, and the candidates that meet them, in the order of execution; the longest first.
     """
 
-    def room(item: KeptItem) -> int:
-        return max(1, max_tokens // lanes // item.batch.input_ids.numel())
+    def length(item: KeptItem) -> int:
+        return item.passage.hidden.shape[1]
 
-    group = sorted(group[: ROUND * room(items[0])])
-    if len(group) < FEW * lanes:
-        each = [(item, -(-len(group) // room(item))) for item in items[:lanes]]
+    def room(item: KeptItem) -> int:
+        return max(1, max_tokens // n_lanes // length(item))
+
+    few = len(group) < FEW * n_lanes
+    passes = 1 if n_lanes == 1 else ROUND
+    group = sorted(group[: passes * room(items[0])])
+    if few:
+        each = [(item, -(-len(group) // room(item))) for item in items[:n_lanes]]
     else:
-        rounds = -(-len(group) // room(items[0]) // lanes)
-        each = [(items[0], min(len(group), rounds * lanes))]
+        for_each_lane = -(-len(group) // room(items[0]) // n_lanes)
+        each = [(items[0], min(len(group), for_each_lane * n_lanes))]
     # dealt like cards, since early candidates run most blocks
     shares = [(item, group[start::n]) for item, n in each for start in range(n)]
-    return sorted(shares, key=lambda s: len(s[1]) * s[0].batch.input_ids.numel(), reverse=True)
+    return sorted(shares, key=lambda share: len(share[1]) * length(share[0]), reverse=True)
 
 
 def _answers_without(
@@ -213,7 +237,7 @@ def _plain_passes(
 ) -> list[KeptItem]:
     """Runs every batch once, and takes it apart into its items, in the order of their turns."""
 
-    def keep(stack: SublayerStack, batch: Batch) -> tuple[Sizes, list[KeptItem]]:
+    def keep(stack: SublayerStack, batch: Batch) -> tuple[BatchSizes, list[KeptItem]]:
         batch = batch.to(stack.model.device)
         changes = sizes.of(batch)
         passage = record_passage(stack, batch, changes.look)

@@ -139,27 +139,30 @@ def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None)
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     before: dict[Sublayer, Tensor] = {}
-    states: list[Tensor] = []  # before the next sublayer of the block that is running
+    shape = (*batch.input_ids.shape, -1)  # OPT flattens batch and time around its MLP
 
     def keep_call(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((args, kwargs))
-        states[:] = [args[0]]
 
-    def keep(sublayer: Sublayer) -> Callable[..., None]:
+    def keep_state(sublayer: Sublayer) -> Callable[..., None]:
+        def hook(_module: Any, args: tuple[Tensor, ...]) -> None:
+            before[sublayer] = args[0].view(shape)
+
+        return hook
+
+    def show(sublayer: Sublayer, look: Look) -> Callable[..., None]:
         def hook(_module: Any, _args: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
-            # OPT flattens batch and time before its MLP
-            added = output.view(*batch.input_ids.shape, -1)
-            before[sublayer] = state = states[0]
-            if look is not None:
-                look(sublayer, state, added)
-            if sublayer.kind == "attention" and not stack.parallel:
-                states[:] = [state + added]
+            look(sublayer, before[sublayer], output.view(shape))
 
         return hook
 
     handles = [b.register_forward_pre_hook(keep_call, with_kwargs=True) for b in stack.blocks]
-    handles += [stack.modules(s)[-1].register_forward_hook(keep(s)) for s in stack]
+    for sublayer in stack:
+        first, *_, last = stack.modules(sublayer)
+        handles.append(first.register_forward_pre_hook(keep_state(sublayer)))
+        if look is not None:
+            handles.append(last.register_forward_hook(show(sublayer, look)))
     try:
         hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
     finally:
@@ -294,38 +297,39 @@ def cosines(before: Tensor, added: Tensor, real: Tensor) -> Tensor:
     return (cosine * real).sum(-1)
 
 
-class Sizes:
-    """How much candidates change the residual stream, added up over batches.
+class BatchSizes:
+    """How much candidates change the residual stream of one batch.
 
     Args:
         found: The candidates.
         measures: What to measure; accuracy, which takes more than one pass, is left to others.
+        batch: The items.
+
+    Attributes:
+        norms: Frobenius norms, summed over the items.  # (C,)
+        cosines: Cosines, summed over the real tokens.  # (C,)
+        n_items: Number of items.
+        n_tokens: Number of real tokens.
     """
 
-    def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure]):
-        self.found, self.measures = found, frozenset(measures)
-        self._norms = torch.zeros(len(found), dtype=torch.float64)
-        self._cosines = torch.zeros(len(found), dtype=torch.float64)
-        self._items = self._tokens = 0
-        self._real = torch.empty(0)
-        # candidates of more than one sublayer: the stream before the first, what the last added
+    def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure], batch: Batch):
+        self._found, self._real = found, batch.real
+        self._measures = {"norm", "similarity"} & set(measures)
+        self.norms = torch.zeros(len(found), dtype=torch.float64, device=batch.real.device)
+        self.cosines = torch.zeros_like(self.norms)
+        self.n_items, self.n_tokens = len(batch), int(batch.real.sum())
+        # candidates that have run in part: the stream before them, what they have added so far
         self._begun: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def of(self, batch: Batch) -> "Sizes":
-        """A new object for one batch, which is to `look` at a pass over it."""
-        own = Sizes(self.found, self.measures)
-        own._items, own._tokens, own._real = len(batch), int(batch.real.sum()), batch.real
-        return own
-
     def look(self, sublayer: Sublayer, before: Tensor, added: Tensor) -> None:
-        """Measures the candidates of which this is the last sublayer, see `record_passage`.
+        """Measures the candidates that end with a sublayer, see `record_passage`.
 
         Args:
             sublayer: What has been run.
             before: The residual stream before it.  # (B, T, D)
             added: What it adds.  # (B, T, D)
         """
-        for index, candidate in enumerate(self.found):
+        for index, candidate in enumerate(self._found if self._measures else []):
             if sublayer not in candidate:
                 continue
             start, total = before, added
@@ -335,17 +339,36 @@ class Sizes:
             if sublayer != candidate[-1]:
                 self._begun[index] = start, total
                 continue
-            if "norm" in self.measures:
-                self._norms[index] = frobenius_norms(total, self._real).sum().cpu()
-            if "similarity" in self.measures:
-                self._cosines[index] = cosines(start, total, self._real).sum().cpu()
+            if "norm" in self._measures:
+                self.norms[index] = frobenius_norms(total, self._real).sum()
+            if "similarity" in self._measures:
+                self.cosines[index] = cosines(start, total, self._real).sum()
 
-    def add(self, others: "Sizes") -> None:
-        """Adds those of other batches."""
-        self._norms += others._norms
-        self._cosines += others._cosines
-        self._items += others._items
-        self._tokens += others._tokens
+
+class Sizes:
+    """How much candidates change the residual stream, added up over batches.
+
+    Args:
+        found: The candidates.
+        measures: What to measure, see `BatchSizes`.
+    """
+
+    def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure]):
+        self.found, self.measures = found, frozenset(measures)
+        self._norms = torch.zeros(len(found), dtype=torch.float64)
+        self._cosines = torch.zeros(len(found), dtype=torch.float64)
+        self._items = self._tokens = 0
+
+    def of(self, batch: Batch) -> BatchSizes:
+        """Those of one batch: what is to `look` at a pass over it."""
+        return BatchSizes(self.found, self.measures, batch)
+
+    def add(self, of_batch: BatchSizes) -> None:
+        """Adds those of a batch."""
+        self._norms += of_batch.norms.cpu()
+        self._cosines += of_batch.cosines.cpu()
+        self._items += of_batch.n_items
+        self._tokens += of_batch.n_tokens
 
     @property
     def norm(self) -> list[float] | None:
@@ -453,7 +476,7 @@ def scan(
             side_by_side.check()
             bar.update(n_blocks)
 
-        def measure(stack: SublayerStack, batch: Batch) -> tuple[Sizes, Tensor | None]:
+        def measure(stack: SublayerStack, batch: Batch) -> tuple[BatchSizes, Tensor | None]:
             of_batch = sizes.of(batch)
             passage = record_passage(stack, batch, of_batch.look)
             done(len(stack.blocks))

@@ -31,6 +31,9 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
     laid_out: dict[nn.Linear, Tensor] = {}
     users = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     linears = _linears(model)
+    if not linears:
+        yield
+        return
     shared = {module for module in linears if users[id(module.weight)] > 1}
     activations = _activations_of_gates(model)
     try:
@@ -48,7 +51,6 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
         give_back_memory()  # the weights', into whose place no blocks fit
         yield
     finally:
-        give_back_memory()  # what the passes had
         with torch.inference_mode(False), torch.no_grad():
             while laid_out:  # taken off one by one, so that only one is there twice at a time
                 module, weight = laid_out.popitem()
