@@ -72,10 +72,13 @@ def test_an_interrupted_start_leaves_the_model_as_it_was(
 
 def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> None:
     tied = tiny_model("gemma3_text", dtype=torch.float32)
-    with onednn_linears(tied):
+    hidden = torch.randn(5, 32)
+    plain = tied.lm_head(hidden)
+    with torch.inference_mode(), onednn_linears(tied):
+        torch.testing.assert_close(tied.lm_head(hidden), plain, rtol=1e-4, atol=1e-6)
         assert tied.lm_head.weight is tied.model.embed_tokens.weight
         assert tied.lm_head.weight.numel()
-        assert "forward" in vars(tied.lm_head)  # beside its blocks
+        assert "forward" in vars(tied.lm_head)  # oneDNN reads it as it is
     double = tiny_model("llama")
     with onednn_linears(double):
         assert all(m.weight.numel() for m in double.modules() if isinstance(m, nn.Linear))

@@ -21,9 +21,10 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
     """Lets float32 linear layers on the CPU compute with oneDNN; for passes without gradients.
 
     The blocks take the place of the weights, which come back bit for bit in the end. A weight
-    that another module shares (a tied LM head) stays beside its blocks, which take as much memory
-    again. A gate's tanh GELU is computed with the product before it, which saves a pass over the
-    widest tensor of a block. Everything on other devices and in other types stays as it is.
+    that another module shares (a tied LM head) stays as it is: oneDNN reads it, too, and its
+    blocks would take as much memory again. A gate's tanh GELU is computed with the product before
+    it, which saves a pass over the widest tensor of a block. Everything on other devices and in
+    other types stays as it is.
 
     Args:
         model: The model; until the end of the context its weights cannot be read.
@@ -40,9 +41,9 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
         # what is made in inference mode could not be trained again
         with torch.inference_mode(False), torch.no_grad():
             for module in linears:
-                weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-                laid_out[module] = weight
                 if module not in shared:
+                    weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
+                    laid_out[module] = weight
                     module.weight.data = weight.new_empty(0, layout=torch.strided)
                 activation = activations.get(module)
                 vars(module)["forward"] = _forward(laid_out, module, gelu=activation is not None)
@@ -52,13 +53,13 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.inference_mode(False), torch.no_grad():
-            while laid_out:  # taken off one by one, so that only one is there twice at a time
-                module, weight = laid_out.popitem()
+            for module in linears:
                 vars(module).pop("forward", None)  # not there yet if laying out was interrupted
                 if module in activations:
                     vars(activations[module]).pop("forward", None)
-                if module not in shared:
-                    module.weight.data = weight.to_dense()
+            while laid_out:  # taken off one by one, so that only one is there twice at a time
+                module, weight = laid_out.popitem()
+                module.weight.data = weight.to_dense()
         give_back_memory()
 
 
@@ -93,7 +94,8 @@ def _forward(
 
     def forward(x: Tensor) -> Tensor:
         # looked up, not kept: what still has this function in the end must not keep the blocks
-        return torch.ops.mkldnn._linear_pointwise(x, laid_out[module], module.bias, *with_it)
+        weight = laid_out.get(module, module.weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, module.bias, *with_it)
 
     return forward
 
