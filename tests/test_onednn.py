@@ -70,6 +70,28 @@ def test_an_interrupted_start_leaves_the_model_as_it_was(
         assert torch.equal(model(IDS).logits, plain)
 
 
+def test_an_interrupted_end_leaves_a_model_that_computes(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama", dtype=torch.float32)
+    with torch.inference_mode():
+        plain = model(IDS).logits
+    put_back = []
+
+    def third_time(weight: torch.Tensor) -> torch.Tensor:
+        put_back.append(weight)
+        if len(put_back) == 3:
+            raise KeyboardInterrupt
+        return to_dense(weight)
+
+    to_dense = torch.Tensor.to_dense
+    monkeypatch.setattr(torch.Tensor, "to_dense", third_time)
+    with pytest.raises(KeyboardInterrupt), onednn_linears(model):
+        pass
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> None:
     tied = tiny_model("gemma3_text", dtype=torch.float32)
     hidden = torch.randn(5, 32)

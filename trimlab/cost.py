@@ -1,4 +1,4 @@
-"""Memory and latency, measured."""
+"""Latency and speed, measured."""
 
 import statistics
 import time

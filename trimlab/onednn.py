@@ -53,13 +53,13 @@ def onednn_linears(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.inference_mode(False), torch.no_grad():
-            for module in linears:
+            for module in reversed(linears):  # one by one, so that an interruption breaks none
+                if module in laid_out:
+                    module.weight.data = laid_out[module].to_dense()
+                    del laid_out[module]
                 vars(module).pop("forward", None)  # not there yet if laying out was interrupted
                 if module in activations:
                     vars(activations[module]).pop("forward", None)
-            while laid_out:  # taken off one by one, so that only one is there twice at a time
-                module, weight = laid_out.popitem()
-                module.weight.data = weight.to_dense()
         give_back_memory()
 
 
