@@ -26,6 +26,7 @@ from trimlab.choices import (
 )
 from trimlab.errors import InputError
 from trimlab.lanes import lanes
+from trimlab.memory import give_back_memory
 from trimlab.metrics import MetricName, TaskScore
 from trimlab.onednn import onednn_linears
 from trimlab.sublayers import Sublayer, SublayerStack, evaluating
@@ -482,7 +483,10 @@ def scan(
             done(len(stack.blocks))
             if not asked:
                 return of_batch, None
-            return of_batch, likelihoods_without(stack, passage, batch, asked, metric, room, done)
+            likelihoods = likelihoods_without(stack, passage, batch, asked, metric, room, done)
+            del passage
+            give_back_memory()  # in pieces that the next batch, of another length, may not fit in
+            return of_batch, likelihoods
 
         # added up in the order of the batches, whichever is done first
         measured = side_by_side.map(measure, batches)

@@ -5,6 +5,7 @@ oneDNN multiplies by a weight matrix that lies in the blocks its kernel reads; P
 than half of a wide LM head's time on few rows.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 from transformers.activations import GELUTanh
 
 from trimlab.memory import give_back_memory
+
+# oneDNN keeps what it has prepared for the last 1,024 shapes of a product, at 0.6 MiB each, and every
+# number of tokens is a shape of its own. Read at its first product; a pass needs a few dozen.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 @contextmanager
