@@ -1,4 +1,4 @@
-"""What Tables 3, 4, 5, 6 and 8 have in common: methods down, benchmarks across, accuracies in."""
+"""What Tables 2 to 8 have in common: methods down, benchmarks across, accuracies in."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +39,9 @@ class Method:
         scorer: Importance score of the run; None for any, two-step first.
         r: Sparse update ratio of the run; None for any.
         paper: The published row, by column title.
+        baseline: The method that made a model of `model` smaller, if one did.
+        ratio: The layer memory that a trimmed model was asked for; by default the paper's half,
+            and what else there is.
     """
 
     title: str
@@ -46,6 +49,14 @@ class Method:
     scorer: str | None = None
     r: float | None = None
     paper: Mapping[str, str] = field(default_factory=dict)
+    baseline: str | None = None
+    ratio: float | None = None
+
+    def tests(self, mine: Records) -> Records:
+        """The test results among its rows."""
+        if self.baseline is None:
+            return mine.where(kind="test")
+        return mine.where(kind="compressed", method=self.baseline, of=self.model)
 
     def select(self, records: Records) -> Records:
         """Its rows of all kinds but those of other models."""
@@ -123,14 +134,14 @@ def _rows_note(records: Records) -> str:
 def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[TableRow]:
     """The row of a method, and one more for every other ratio that a benchmark stopped at."""
     mine = method.select(records)
-    tests = mine.where(kind="test")
-    ratios: list[float | None] = [None]
-    if method.model == "trimmed":
+    tests = method.tests(mine)
+    ratios: list[float | None] = [method.ratio]
+    if method.model == "trimmed" and method.baseline is None and method.ratio is None:
         ratios = [ASKED_RATIO, *_other_ratios(tests, pairs)]
     rows = []
     for ratio in ratios:
         at = tests if ratio is None else tests.where(asked_ratio=ratio)
-        published = method.paper if ratio in (None, ASKED_RATIO) else {}
+        published = method.paper if ratio in (method.ratio, ASKED_RATIO) else {}
         cells = {
             "/".join(pair): Cell(
                 published.get(_title(pair)),
@@ -144,8 +155,11 @@ def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[Table
         if ratio in (None, ASKED_RATIO):
             held_to = _held_to(mine, records, pairs) if method.model == "trimmed" else None
             cells["final_memory"] = Cell(published.get("final_memory"), held_to)
-        at_ratio = "" if ratio is None or ratio == ASKED_RATIO else f" (at {100 * ratio:g} %)"
-        rows.append(TableRow(method.title + at_ratio, cells, competes=ratio == ASKED_RATIO))
+        at_ratio = ""
+        if ratio is not None and ratio not in (method.ratio, ASKED_RATIO):
+            at_ratio = f" (at {100 * ratio:g} %)"
+        competes = ratio == ASKED_RATIO or method.baseline is not None
+        rows.append(TableRow(method.title + at_ratio, cells, competes=competes))
     return rows
 
 

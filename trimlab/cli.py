@@ -25,6 +25,7 @@ examples:
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
   trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
   trimlab bench score --against naive --data.task icd10cm
+  trimlab compress sparsegpt runs/quickstart/models/0.75 --data.task icd10cm --out runs/sparse
   trimlab sweep experiments/table3.yaml --profile gemma-270m --only data.task=icd10cm --dry-run
   trimlab report --out report
 
@@ -34,6 +35,7 @@ exit codes: 0 done, 1 failed while running, 2 wrong input
 VERBS = {
     "fit": "trim a model on a domain: scan, fine-tune, drop, heal, export, report",
     "eval": "score a model, trimmed or not, on tasks",
+    "compress": "make a model smaller by another method, and compare (from a clone)",
     "bench": "race against what a user would run instead, side by side",
     "sweep": "the runs of an experiment file: skips what is done, goes on where it was",
     "report": "tables, figures and a page from the records of experiments (from a clone)",
@@ -98,6 +100,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module=r"lightning|torch\.|jsonargparse")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # transformers imports them
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     from transformers.utils.logging import disable_progress_bar
@@ -225,6 +229,101 @@ def run_eval(arguments: list[str]) -> None:
             table.add_row(name, prompt, metric, *numbers)
     if not options.json:
         Console().print(table)
+
+
+def run_compress(arguments: list[str]) -> None:
+    """`trimlab compress`: one of the methods that trimming is compared with."""
+    _quiet()
+    import json
+    from pathlib import Path
+
+    from jsonargparse import ArgumentParser
+    from rich.console import Console
+    from rich.table import Table
+
+    from trimlab.compression import (
+        CALIBRATION_TEXTS,
+        baseline_class,
+        baseline_docs,
+        plain_sizes,
+        write_compressed,
+    )
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: trimlab compress METHOD MODEL --data.task NAME --out FOLDER [options]\n")
+        print("Writes a smaller model, and scores it beside the one that it was made of.")
+        print("Write `trimlab compress METHOD --help` for the options of one of these:\n")
+        for name, doc in baseline_docs().items():
+            print(f"  {name:15} {doc}")
+        return
+    method = baseline_class(arguments[0])
+    parser = ArgumentParser(
+        prog=f"trimlab compress {arguments[0]}", exit_on_error=False, description=method.__doc__
+    )
+    parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the smaller model")
+    parser.add_argument("--data.task", type=str, required=True, help="name of a task")
+    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
+    parser.add_argument("--data.seed", type=int, default=0, help="seed of the choice of texts")
+    parser.add_argument(
+        "--texts", type=int, default=CALIBRATION_TEXTS, help="training texts to calibrate on"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    parser.add_class_arguments(method, "method")
+    options = parser.parse_args(arguments[1:])
+    baseline = method(**options.method.as_dict())
+
+    from trimlab.cost import decode_speeds
+    from trimlab.data import DomainData
+    from trimlab.evaluate import answer
+    from trimlab.models import load_model
+    from trimlab.results import provenance
+    from trimlab.sublayers import SublayerStack
+    from trimlab.tasks import fingerprint
+
+    for option, value in (("texts", options.texts), ("data.test_rows", options.data.test_rows)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} must be at least 1, not {value}")
+    model, tokenizer = load_model(options.model)
+    rows = options.data
+    held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": rows.test_rows}
+    data = DomainData(tokenizer, rows.task, rows.root, seed=rows.seed, **held_out)
+    texts = [item.tokens for item in data.train_items()[: options.texts]]
+    assert data.rows is not None
+    original = SublayerStack(model)
+    stored = write_compressed(baseline, options.model, texts, options.out, tokenizer)
+    smaller = SublayerStack(baseline.load(options.out))
+    plain, metric = plain_sizes(original), data.task.metric
+    speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
+    batches = data.evaluation_batches(data.rows.test)
+    table = Table("model", f"{metric} %", "layer memory", "whole model", "zeros", "tokens/s")
+    found = {}
+    for name, stack, sizes in (("original", original, plain), ("smaller", smaller, stored)):
+        score = answer(stack, batches, metric, progress=not options.json, name=name).score
+        found[name] = {
+            "metric": metric,
+            **score._asdict(),
+            "layer_memory_ratio": sizes.layers / plain.layers,
+            "model_memory_ratio": sizes.model / plain.model,
+            "zeros": sizes.zeros,
+            "tokens_per_second": speeds[name].tokens_per_second,
+        }
+        table.add_row(
+            options.model if name == "original" else baseline.title,
+            f"{score.value:.1f} ± {score.stderr:.1f}",
+            *(f"{100 * found[name][size]:.1f} %" for size in list(found[name])[4:7]),
+            f"{speeds[name].tokens_per_second:.1f}",
+        )
+    if options.json:
+        about = {"method": arguments[0], "model": options.model, "task": rows.task}
+        about |= {"folder": str(options.out), "rows": fingerprint(data.rows.test)}
+        print(json.dumps(about | found | provenance()))
+        return
+    Console().print(table)
+    print(f"n = {len(data.rows.test)} test items; {options.out} is the smaller model")
+    if baseline.before_training:
+        print("It has not been trained since: a fit does that, and --run.compare in one go.")
 
 
 def run_bench(arguments: list[str]) -> None:

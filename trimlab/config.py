@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from trimlab.algorithm import Trim
+from trimlab.compression import baseline_class
 from trimlab.data import DomainData
 from trimlab.errors import InputError
 from trimlab.module import DomainLM
@@ -18,6 +19,10 @@ from trimlab.results import Row
 from trimlab.run import TRAINER_DEFAULTS, Run, RunOptions
 from trimlab.tasks import load_task
 from trimlab.tracking import Tracker, WandbOptions
+
+# Options that came when results were on record: left out of a config that does not use them, so
+# that recorded runs keep their ids.
+LATER: Row = {"run.compare": []}
 
 # where a run is kept and who watches it change nothing of its result
 NOT_THE_RESULT = ("config", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
@@ -106,6 +111,10 @@ def resolved(parser: LightningArgumentParser, config: Any) -> Row:
     for name in NOT_THE_RESULT:
         section, _, option = name.rpartition(".")
         (row[section] if section else row).pop(option, None)
+    for name, unused in LATER.items():
+        section, _, option = name.rpartition(".")
+        if row[section][option] == unused:
+            del row[section][option]
     return row
 
 
@@ -133,6 +142,8 @@ class Resolver(FitCLI):
         load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
         for task in row["run"]["also_on"]:
             load_task(task)
+        for baseline in row["run"].get("compare", []):
+            baseline_class(baseline)
         return row
 
 

@@ -177,6 +177,21 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return _tokenizer(folder, name, trust_remote_code)
 
 
+def model_folder(name: str) -> Path:
+    """Where a model is, for libraries that want to load it themselves.
+
+    Args:
+        name: As for `load_model`.
+
+    Returns:
+        Its folder; a hub model is downloaded and an embedded one is built if need be.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    return _folder(name, weights=True)
+
+
 def about(name: str) -> ModelInfo:
     """Says what a model card must say about a base model. Reads and downloads nothing.
 

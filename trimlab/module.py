@@ -77,10 +77,16 @@ class DomainLM(L.LightningModule):
         self.metric: MetricName = "accuracy"
         self.dev = Score(float("nan"), float("nan"), 0)  # of the epoch that just ended
 
-    def fresh(self) -> "DomainLM":
-        """Another module made with the same arguments, untrained and untrimmed."""
+    def fresh(self, base: str | None = None) -> "DomainLM":
+        """Another module made with the same arguments, untrained and untrimmed.
+
+        Args:
+            base: Another model to start from.
+        """
         # LightningCLI adds an entry of its own to the hyperparameters
-        return DomainLM(**{k: v for k, v in self.hparams.items() if not k.startswith("_")})
+        arguments: dict[str, Any] = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
+        arguments["base"] = base or self.base
+        return DomainLM(**arguments)
 
     # ---- the model's shape --------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from transformers.activations import GELUTanh
 
 from trimlab.memory import give_back_memory
 
-# oneDNN keeps what it has prepared for the last 1,024 shapes of a product, at 0.6 MiB each, and every
-# number of tokens is a shape of its own. Read at its first product; a pass needs a few dozen.
+# oneDNN keeps what it has prepared for the last 1,024 shapes of a product, at 0.6 MiB each, and
+# every number of tokens is a shape of its own. A pass needs a few dozen.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 

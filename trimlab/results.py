@@ -144,6 +144,11 @@ FIELDS = {
         *("model", "evaluated_on", "asked_ratio", "layer_memory_ratio", "model_memory_ratio"),
         *("metric", "value", "stderr", "n", "correct", "optimizer_steps", "dropped"),
     ),
+    "compressed": (
+        *("method", "title", "of", "evaluated_on", "asked_ratio", "layer_memory_ratio"),
+        *("model_memory_ratio", "zeros", "metric", "value", "stderr", "n", "correct"),
+        *("optimizer_steps", "dropped"),
+    ),
     "timing": ("method", "epochs", "hours"),
     "bench": (
         *("bench", "what", "peer", "ours_seconds", "ours_spread", "ours_turns", "ours_peak_bytes"),
@@ -158,8 +163,9 @@ PEER_FIELDS = (
 MODELS = ("untrimmed", "fine_tuned", "trimmed")
 TIMING_METHODS = ("full_ft", "sparse_ft", "trimllm")
 
-# what makes two rows the same measurement; timings also have a method and epochs
-_SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method", "epochs")
+# what makes two rows the same measurement; timings also have a method and epochs, compressed
+# models a method and what they were made of
+_SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method", "epochs", "of")
 # what may differ between two rows of the same measurement: who asked, where and how fast it ran
 _MAY_DIFFER = TIMING_FIELDS | {
     *("experiment", "profile", "cell", "overrides", "git_commit", "versions", "hardware"),
@@ -345,16 +351,18 @@ def _problem(row: Any) -> str | None:
     missing = [field for field in required if field not in row]
     if missing:
         return f"{kind} without {', '.join(missing)}"
-    if kind == "test":
-        return _test_problem(row)
+    if kind == "test" and row["model"] not in MODELS:
+        return f"unknown model {row['model']!r}; known: {', '.join(MODELS)}"
+    if kind == "compressed" and row["of"] not in MODELS:
+        return f"compressed of unknown {row['of']!r}; known: {', '.join(MODELS)}"
+    if kind in ("test", "compressed"):
+        return _answers_problem(row)
     if kind == "timing" and row["method"] not in TIMING_METHODS:
         return f"unknown method {row['method']!r}; known: {', '.join(TIMING_METHODS)}"
     return None
 
 
-def _test_problem(row: Row) -> str | None:
-    if row["model"] not in MODELS:
-        return f"unknown model {row['model']!r}; known: {', '.join(MODELS)}"
+def _answers_problem(row: Row) -> str | None:
     correct = row["correct"]
     if correct is None:
         return None
@@ -382,7 +390,7 @@ def _same_or_error(known: Record, record: Record) -> None:
 
 def _question(record: Record, experiment: str) -> str:
     """What a record answers, for an experiment that has it."""
-    asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs"]
+    asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs", "of"]
     return json.dumps([experiment, *(record.get(field) for field in asked)], sort_keys=True)
 
 

@@ -25,6 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimlab.algorithm import Trim
+from trimlab.compression import (
+    CALIBRATION_TEXTS,
+    Baseline,
+    baseline_class,
+    plain_sizes,
+    write_compressed,
+)
 from trimlab.cost import decode_speeds
 from trimlab.data import DomainData
 from trimlab.errors import InputError
@@ -57,6 +64,10 @@ class RunOptions:
         generate: Test items that each model also answers in its own words (exact match of a
             greedy answer, in percent); 0: none. Slow.
         also_on: Other tasks on whose test items every model is scored, too.
+        compare: Methods of `baselines/` to compare with, such as `sparsegpt`. One that compresses
+            weights does so with the fine-tuned model at full depth and with the final trimmed one;
+            one that changes the structure starts from the untrimmed model, which is then trained
+            in full for as many epochs.
         shared: Folder in which runs keep what none of their options changes (the untrimmed
             model's answers), so that the next run need not compute it again.
     """
@@ -67,11 +78,14 @@ class RunOptions:
     further: bool = False
     generate: int = 0
     also_on: list[str] = field(default_factory=list)
+    compare: list[str] = field(default_factory=list)
     shared: Path | None = None
 
     def __post_init__(self) -> None:
         if self.generate < 0:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
+        if len({*self.compare}) < len(self.compare):
+            raise InputError(f"run.compare names a method twice: {', '.join(self.compare)}")
 
 
 # makes a Lightning trainer for a folder, with the settings of the config
@@ -210,6 +224,8 @@ class Run:
         """
         self.data.setup()
         self.trim.check(self.trainer, self.module.stack)
+        for name in self.options.compare:
+            baseline_class(name)  # what is not there is said now
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -230,6 +246,8 @@ class Run:
             self._phase("models", self._models)
             if self.options.full_depth:
                 self._phase("fine_tuned", self._fine_tuned)
+            for name in self.options.compare:
+                self._phase(f"compared_{name}", lambda name=name: self._compared(name))
             self._phase("trimmed", lambda: dict(self.summary["models"][-1]))
             return self.summary
 
@@ -354,34 +372,93 @@ class Run:
 
     def _fine_tuned(self) -> Row:
         """The same rows, sparse update and number of epochs, and no drop."""
-        final = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]][-1]
         module = self.module.fresh()
-        module.planned_epochs = self.trim.planned_epochs(module.stack)  # the same schedule
-        module.metric = self.data.task.metric
         state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")["trimlab"]
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
-        folder = self.folder / "full_depth"
-        last = folder / "checkpoints" / "last.ckpt"
-        if last.exists():
-            load_checkpoint(last)  # Lightning would not say in one line that it is damaged
-        # its dev score decides nothing
-        track = TrackFit(self.tracker, prefix="full_depth/")
-        epochs = final["epoch"] + 1
-        resumed, start = folder.exists(), time.perf_counter()
-        steps = self._fit(module, folder, [track], max_epochs=epochs, limit_val_batches=0)
-        seconds = None if resumed else time.perf_counter() - start
+        about = self._train_as_long(module, module.stack, "full_depth")
+        if self.options.compare:
+            module.model.save_pretrained(self._full_depth)
+            module.tokenizer.save_pretrained(self._full_depth)
         row = self._test(module.stack, "fine-tuned at full depth")
-        row |= {"optimizer_steps": steps, "layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
-        row |= {"epochs": epochs, "fit_seconds": seconds}
-        shutil.rmtree(folder / "checkpoints")  # the comparison is measured; nothing resumes it
-        return row
+        shutil.rmtree(self.folder / "full_depth" / "checkpoints")  # nothing resumes it any more
+        return row | {"layer_memory_ratio": 1.0, "model_memory_ratio": 1.0} | about
+
+    def _compared(self, name: str) -> list[Row]:
+        """What a baseline makes of this run's models, measured on what it has written."""
+        method = baseline_class(name)
+        if method.before_training:
+            return [self._pruned_and_trained(name, method())]
+        rows = []
+        if "fine_tuned" in self.summary:
+            source = str(self._full_depth)
+            rows.append(self._compressed(name, method(), "fine_tuned", source))
+        if "folder" in (final := self.summary["models"][-1]):
+            rows.append(self._compressed(name, method(), "trimmed", final["folder"], final))
+        return rows
+
+    def _pruned_and_trained(self, name: str, baseline: Baseline) -> Row:
+        """Another structure of the untrimmed model, trained in full."""
+        folder = self.folder / "models" / name
+        stored = self._write(baseline, self.module.base, folder)
+        module = self.module.fresh(str(folder))
+        about = self._train_as_long(module, self.module.fresh().stack, name)
+        row = self._test(module.stack, name) | {"of": "untrimmed"}
+        shutil.rmtree(self.folder / name / "checkpoints")
+        return row | about | stored
+
+    def _compressed(
+        self, name: str, baseline: Baseline, of: str, source: str, final: Row | None = None
+    ) -> Row:
+        """Compressed weights of a fine-tuned model."""
+        folder = self.folder / "models" / f"{name}-{of}"
+        stored = self._write(baseline, source, folder)
+        row = self._test(SublayerStack(baseline.load(folder)), f"{name}, {of}") | {"of": of}
+        about = final or self.summary["fine_tuned"]
+        for name in ("asked_ratio", "dropped", "optimizer_steps"):
+            row[name] = about.get(name)
+        return row | stored
+
+    def _write(self, baseline: Baseline, source: str, folder: Path) -> Row:
+        """Lets a baseline write its model; what it takes in memory."""
+        texts = [item.tokens for item in self.data.train_items()[:CALIBRATION_TEXTS]]
+        stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
+        full = plain_sizes(self.module.stack)
+        return {
+            "title": baseline.title,
+            "folder": str(folder),
+            "layer_memory_ratio": stored.layers / full.layers,
+            "model_memory_ratio": stored.model / full.model,
+            "zeros": stored.zeros,
+        }
 
     # ---- inside -------------------------------------------------------------------------------
+
+    @property
+    def _full_depth(self) -> Path:
+        """Where the fine-tuned model is kept for those that compress it."""
+        return self.folder / "models" / "full_depth"
 
     @property
     def _rows(self) -> Any:
         assert self.data.rows is not None
         return self.data.rows
+
+    def _train_as_long(self, module: DomainLM, untrimmed: SublayerStack, name: str) -> Row:
+        """Trains another model for as many epochs as the trimmed one, with the same schedule."""
+        final = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]][-1]
+        module.planned_epochs = self.trim.planned_epochs(untrimmed)
+        module.metric = self.data.task.metric
+        folder = self.folder / name
+        last = folder / "checkpoints" / "last.ckpt"
+        if last.exists():
+            load_checkpoint(last)  # Lightning would not say in one line that it is damaged
+        # its dev score decides nothing
+        track = TrackFit(self.tracker, prefix=f"{name}/")
+        epochs = final["epoch"] + 1
+        resumed, start = folder.exists(), time.perf_counter()
+        steps = self._fit(module, folder, [track], max_epochs=epochs, limit_val_batches=0)
+        seconds = None if resumed else time.perf_counter() - start
+        return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
 
     def _fit(self, module: DomainLM, folder: Path, callbacks: list[Callback], **more: Any) -> int:
         """Fits, from the last checkpoint if there is one; returns the optimizer steps in all."""

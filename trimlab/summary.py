@@ -8,6 +8,13 @@ from rich.table import Table
 
 from trimlab.results import Row
 
+# what a baseline has made smaller
+OF = {
+    "untrimmed": "fine-tuned after it",
+    "fine_tuned": "of the fine-tuned",
+    "trimmed": "of the trimmed",
+}
+
 
 def print_summary(summary: Row, folder: Path) -> None:
     """Prints what a newcomer wants to know of a run: how good, how small, how fast, where."""
@@ -25,6 +32,9 @@ def print_summary(summary: Row, folder: Path) -> None:
     exported = "folder" in summary["trimmed"]
     label = "trimmed, reloaded" if exported else "trimmed, in memory"
     rows += [(label, row) for row in summary["models"]]
+    for name, compared in summary.items():
+        if name.startswith("compared_"):
+            rows += [(f"{row['title']}, {OF[row['of']]}", row) for row in compared]
     for label, row in rows:
         score = f"{row[metric]:.1f} ± {row['stderr']:.1f}"
         layers = f"{100 * row.get('layer_memory_ratio', 1):.1f} %"

@@ -359,22 +359,25 @@ def rows_of(run: PlannedRun, folder: Path) -> list[Row]:
     rows = [shared | point | _identity(run) | {"kind": "operating_point"} for point in points]
     timings = _timings(summary, points)
     rows += [shared | {"kind": "timing", **timing} for timing in timings]
-    models = [("untrimmed", summary["untrimmed"])]
+    models = [({"kind": "test", "model": "untrimmed"}, summary["untrimmed"])]
     if "fine_tuned" in summary:
-        models.append(("fine_tuned", summary["fine_tuned"]))
-    models += [("trimmed", model) for model in summary["models"]]
-    for name, model in models:
-        rows += [shared | row for row in _tests(name, model, summary)]
+        models.append(({"kind": "test", "model": "fine_tuned"}, summary["fine_tuned"]))
+    for method in run.config.get("run", {}).get("compare", []):
+        for model in summary[f"compared_{method}"]:
+            about = {name: model[name] for name in ("of", "title", "zeros")}
+            models.append(({"kind": "compressed", "method": method, **about}, model))
+    models += [({"kind": "test", "model": "trimmed"}, model) for model in summary["models"]]
+    for about, model in models:
+        rows += [shared | row for row in _tests(about, model, summary)]
     rows[-1]["complete"] = True
     rows[-1]["config"] = without_root(yaml.safe_load((folder / "config.yaml").read_text()))
     return rows
 
 
-def _tests(name: str, model: Row, summary: Row) -> Iterator[Row]:
+def _tests(about: Row, model: Row, summary: Row) -> Iterator[Row]:
     """The test rows of a model: other tasks first, its own last."""
     row = {
-        "kind": "test",
-        "model": name,
+        **about,
         "asked_ratio": model.get("asked_ratio"),
         "layer_memory_ratio": model.get("layer_memory_ratio", 1.0),
         "model_memory_ratio": model.get("model_memory_ratio", 1.0),

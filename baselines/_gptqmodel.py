@@ -1,0 +1,88 @@
+"""What GPTQ and AWQ have in common: gptqmodel does both."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from trimlab.compression import Baseline, Texts
+from trimlab.models import model_folder
+
+
+class FourBits(Baseline):
+    """Rounds weights to a few bits, in groups with a scale of their own.
+
+    Args:
+        bits: Bits of a weight.
+        group_size: Weights along a row that share a scale.
+    """
+
+    library = "gptqmodel"
+    method: ClassVar[str]
+
+    def __init__(self, bits: int = 4, group_size: int = 128):
+        self.bits, self.group_size = bits, group_size
+
+    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+        """Writes the packed weights with their scales."""
+        examples: list[Any] = [
+            {"input_ids": list(text), "attention_mask": [1] * len(text)} for text in texts
+        ]
+        source = model_folder(model).resolve()
+        # it writes logs into the working directory
+        with _gptqmodel() as library, chdir(folder):
+            config = library.QuantizeConfig(
+                bits=self.bits,
+                group_size=self.group_size,
+                method=self.method,
+                device=_device(),
+                **self.settings(),
+            )
+            quantiser = library.GPTQModel.load(str(source), config)
+            # rotary embeddings are a block's own: Gemma's blocks have two kinds
+            quantiser.awq_preserve_explicit_position_embeddings = True
+            kernels = self._kernels(library)
+            quantiser.quantize(
+                examples, batch_size=1, calibration_data_min_length=1, backend=kernels
+            )
+            quantiser.save(str(folder))
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+
+    def load(self, folder: Path) -> PreTrainedModel:
+        """Loads the packed weights for the kernels that run here."""
+        with _gptqmodel() as library:
+            kernels = self._kernels(library)
+            return library.GPTQModel.load(str(folder), device=_device(), backend=kernels).model
+
+    def settings(self) -> dict[str, Any]:
+        """What else the method has to be told."""
+        return {}
+
+    def _kernels(self, library: Any) -> Any:
+        """Kernels in plain PyTorch where there is no GPU; else those that gptqmodel picks."""
+        if torch.cuda.is_available():
+            return library.BACKEND.AUTO
+        return library.BACKEND[f"{self.method.upper()}_TORCH"]
+
+
+@contextmanager
+def _gptqmodel() -> Iterator[Any]:
+    """The library, with what it says of itself on standard error and most of it left out."""
+    # it starts two workers of its own and, on fewer than three cores, allows itself one
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, (os.cpu_count() or 1) // 2)))
+    with redirect_stdout(sys.stderr):
+        import gptqmodel
+        from logbar import LogBar
+
+        LogBar.shared().setLevel("WARNING")
+        yield gptqmodel
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

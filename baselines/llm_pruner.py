@@ -1,0 +1,170 @@
+"""LLM-Pruner (Ma et al. 2023, arXiv 2305.11627): attention heads and MLP channels, by gradient.
+
+What belongs together goes together: a channel of an MLP is a row of `gate_proj` and `up_proj` and a
+column of `down_proj`; a head is its rows of the projections and its columns of `o_proj`. Every
+block loses as many, so that what is left is an ordinary model with a narrower MLP and fewer heads
+(the paper spares the first and last blocks, and its models need code of their own).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from trimlab.compression import Baseline, Texts
+from trimlab.errors import InputError
+from trimlab.models import load_model
+from trimlab.sublayers import Sublayer, SublayerStack
+
+
+class LLMPruner(Baseline):
+    """Prunes by the first-order Taylor term of the loss; fine-tuning comes after.
+
+    Args:
+        ratio: Layer memory that is left, from 0 to 1.
+        samples: Texts whose loss is differentiated (ten in the paper).
+    """
+
+    title = "LLM-Pruner"
+    before_training = True
+
+    def __init__(self, ratio: float = 0.5, samples: int = 10):
+        if not 0 < ratio < 1:
+            raise InputError(f"ratio must be between 0 and 1, not {ratio}")
+        if samples < 1:
+            raise InputError(f"samples must be at least 1, not {samples}")
+        self.ratio, self.samples = ratio, samples
+
+    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+        """Writes the narrower model."""
+        wide, _ = load_model(model)
+        stack = SublayerStack(wide)
+        for block in stack.blocks:
+            _check(block, wide.config.model_type)
+        for text in texts[: self.samples]:
+            ids = torch.tensor([list(text)])
+            wide(ids, labels=ids, use_cache=False).loss.backward()
+        heads, channels = self._kept(stack)
+        groups = _groups(wide.config)
+        with torch.no_grad():
+            for block in stack.blocks:
+                keep = best(channel_importance(block.mlp), channels)
+                narrow(block.mlp, {"gate_proj": keep, "up_proj": keep}, {"down_proj": keep})
+                rows = _rows(wide.config, best(head_importance(block.self_attn, groups), heads))
+                narrow(block.self_attn, rows, {"o_proj": rows["q_proj"]})
+        narrower = AutoModelForCausalLM.from_config(
+            _config(wide.config, heads, channels), dtype=wide.dtype
+        )
+        narrower.load_state_dict(wide.state_dict())  # strict: every shape is the config's
+        narrower.save_pretrained(folder)
+
+    def _kept(self, stack: SublayerStack) -> tuple[int, int]:
+        """Groups of heads and channels of the MLP that every block keeps."""
+        config, groups = stack.model.config, _groups(stack.model.config)
+        together = config.num_attention_heads // groups
+        # configs insist that the number of heads divides the hidden size; the MLP makes up for it
+        allowed = [g for g in range(1, groups + 1) if config.hidden_size % (g * together) == 0]
+        heads = min(allowed, key=lambda g: abs(g - self.ratio * groups))
+        several = config.num_key_value_heads > 1
+        rows = (
+            2 * (together + several) * _head_dim(config)
+        )  # of queries and outputs, keys and values
+        # in rows or columns of the hidden size, which is what a head and a channel consist of
+        row = config.hidden_size * stack.model.dtype.itemsize
+        attention, mlp = (stack.bytes_of(Sublayer(0, kind)) / row for kind in ("attention", "mlp"))
+        fixed = attention - (groups - heads) * rows + mlp - 3 * config.intermediate_size
+        left = self.ratio * (attention + mlp) - fixed
+        channels = min(int(left / 3), config.intermediate_size)
+        if channels < 1:
+            raise InputError(f"ratio {self.ratio} leaves no room for an MLP beside the attention")
+        return heads, channels
+
+
+def channel_importance(mlp: Any) -> Tensor:
+    """What the loss changes by if a channel of a gated MLP goes, to first order.  # (I,)
+
+    The sum over its weights of |w dL/dw| (Equation 5 without the second-order term).
+    """
+    return taylor(mlp.gate_proj).sum(1) + taylor(mlp.up_proj).sum(1) + taylor(mlp.down_proj).sum(0)
+
+
+def head_importance(attention: Any, groups: int) -> Tensor:
+    """The same of a group of heads: those of one key-value head, or single query heads.  # (G,)"""
+    found = taylor(attention.q_proj).sum(1).view(groups, -1).sum(1)
+    found += taylor(attention.o_proj).sum(0).view(groups, -1).sum(1)
+    for shared in (attention.k_proj, attention.v_proj):
+        if groups == 1 or shared.weight.shape[0] % groups == 0:
+            found += taylor(shared).sum(1).view(groups, -1).sum(1)
+    return found
+
+
+def taylor(layer: nn.Linear) -> Tensor:
+    """|w dL/dw| of every weight.  # (R, C)"""
+    assert layer.weight.grad is not None
+    return (layer.weight * layer.weight.grad).abs()
+
+
+def best(importance: Tensor, keep: int) -> Tensor:
+    """Indices of the most important, in order.  # (keep,)"""
+    return importance.argsort(descending=True, stable=True)[:keep].sort().values
+
+
+def narrow(module: Any, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> None:
+    """Keeps some rows and columns of a module's linear layers."""
+    for name, kept in rows.items():
+        layer = getattr(module, name)
+        layer.weight = nn.Parameter(layer.weight[kept])
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias[kept])
+    for name, kept in columns.items():
+        layer = getattr(module, name)
+        layer.weight = nn.Parameter(layer.weight[:, kept])
+
+
+def _groups(config: PreTrainedConfig) -> int:
+    """How many groups of heads can go one by one: key-value heads, or query heads of a single."""
+    several = config.num_key_value_heads > 1
+    return config.num_key_value_heads if several else config.num_attention_heads
+
+
+def _head_dim(config: PreTrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _rows(config: PreTrainedConfig, kept: Tensor) -> dict[str, Tensor]:
+    """The rows of each projection that belong to some groups of heads."""
+
+    def rows(heads_each: int) -> Tensor:
+        size = heads_each * _head_dim(config)
+        return (kept[:, None] * size + torch.arange(size)).flatten()
+
+    found = {"q_proj": rows(config.num_attention_heads // _groups(config))}
+    if config.num_key_value_heads > 1:
+        found |= {"k_proj": rows(1), "v_proj": rows(1)}
+    return found
+
+
+def _config(config: PreTrainedConfig, groups: int, channels: int) -> PreTrainedConfig:
+    narrower = type(config).from_dict(config.to_dict())
+    each = config.num_attention_heads // _groups(config)
+    narrower.head_dim = _head_dim(config)  # else it follows from the number of heads
+    narrower.num_attention_heads = groups * each
+    if config.num_key_value_heads > 1:
+        narrower.num_key_value_heads = groups
+    narrower.intermediate_size = channels
+    return narrower
+
+
+def _check(block: Any, model_type: str) -> None:
+    wanted = {
+        "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+        "mlp": ("gate_proj", "up_proj", "down_proj"),
+    }
+    for part, names in wanted.items():
+        module = getattr(block, part, None)
+        if not all(isinstance(getattr(module, name, None), nn.Linear) for name in names):
+            raise InputError(
+                f"LLM-Pruner here knows blocks with {', '.join(names)}, and {model_type} has others"
+            )

@@ -1,0 +1,384 @@
+"""The contract of every baseline, and the numbers of those that are trimlab's own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import trimlab
+from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
+from baselines.llm_streamline import LLMStreamline, most_redundant
+from baselines.sparsegpt import SparseGPT, grams_of, sparsify, text_batches
+from trimlab.calibration import record_passage
+from trimlab.compression import (
+    Baseline,
+    baseline_class,
+    baseline_docs,
+    baseline_names,
+    plain_sizes,
+    stored_sizes,
+    write_compressed,
+)
+from trimlab.errors import InputError
+from trimlab.models import load_model
+from trimlab.sublayers import SublayerStack
+
+# of 8 to 23 tokens, within the vocabulary of the tiny models
+TEXTS = [[1 + (7 * i + 5 * j) % 60 for j in range(8 + i % 16)] for i in range(24)]
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_key_value_heads": 4,
+}  # as libraries want it
+OPTIONS = {"gptq": {"group_size": 32}, "awq": {"group_size": 32}}
+OWN = ("llm_pruner", "llm_streamline", "sparsegpt")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, tiny_folder) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("wide"), "llama", **SIZES)
+
+
+def logits(model) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor([TEXTS[3]]), use_cache=False).logits.float()  # (1, T, V)
+
+
+def compress(baseline: Baseline, folder: Path, target: Path):
+    """What is stored, and the model as it is loaded again."""
+    stored = write_compressed(baseline, str(folder), TEXTS, target, load_model(str(folder))[1])
+    return stored, baseline.load(target)
+
+
+# ---- the contract -------------------------------------------------------------------------------
+
+
+def test_every_file_says_what_it_is():
+    docs = baseline_docs()
+    assert list(docs) == baseline_names() and set(OWN) < set(docs)
+    for name, doc in docs.items():
+        assert "arXiv" in doc, f"{name} does not say where it is from"
+        assert baseline_class(name).title
+
+
+@pytest.mark.parametrize("name", baseline_names())
+def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    baseline = baseline_class(name)(**OPTIONS.get(name, {}))
+    stored, smaller = compress(baseline, folder, tmp_path / "smaller")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    plain = plain_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert stored.layers < 0.8 * plain.layers or stored.zeros > 0.4
+    assert stored == stored_sizes(tmp_path / "smaller")
+    original, found = logits(load_model(str(folder))[0]), logits(smaller)
+    assert torch.isfinite(found).all() and found.shape == original.shape
+    if not baseline.before_training:  # another structure gives anything before it is trained
+        agreement = torch.corrcoef(torch.stack([original.flatten(), found.flatten()]))[0, 1]
+        assert agreement > (0.8 if stored.zeros < 0.4 else 0.3)  # random weights have no spare ones
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_same_texts_give_the_same_weights(name, folder, tmp_path):
+    for target in ("one", "two"):
+        compress(baseline_class(name)(), folder, tmp_path / target)
+    one, two = (load_file(tmp_path / target / "model.safetensors") for target in ("one", "two"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen3", "opt"])
+def test_sparsegpt_knows_every_family(family, tiny_folder, tmp_path):
+    stored, _ = compress(SparseGPT(), tiny_folder(tmp_path, family), tmp_path / "sparse")
+    assert stored.zeros >= 0.5
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen2", "mistral"])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_pruned_model_is_the_plain_one_without_what_went(family, heads, tiny_folder, tmp_path):
+    """Zeroed columns of o_proj and down_proj do what removed heads and channels do."""
+    folder = tiny_folder(tmp_path, family, num_key_value_heads=heads)
+    _, smaller = compress(LLMPruner(0.5), folder, tmp_path / "narrow")
+    wide, _ = load_model(str(folder))
+    for text in TEXTS[:10]:
+        ids = torch.tensor([text])
+        wide(ids, labels=ids, use_cache=False).loss.backward()
+    groups = heads if heads > 1 else wide.config.num_attention_heads
+    kept = smaller.config.num_attention_heads * groups // wide.config.num_attention_heads
+    each = smaller.config.head_dim * wide.config.num_attention_heads // groups
+    with torch.no_grad():
+        blocks: list[Any] = SublayerStack(wide).blocks
+        for block in blocks:
+            channels = best(channel_importance(block.mlp), smaller.config.intermediate_size)
+            gone = torch.ones(wide.config.intermediate_size, dtype=torch.bool)
+            gone[channels] = False
+            block.mlp.down_proj.weight[:, gone] = 0
+            stays = best(head_importance(block.self_attn, groups), kept)
+            for group in set(range(groups)) - set(stays.tolist()):
+                block.self_attn.o_proj.weight[:, group * each : (group + 1) * each] = 0
+    assert 0 < kept < groups
+    torch.testing.assert_close(logits(smaller), logits(wide), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.8, 0.5])
+def test_no_more_is_left_than_was_asked_for(ratio, folder, tmp_path):
+    stored, _ = compress(LLMPruner(ratio), folder, tmp_path / "narrow")
+    plain = plain_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert ratio - 0.05 < stored.layers / plain.layers <= ratio
+
+
+def test_a_family_without_its_layers_is_refused(tiny_folder, tmp_path):
+    folder = tiny_folder(tmp_path, "opt")
+    with pytest.raises(InputError, match="opt has others"):
+        compress(LLMPruner(), folder, tmp_path / "narrow")
+    assert not (tmp_path / "narrow").exists() and not list(tmp_path.glob(".narrow*"))
+
+
+def test_nothing_else_is_overwritten(folder, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        compress(SparseGPT(), folder, tmp_path / "notes")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_an_unknown_name_says_which_there_are():
+    with pytest.raises(InputError, match="there are .*sparsegpt"):
+        baseline_class("nosuch")
+
+
+# ---- sizes --------------------------------------------------------------------------------------
+
+
+def test_sizes_by_hand(tiny_folder, tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    state = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    blocks = [n for n in state if n.startswith("model.layers.")]
+    before = stored_sizes(folder)
+    assert before.layers == 2 * sum(state[n].numel() for n in blocks)
+    assert before.model == 2 * sum(tensor.numel() for tensor in state.values())
+    stack = SublayerStack(load_model(str(folder))[0])
+    assert (plain_sizes(stack).layers, plain_sizes(stack).model) == (before.layers, before.model)
+    state[name] = torch.zeros(state[name].shape, dtype=torch.int8)  # a byte in place of two
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert before.layers - stored_sizes(folder).layers == state[name].numel()
+
+
+# ---- SparseGPT ----------------------------------------------------------------------------------
+
+
+def plain_sparsify(weight, hessian, n, m):
+    """Optimal brain surgeon as it is written: the inverse anew for the columns that are free."""
+    left = weight.clone()
+    for j in range(weight.shape[1]):
+        inverses = [torch.linalg.inv(hessian[k:, k:]) for k in range(j, weight.shape[1])]
+        if j % m == 0:
+            costs = torch.stack(
+                [left[:, j + k].square() / inverses[k][0, 0] for k in range(m)], dim=1
+            )
+            dropped = costs.argsort(dim=1)[:, :n] + j
+        for row in range(len(left)):
+            if j in dropped[row]:
+                left[row, j:] -= left[row, j] / inverses[0][0, 0] * inverses[0][0]
+                left[row, j] = 0
+    return left
+
+
+@given(seed=st.integers(0, 10**6), columns=st.sampled_from([4, 8, 12]))
+def test_sparsify_is_optimal_brain_surgeon(seed, columns):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(5, 12, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(40, 12, generator=generator, dtype=torch.float64)
+    gram = inputs.T @ inputs
+    found = sparsify(weight, gram, 2, 4, damp=0.01, columns=columns)
+    hessian = gram + 0.01 * gram.diagonal().mean() * torch.eye(12, dtype=torch.float64)
+    torch.testing.assert_close(found, plain_sparsify(weight, hessian, 2, 4))
+    assert ((found == 0).view(5, 3, 4).sum(-1) == 2).all()
+
+
+def test_independent_inputs_lose_the_smallest_weights():
+    weight = torch.tensor([[3.0, -1.0, 2.0, 0.5], [0.1, 4.0, -0.2, -5.0]])
+    found = sparsify(weight, torch.eye(4), 2, 4, columns=4)
+    assert found.tolist() == [[3.0, 0.0, 2.0, 0.0], [0.0, 4.0, 0.0, -5.0]]
+
+
+def test_a_copy_of_an_input_takes_over_its_weight():
+    inputs = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs = inputs[:, [0, 0, 1, 1]]  # two pairs of equal inputs
+    weight = torch.tensor([[1.0, 2.0, 3.0, 5.0]], dtype=torch.float64)
+    found = sparsify(weight, inputs.T @ inputs, 1, 2, damp=1e-9, columns=2)
+    torch.testing.assert_close(found.sum(), weight.sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(inputs @ found.T, inputs @ weight.T, rtol=1e-6, atol=1e-6)
+
+
+def test_it_loses_less_than_the_smallest_weights_would(folder):
+    stack = SublayerStack(load_model(str(folder))[0])
+    block = stack.blocks[0]
+    with torch.no_grad(), grams_of(block) as grams:
+        for batch in text_batches(TEXTS):
+            record_passage(stack, batch)
+    for layer, gram in grams.items():
+        sparse = sparsify(layer.weight.detach(), gram, 2, 4)
+        groups = layer.weight.detach().view(len(layer.weight), -1, 4)
+        smallest = groups.abs().argsort(-1)[..., :2]
+        rounded = groups.scatter(-1, smallest, 0.0).view_as(sparse)
+        ours, theirs = (
+            torch.trace((w - layer.weight) @ gram @ (w - layer.weight).T) for w in (sparse, rounded)
+        )
+        assert ours < theirs
+
+
+def test_texts_of_one_length_share_a_batch_and_none_is_padded():
+    found = text_batches(TEXTS, max_tokens=32)
+    assert sum(map(len, found)) == len(TEXTS)
+    assert all(batch.real.all() for batch in found)
+    assert all(batch.input_ids.numel() <= 32 or len(batch) == 1 for batch in found)
+    assert sorted(map(tuple, TEXTS)) == sorted(
+        tuple(row) for batch in found for row in batch.input_ids.tolist()
+    )
+
+
+# ---- LLM-Pruner ---------------------------------------------------------------------------------
+
+
+def test_importance_by_hand():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_proj = nn.Linear(1, 2, bias=False)
+            self.up_proj = nn.Linear(1, 2, bias=False)
+            self.down_proj = nn.Linear(2, 1, bias=False)
+
+    mlp = Gated()
+    for layer, weights, gradients in (
+        (mlp.gate_proj, [[1.0], [2.0]], [[-3.0], [0.5]]),  # 3 and 1
+        (mlp.up_proj, [[2.0], [1.0]], [[1.0], [-4.0]]),  # 2 and 4
+        (mlp.down_proj, [[1.0, -2.0]], [[0.5, 3.0]]),  # 0.5 and 6
+    ):
+        layer.weight.data = torch.tensor(weights)
+        layer.weight.grad = torch.tensor(gradients)
+    assert channel_importance(mlp).tolist() == [5.5, 11.0]
+
+
+# ---- LLM-Streamline -----------------------------------------------------------------------------
+
+
+def test_blocks_that_do_nothing_go_first(folder, tmp_path):
+    idle, tokenizer = load_model(str(folder))
+    with torch.no_grad():
+        for index in (1, 2):
+            idle.model.layers[index].self_attn.o_proj.weight.zero_()
+            idle.model.layers[index].mlp.down_proj.weight.zero_()
+    idle.save_pretrained(tmp_path / "idle")
+    tokenizer.save_pretrained(tmp_path / "idle")
+    _, smaller = compress(LLMStreamline(0.75), tmp_path / "idle", tmp_path / "short")
+    assert smaller.config.num_hidden_layers == 3
+    torch.testing.assert_close(logits(smaller), logits(idle), rtol=1e-4, atol=1e-4)
+
+
+def test_the_most_redundant_run_by_hand():
+    turned = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 2.0], [-1.0, 0.0]])
+    states = [turned[:, None, None, :]]  # (L + 1, 1, 1, 2)
+    assert most_redundant(states, 1) == 2  # the same direction
+    assert most_redundant(states, 2) == 1  # 45 degrees, the others 90
+
+
+def test_the_replacement_is_trained_to_do_what_the_run_did(folder, tmp_path):
+    original = logits(load_model(str(folder))[0])
+    errors = [
+        (logits(compress(LLMStreamline(0.5, epochs, 1e-2), folder, tmp_path / str(epochs))[1]))
+        .sub(original)
+        .square()
+        .mean()
+        for epochs in (0, 20)
+    ]
+    assert errors[1] < errors[0]
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["sparsegpt", "--help"]])
+def test_help_teaches(arguments, capsys):
+    from trimlab.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["compress", *arguments])
+    assert stop.value.code == 0
+    assert "sparsegpt" in capsys.readouterr().out
+
+
+def test_compress_writes_a_model_and_says_what_it_costs(folder, root, tmp_path):
+    command = [sys.executable, "-m", "trimlab.cli", "compress", "sparsegpt", str(folder)]
+    command += ["--data.task", "jsonl", "--data.root", str(root), "--json"]
+    command += ["--out", str(tmp_path / "sparse"), "--method.n", "3", "--method.m", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    row = json.loads(line)
+    assert row["smaller"]["zeros"] == pytest.approx(0.75, abs=0.01)
+    assert row["original"]["layer_memory_ratio"] == row["smaller"]["layer_memory_ratio"] == 1
+    assert row["original"]["n"] == row["smaller"]["n"] > 0
+
+
+# ---- in a run -----------------------------------------------------------------------------------
+
+
+def test_a_run_compares_and_resumes(folder, root, tmp_path):
+    def run(where):
+        return trimlab.trim(
+            str(folder),
+            "jsonl",
+            where,
+            max_drops=2,
+            packable=True,  # an attention and an MLP: what is written has no dead sublayer
+            model={"lr": 1e-3},
+            data={"root": root, "calibration_rows": 8, "dev_rows": 8, "batch_size": 8},
+            run={"compare": ["sparsegpt", "llm_streamline"], "speed": False},
+            trainer={"accelerator": "cpu", "enable_progress_bar": False},
+            r=1,
+            progress=False,
+        )
+
+    summary = run(tmp_path / "run")
+    pruned, sparse = summary["compared_llm_streamline"], summary["compared_sparsegpt"]
+    assert [row["of"] for row in pruned] == ["untrimmed"]
+    assert [row["of"] for row in sparse] == ["fine_tuned", "trimmed"]
+    fine_tuned, trimmed = summary["fine_tuned"], summary["models"][-1]
+    assert pruned[0]["optimizer_steps"] == fine_tuned["optimizer_steps"] > 0
+    assert pruned[0]["layer_memory_ratio"] == 0.5
+    assert sparse[0]["zeros"] == pytest.approx(0.5)
+    assert sparse[1]["layer_memory_ratio"] == pytest.approx(trimmed["layer_memory_ratio"])
+    assert sparse[1]["dropped"] == trimmed["dropped"] and len(trimmed["dropped"]) == 2
+    for row in (*pruned, *sparse):
+        assert len(row["correct"]) == row["n"] == 24
+
+    # killed after the first baseline: what is left is done, and what was done stays
+    path = tmp_path / "run" / "summary.json"
+    kept = json.loads(path.read_text())
+    for phase in ("compared_llm_streamline", "trimmed"):
+        del kept[phase]
+    path.write_text(json.dumps(kept))
+    again = run(tmp_path / "run")
+    assert again["compared_sparsegpt"] == sparse
+    assert again["compared_llm_streamline"][0]["correct"] == pruned[0]["correct"]
+
+
+def test_an_unknown_baseline_is_refused_before_anything_is_done(folder, root, tmp_path):
+    with pytest.raises(InputError, match="no baseline 'nosuch'"):
+        trimlab.trim(
+            str(folder),
+            "jsonl",
+            tmp_path / "run",
+            max_drops=2,
+            data={"root": root, "calibration_rows": 8, "dev_rows": 8},
+            run={"compare": ["nosuch"]},
+        )
+    assert not (tmp_path / "run").exists()
