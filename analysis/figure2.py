@@ -35,7 +35,8 @@ MEASURES = {
 
 def build(records: Records, paper: Paper) -> Figure:
     """Every tested model of every experiment, and the ones that no other beats."""
-    tests = _whole([r for r in records.where(kind="test") if r["task"] == r["evaluated_on"]])
+    tested = [r for r in records if r["kind"] in ("test", "compressed")]
+    tests = _whole([r for r in tested if r["task"] == r["evaluated_on"]])
     tasks = sorted({r["task"] for r in tests} or {"sciq", "medmcqa"}, key=task_order)
     return Figure(
         "Figure 2: Pareto frontier",
@@ -58,6 +59,8 @@ def _whole(tests: Sequence[Record]) -> Records:
 
 def method_title(record: Record) -> str:
     """What made a model; a cell with other overrides is named by them too."""
+    if record["kind"] == "compressed":
+        return record["title"] + (" of a trimmed model" if record["of"] == "trimmed" else "")
     if record["model"] == "untrimmed":
         return "w/o fine-tuning"
     r = f"r = {ratio_title(update_ratio_of(record))}"

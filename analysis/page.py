@@ -232,8 +232,9 @@ def _record(record: Record) -> str:
 
 def _summary(record: Record) -> str:
     kind = record["kind"]
-    if kind == "test":
-        said = f"{record['model']} on {record['evaluated_on']}: {record['value']:.2f}"
+    if kind in ("test", "compressed"):
+        model = record["model"] if kind == "test" else f"{record['title']} of {record['of']}"
+        said = f"{model} on {record['evaluated_on']}: {record['value']:.2f}"
         return f"{record.where}: {said} ± {record['stderr']:.2f}, n = {record['n']}"
     if kind == "operating_point":
         ratio = f"{100 * record['layer_memory_ratio']:.1f} % of the layer memory"

@@ -12,7 +12,6 @@ def build(records: Records, _paper: Paper) -> Table:
     trimmed = ("trimmed", "two_step", R)
     methods = [
         Method("w/o training", "untrimmed"),
-        Method("Sparse-FT", "fine_tuned", "two_step", R),
         Method("TrimLLM (50%)", *trimmed),
         *(
             Method(f"TrimLLM (50%) + {title}", *trimmed, baseline=name)

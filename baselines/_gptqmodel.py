@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from trimlab.compression import Baseline, Texts
+from trimlab.errors import InputError
 from trimlab.models import model_folder
+from trimlab.sublayers import SublayerStack
 
 
 class FourBits(Baseline):
@@ -25,9 +28,23 @@ class FourBits(Baseline):
 
     library = "gptqmodel"
     method: ClassVar[str]
+    rows: ClassVar[int] = 1  # what the outputs of a layer must be a multiple of
 
     def __init__(self, bits: int = 4, group_size: int = 128):
         self.bits, self.group_size = bits, group_size
+
+    def check(self, stack: SublayerStack) -> None:
+        """Refuses layers that cannot be cut into groups: the library would end the process."""
+        for block in stack.blocks:
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear) and (
+                    layer.in_features % self.group_size or layer.out_features % self.rows
+                ):
+                    raise InputError(
+                        f"{self.title} needs layers with a multiple of {self.group_size} inputs "
+                        f"(group_size) and of {self.rows} outputs, and this model has one with "
+                        f"{layer.in_features} and {layer.out_features}"
+                    )
 
     def compress(self, model: str, texts: Texts, folder: Path) -> None:
         """Writes the packed weights with their scales."""

@@ -15,6 +15,7 @@ class AWQ(FourBits):
 
     title = "AWQ"
     method = "awq"
+    rows = 64
 
     def settings(self) -> dict[str, Any]:
         """The layout that most engines read."""

@@ -29,7 +29,14 @@ class LLMInt8(Baseline):
 
     def load(self, folder: Path) -> PreTrainedModel:
         """Loads the weights as they were written."""
-        return _load(folder)
+        from bitsandbytes.nn.modules import Linear8bitLt
+
+        model = _load(folder)
+        for module in model.modules():
+            if isinstance(module, Linear8bitLt):
+                # else the first pass does, and copies of the model made before it have no scales
+                module.init_8bit_state()
+        return model
 
 
 def _load(folder: Path, **more: object) -> PreTrainedModel:

@@ -37,22 +37,27 @@ class LLMPruner(Baseline):
             raise InputError(f"samples must be at least 1, not {samples}")
         self.ratio, self.samples = ratio, samples
 
+    def check(self, stack: SublayerStack) -> None:
+        """Refuses a model without the linear layers that are pruned."""
+        for block in stack.blocks:
+            _check(block, stack.model.config.model_type)
+
     def compress(self, model: str, texts: Texts, folder: Path) -> None:
         """Writes the narrower model."""
         wide, _ = load_model(model)
         stack = SublayerStack(wide)
-        for block in stack.blocks:
-            _check(block, wide.config.model_type)
+        self.check(stack)
         for text in texts[: self.samples]:
             ids = torch.tensor([list(text)])
             wide(ids, labels=ids, use_cache=False).loss.backward()
         heads, channels = self._kept(stack)
-        groups = _groups(wide.config)
+        groups, coupled = _groups(wide.config), wide.config.num_key_value_heads > 1
         with torch.no_grad():
             for block in stack.blocks:
                 keep = best(channel_importance(block.mlp), channels)
                 narrow(block.mlp, {"gate_proj": keep, "up_proj": keep}, {"down_proj": keep})
-                rows = _rows(wide.config, best(head_importance(block.self_attn, groups), heads))
+                importance = head_importance(block.self_attn, groups, coupled)
+                rows = _rows(wide.config, best(importance, heads))
                 narrow(block.self_attn, rows, {"o_proj": rows["q_proj"]})
         narrower = AutoModelForCausalLM.from_config(
             _config(wide.config, heads, channels), dtype=wide.dtype
@@ -90,13 +95,18 @@ def channel_importance(mlp: Any) -> Tensor:
     return taylor(mlp.gate_proj).sum(1) + taylor(mlp.up_proj).sum(1) + taylor(mlp.down_proj).sum(0)
 
 
-def head_importance(attention: Any, groups: int) -> Tensor:
-    """The same of a group of heads: those of one key-value head, or single query heads.  # (G,)"""
+def head_importance(attention: Any, groups: int, coupled: bool) -> Tensor:
+    """The same of a group of heads.  # (G,)
+
+    Args:
+        attention: The attention.
+        groups: How many groups there are.
+        coupled: Whether a group has a key-value head of its own, which goes with it.
+    """
     found = taylor(attention.q_proj).sum(1).view(groups, -1).sum(1)
     found += taylor(attention.o_proj).sum(0).view(groups, -1).sum(1)
-    for shared in (attention.k_proj, attention.v_proj):
-        if groups == 1 or shared.weight.shape[0] % groups == 0:
-            found += taylor(shared).sum(1).view(groups, -1).sum(1)
+    for shared in (attention.k_proj, attention.v_proj) if coupled else ():
+        found += taylor(shared).sum(1).view(groups, -1).sum(1)
     return found
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from baselines.sparsegpt import run_block, text_batches
-from trimlab.calibration import Passage, record_passage
+from baselines.sparsegpt import Call, begin, run_block, text_batches
+from trimlab.choices import Batch
 from trimlab.compression import Baseline, Texts
 from trimlab.errors import InputError
 from trimlab.export.hf import save_packed
@@ -46,11 +46,9 @@ class LLMStreamline(Baseline):
         gone = min(len(stack.blocks) - 1, round((1 - self.ratio) * len(stack.blocks)))
         if not gone:
             raise InputError(f"ratio {self.ratio} keeps all {len(stack.blocks)} blocks")
-        with torch.no_grad():
-            passages = [record_passage(stack, batch) for batch in text_batches(texts)]
-            states = [streams(stack, passage) for passage in passages]  # (L + 1, B, T, D) each
-        first = most_redundant(states, gone + 1)
-        self._train(stack, first, gone + 1, passages, states)
+        batches = text_batches(texts)
+        first = most_redundant(stack, batches, gone + 1)
+        self._train(stack, batches, first, gone + 1)
         stack.drop(
             *(
                 Sublayer(block, kind)
@@ -61,18 +59,14 @@ class LLMStreamline(Baseline):
         save_packed(stack, tokenizer, folder)
 
     def _train(
-        self,
-        stack: SublayerStack,
-        first: int,
-        length: int,
-        passages: Sequence[Passage],
-        states: Sequence[Tensor],
+        self, stack: SublayerStack, batches: Sequence[Batch], first: int, length: int
     ) -> None:
         """Trains the first block of a run to do what the whole run did (mean squared error)."""
+        examples = [_example(stack, batch, first, length) for batch in batches]
         block = stack.blocks[first]
         stack.model.requires_grad_(False)
         block.requires_grad_(True)
-        steps = self.epochs * len(passages)
+        steps = self.epochs * len(examples)
         optimizer = torch.optim.AdamW(block.parameters(), lr=self.lr, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 1 - step / max(1, steps)
@@ -80,9 +74,9 @@ class LLMStreamline(Baseline):
         generator = torch.Generator().manual_seed(0)
         with tqdm(total=steps, desc="LLM-Streamline", unit="step", leave=False) as bar:
             for _ in range(self.epochs):
-                for index in torch.randperm(len(passages), generator=generator).tolist():
-                    before, wanted = states[index][first], states[index][first + length]
-                    found = run_block(block, first, passages[index], before)  # (B, T, D)
+                for index in torch.randperm(len(examples), generator=generator).tolist():
+                    call, before, wanted = examples[index]
+                    found = run_block(block, call, before)  # (B, T, D)
                     loss = (found - wanted).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
@@ -92,27 +86,54 @@ class LLMStreamline(Baseline):
                     bar.set_postfix(loss=f"{loss.item():.3g}")
 
 
-def streams(stack: SublayerStack, passage: Passage) -> Tensor:
-    """The residual stream before every block, and behind the last.  # (L + 1, B, T, D)"""
-    before = [args[0] for args, _ in passage.calls]
-    behind = run_block(stack.blocks[-1], len(before) - 1, passage, before[-1])
-    return torch.stack([*before, behind])
-
-
-def most_redundant(states: Sequence[Tensor], length: int) -> int:
+@torch.no_grad()
+def most_redundant(stack: SublayerStack, batches: Sequence[Batch], length: int) -> int:
     """The first block of the run whose input and output are the most alike.
 
     Args:
-        states: The residual stream before every block, and behind the last, of every batch of
-            texts.  # (L + 1, B, T, D) each
+        stack: The model.
+        batches: Texts.
         length: Blocks of a run.
 
     Returns:
         The start of the run with the largest cosine similarity, a mean over all tokens.
     """
-    totals = sum(
-        torch.cosine_similarity(s[:-length], s[length:], dim=-1).double().sum((1, 2))
-        for s in states
-    )  # (L + 1 - length,)
-    assert isinstance(totals, Tensor)
-    return int(totals.argmax())
+    sums = torch.stack([similarities(streams(stack, batch), length) for batch in batches])
+    return int(sums.sum(0).argmax())
+
+
+def similarities(states: Tensor, length: int) -> Tensor:
+    """Cosine similarity of the input and output of every run of blocks, summed over tokens.
+
+    Args:
+        states: The residual stream before every block, and behind the last.  # (L + 1, B, T, D)
+        length: Blocks of a run.
+
+    Returns:
+        One sum for every start of a run.  # (L + 1 - length,)
+    """
+    cosines = torch.cosine_similarity(states[:-length], states[length:], dim=-1)
+    return cosines.double().sum((1, 2))
+
+
+def streams(stack: SublayerStack, batch: Batch) -> Tensor:
+    """The residual stream before every block, and behind the last.  # (L + 1, B, T, D)"""
+    state, calls = begin(stack, batch)
+    states = [state]
+    for block, call in zip(stack.blocks, calls, strict=True):
+        states.append(run_block(block, call, states[-1]))
+    return torch.stack(states)
+
+
+@torch.no_grad()
+def _example(
+    stack: SublayerStack, batch: Batch, first: int, length: int
+) -> tuple[Call, Tensor, Tensor]:
+    """How the first block of a run is called, on what stream, and what the run makes of it."""
+    state, calls = begin(stack, batch)
+    for block, call in zip(stack.blocks[:first], calls, strict=False):
+        state = run_block(block, call, state)
+    before = state
+    for index in range(first, first + length):
+        state = run_block(stack.blocks[index], calls[index], state)
+    return calls[first], before, state  # (B, T, D)

@@ -7,16 +7,20 @@ are zero take no less memory by themselves: hardware with sparse matrix units ga
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trimlab.calibration import Passage, record_passage
+from trimlab.calibration import record_passage
 from trimlab.choices import Batch, EncodedItem, collate
 from trimlab.compression import Baseline, Texts
 from trimlab.errors import InputError
 from trimlab.models import load_model
 from trimlab.sublayers import SublayerStack
+
+# what a block is called with, beside the residual stream: masks, rotary embeddings
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class SparseGPT(Baseline):
@@ -44,18 +48,18 @@ class SparseGPT(Baseline):
         """Writes the sparse model, as a plain one with zeros in it."""
         dense, _ = load_model(model)
         stack = SublayerStack(dense)
-        passages = [record_passage(stack, batch) for batch in text_batches(texts)]
-        states = [passage.calls[0][0][0] for passage in passages]  # (B, T, D) each
+        begun = [begin(stack, batch) for batch in text_batches(texts)]
+        states = [state for state, _ in begun]  # (B, T, D) each
         for index, block in enumerate(stack.blocks):
+            calls = [of_blocks[index] for _, of_blocks in begun]
             with grams_of(block) as grams:
-                for passage, state in zip(passages, states, strict=True):
-                    run_block(block, index, passage, state)
+                for call, state in zip(calls, states, strict=True):
+                    run_block(block, call, state)
             for layer, gram in grams.items():
                 weight = sparsify(layer.weight, gram, self.n, self.m, self.damp, self.columns)
                 layer.weight.copy_(weight)
             states = [
-                run_block(block, index, passage, state)
-                for passage, state in zip(passages, states, strict=True)
+                run_block(block, call, state) for call, state in zip(calls, states, strict=True)
             ]
         dense.save_pretrained(folder)
 
@@ -123,9 +127,16 @@ def text_batches(texts: Texts, max_tokens: int = 1024) -> list[Batch]:
     return [collate(items, group) for group in groups]
 
 
-def run_block(block: nn.Module, index: int, passage: Passage, state: Tensor) -> Tensor:
-    """Runs a block on another residual stream than it had.  # (B, T, D) -> (B, T, D)"""
-    (_, *arguments), named = passage.calls[index]
+def begin(stack: SublayerStack, batch: Batch) -> tuple[Tensor, list[Call]]:
+    """The residual stream before the first block, and what each is called with beside it."""
+    passage = record_passage(stack, batch)
+    calls = [(arguments[1:], named) for arguments, named in passage.calls]
+    return passage.calls[0][0][0], calls  # (B, T, D)
+
+
+def run_block(block: nn.Module, call: Call, state: Tensor) -> Tensor:
+    """Runs a block on a residual stream.  # (B, T, D) -> (B, T, D)"""
+    arguments, named = call
     return block(state, *arguments, **named)
 
 

@@ -1,6 +1,7 @@
 """The contract of every baseline, and the numbers of those that are trimlab's own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 import trimlab
 from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
-from baselines.llm_streamline import LLMStreamline, most_redundant
+from baselines.llm_streamline import LLMStreamline, similarities
 from baselines.sparsegpt import SparseGPT, grams_of, sparsify, text_batches
 from trimlab.calibration import record_passage
 from trimlab.compression import (
@@ -25,9 +26,12 @@ from trimlab.compression import (
     baseline_names,
     plain_sizes,
     stored_sizes,
+    texts_of,
     write_compressed,
 )
+from trimlab.data import DomainData
 from trimlab.errors import InputError
+from trimlab.evaluate import answer
 from trimlab.models import load_model
 from trimlab.sublayers import SublayerStack
 
@@ -39,6 +43,7 @@ SIZES = {
     "num_key_value_heads": 4,
 }  # as libraries want it
 OPTIONS = {"gptq": {"group_size": 32}, "awq": {"group_size": 32}}
+SMALL = {"calibration_rows": 8, "dev_rows": 8}
 OWN = ("llm_pruner", "llm_streamline", "sparsegpt")
 
 
@@ -119,7 +124,7 @@ def test_a_pruned_model_is_the_plain_one_without_what_went(family, heads, tiny_f
             gone = torch.ones(wide.config.intermediate_size, dtype=torch.bool)
             gone[channels] = False
             block.mlp.down_proj.weight[:, gone] = 0
-            stays = best(head_importance(block.self_attn, groups), kept)
+            stays = best(head_importance(block.self_attn, groups, heads > 1), kept)
             for group in set(range(groups)) - set(stays.tolist()):
                 block.self_attn.o_proj.weight[:, group * each : (group + 1) * each] = 0
     assert 0 < kept < groups
@@ -131,6 +136,12 @@ def test_no_more_is_left_than_was_asked_for(ratio, folder, tmp_path):
     stored, _ = compress(LLMPruner(ratio), folder, tmp_path / "narrow")
     plain = plain_sizes(SublayerStack(load_model(str(folder))[0]))
     assert ratio - 0.05 < stored.layers / plain.layers <= ratio
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq"])
+def test_layers_that_do_not_fit_into_groups_are_refused(name, folder):
+    with pytest.raises(InputError, match="multiple of 128 inputs"):
+        baseline_class(name)().check(SublayerStack(load_model(str(folder))[0]))
 
 
 def test_a_family_without_its_layers_is_refused(tiny_folder, tmp_path):
@@ -146,6 +157,39 @@ def test_nothing_else_is_overwritten(folder, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         compress(SparseGPT(), folder, tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_the_model_itself_is_not_overwritten(folder):
+    with pytest.raises(InputError, match="the model itself"):
+        compress(SparseGPT(), folder, folder)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_texts_are_whole(folder, root):
+    """A training item is encoded without its last token; a text has it."""
+    _, tokenizer = load_model(str(folder))
+    data = DomainData(tokenizer, "jsonl", root, **SMALL)
+    items = data.train_items()
+    assert data.rows is not None
+    wanted = [tokenizer(i.context + i.choices[i.gold])["input_ids"] for i in data.rows.train]
+    assert [list(text) for text in texts_of(items)] == wanted
+
+
+def test_int8_answers_the_same_in_lanes(folder, root, tmp_path):
+    """Copies of the model share its scales, whoever runs first.
+
+    One item at a time: what counts as an outlier depends on what is computed together.
+    """
+    _, smaller = compress(baseline_class("llm_int8")(), folder, tmp_path / "int8")
+    data = DomainData(load_model(str(folder))[1], "jsonl", root, eval_tokens=1, **SMALL)
+    data.setup()
+    assert data.rows is not None
+    batches = data.evaluation_batches(data.rows.test)
+    found = {}
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        found[threads] = answer(SublayerStack(smaller), batches, full=True).likelihoods
+    torch.testing.assert_close(found[2], found[1], rtol=1e-3, atol=1e-3)
 
 
 def test_an_unknown_name_says_which_there_are():
@@ -283,11 +327,12 @@ def test_blocks_that_do_nothing_go_first(folder, tmp_path):
     torch.testing.assert_close(logits(smaller), logits(idle), rtol=1e-4, atol=1e-4)
 
 
-def test_the_most_redundant_run_by_hand():
+def test_the_similarity_of_runs_by_hand():
     turned = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 2.0], [-1.0, 0.0]])
-    states = [turned[:, None, None, :]]  # (L + 1, 1, 1, 2)
-    assert most_redundant(states, 1) == 2  # the same direction
-    assert most_redundant(states, 2) == 1  # 45 degrees, the others 90
+    states = turned[:, None, None, :]  # (L + 1, 1, 1, 2)
+    root = 0.5**0.5
+    assert similarities(states, 1).tolist() == pytest.approx([root, root, 1, 0])
+    assert similarities(states, 2).tolist() == pytest.approx([0, root, 0])
 
 
 def test_the_replacement_is_trained_to_do_what_the_run_did(folder, tmp_path):
@@ -340,7 +385,7 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
             max_drops=2,
             packable=True,  # an attention and an MLP: what is written has no dead sublayer
             model={"lr": 1e-3},
-            data={"root": root, "calibration_rows": 8, "dev_rows": 8, "batch_size": 8},
+            data={"root": root, "batch_size": 8, **SMALL},
             run={"compare": ["sparsegpt", "llm_streamline"], "speed": False},
             trainer={"accelerator": "cpu", "enable_progress_bar": False},
             r=1,
@@ -350,15 +395,18 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
     summary = run(tmp_path / "run")
     pruned, sparse = summary["compared_llm_streamline"], summary["compared_sparsegpt"]
     assert [row["of"] for row in pruned] == ["untrimmed"]
-    assert [row["of"] for row in sparse] == ["fine_tuned", "trimmed"]
-    fine_tuned, trimmed = summary["fine_tuned"], summary["models"][-1]
+    assert [row["of"] for row in sparse] == ["fine_tuned"]
+    fine_tuned = summary["fine_tuned"]
     assert pruned[0]["optimizer_steps"] == fine_tuned["optimizer_steps"] > 0
     assert pruned[0]["layer_memory_ratio"] == 0.5
+    assert sparse[0]["optimizer_steps"] == fine_tuned["optimizer_steps"]
     assert sparse[0]["zeros"] == pytest.approx(0.5)
-    assert sparse[1]["layer_memory_ratio"] == pytest.approx(trimmed["layer_memory_ratio"])
-    assert sparse[1]["dropped"] == trimmed["dropped"] and len(trimmed["dropped"]) == 2
     for row in (*pruned, *sparse):
         assert len(row["correct"]) == row["n"] == 24
+        stack = SublayerStack(load_model(row["folder"])[0])  # what is reported is what is there
+        data = DomainData(load_model(row["folder"])[1], "jsonl", root, **SMALL)
+        data.setup()
+        assert answer(stack, data.evaluation_batches(data.rows.test)).correct == row["correct"]
 
     # killed after the first baseline: what is left is done, and what was done stays
     path = tmp_path / "run" / "summary.json"
@@ -366,9 +414,39 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
     for phase in ("compared_llm_streamline", "trimmed"):
         del kept[phase]
     path.write_text(json.dumps(kept))
+    shutil.rmtree(tmp_path / "run" / "models" / "llm_streamline")
     again = run(tmp_path / "run")
     assert again["compared_sparsegpt"] == sparse
     assert again["compared_llm_streamline"][0]["correct"] == pruned[0]["correct"]
+
+
+def test_without_a_full_depth_the_trimmed_model_is_compressed(folder, root, tmp_path):
+    summary = trimlab.trim(
+        str(folder),
+        "jsonl",
+        tmp_path / "run",
+        max_drops=2,
+        packable=True,
+        data={"root": root, **SMALL},
+        run={"compare": ["sparsegpt"], "full_depth": False, "speed": False},
+        progress=False,
+    )
+    (row,), trimmed = summary["compared_sparsegpt"], summary["models"][-1]
+    assert row["of"] == "trimmed" and row["dropped"] == trimmed["dropped"] != []
+    assert row["layer_memory_ratio"] == pytest.approx(trimmed["layer_memory_ratio"])
+
+
+def test_a_model_that_cannot_be_pruned_is_refused_before(root, tiny_folder, tmp_path):
+    with pytest.raises(InputError, match="opt has others"):
+        trimlab.trim(
+            str(tiny_folder(tmp_path, "opt")),
+            "jsonl",
+            tmp_path / "run",
+            max_drops=2,
+            data={"root": root, **SMALL},
+            run={"compare": ["llm_pruner"]},
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_baseline_is_refused_before_anything_is_done(folder, root, tmp_path):

@@ -246,6 +246,7 @@ def run_compress(arguments: list[str]) -> None:
         baseline_class,
         baseline_docs,
         plain_sizes,
+        texts_of,
         write_compressed,
     )
 
@@ -289,11 +290,13 @@ def run_compress(arguments: list[str]) -> None:
     rows = options.data
     held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": rows.test_rows}
     data = DomainData(tokenizer, rows.task, rows.root, seed=rows.seed, **held_out)
-    texts = [item.tokens for item in data.train_items()[: options.texts]]
+    texts = texts_of(data.train_items()[: options.texts])
     assert data.rows is not None
     original = SublayerStack(model)
+    baseline.check(original)
     stored = write_compressed(baseline, options.model, texts, options.out, tokenizer)
     smaller = SublayerStack(baseline.load(options.out))
+    model.to(smaller.model.device)  # type: ignore[arg-type]
     plain, metric = plain_sizes(original), data.task.metric
     speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
     batches = data.evaluation_batches(data.rows.test)

@@ -10,7 +10,7 @@ import math
 import pkgutil
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,19 +20,26 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
+from trimlab.choices import EncodedItem
 from trimlab.errors import InputError
 from trimlab.families import family_of
 from trimlab.models import load_model
 from trimlab.sublayers import SublayerStack
 
-CALIBRATION_TEXTS = 128  # as in the papers of GPTQ, AWQ and SparseGPT
+# as many as in the papers of GPTQ and SparseGPT, where they have 2,048 tokens each
+CALIBRATION_TEXTS = 128
 
 # token ids of training texts, each with its right answer
 Texts = Sequence[Sequence[int]]
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 ITEM_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
-ITEM_BYTES |= {"BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+ITEM_BYTES |= {"BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1}
+
+
+def texts_of(items: Iterable[EncodedItem]) -> Texts:
+    """Training items as texts: encoded, they lack their last token, which predicts nothing."""
+    return [(*item.tokens, item.targets[-1]) for item in items]
 
 
 class Baseline(ABC):
@@ -49,6 +56,13 @@ class Baseline(ABC):
     before_training: ClassVar[bool] = False
     library: ClassVar[str | None] = None
 
+    def check(self, stack: SublayerStack) -> None:  # noqa: B027 (most take any model)
+        """Refuses a model that the method cannot do, before anything is spent on it.
+
+        Raises:
+            InputError: The method does not know this kind of model.
+        """
+
     @abstractmethod
     def compress(self, model: str, texts: Texts, folder: Path) -> None:
         """Writes a smaller model.
@@ -57,9 +71,6 @@ class Baseline(ABC):
             model: A local folder, an embedded model or a hub id, as for `load_model`.
             texts: Calibration texts.
             folder: Where to write; it exists and is empty.
-
-        Raises:
-            InputError: The method does not know this kind of model.
         """
 
     def load(self, folder: Path) -> PreTrainedModel:
@@ -128,7 +139,7 @@ def write_compressed(
         baseline: The method.
         model: What is compressed.
         texts: Calibration texts.
-        folder: Where to write; an earlier model of a baseline there is replaced.
+        folder: Where to write; another model there is replaced.
         tokenizer: The model's tokenizer, saved beside it.
 
     Returns:
@@ -138,6 +149,8 @@ def write_compressed(
         InputError: Something else stands in the place, or the method cannot do this model.
     """
     folder = folder.absolute()
+    if folder.resolve() == Path(model).resolve():
+        raise InputError(f"{folder} is the model itself; choose another folder")
     if folder.exists() and not _is_replaceable(folder):
         raise InputError(f"{folder} is not empty and holds no model; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -183,9 +196,9 @@ class Stored:
 def stored_sizes(folder: Path) -> Stored:
     """Reads what the tensors of a written model take.
 
-    Floating-point tensors count two bytes an entry whatever they are saved in: quantised weights
-    of four bits are compared with weights of sixteen, as in the papers. Packed ones count as they
-    are, with their scales and zero points.
+    Floating-point tensors, scales too, count two bytes an entry whatever they are saved in:
+    quantised weights of four bits are compared with weights of sixteen, as in the papers. Packed
+    ones count as they are.
 
     Args:
         folder: A Hugging Face folder with `*.safetensors`.

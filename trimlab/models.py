@@ -187,9 +187,15 @@ def model_folder(name: str) -> Path:
         Its folder; a hub model is downloaded and an embedded one is built if need be.
 
     Raises:
-        InputError: There is no such model.
+        InputError: There is no such model, or it names code of its own: others may run that.
     """
-    return _folder(name, weights=True)
+    folder = _folder(name, weights=True)
+    _check_folder(folder, name, trust_remote_code=False)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = [v for k, v in config.items() if k.endswith("_implementation") and "/" in str(v)]
+    if named:
+        raise InputError(f"config.json of {name} names code on the hub: {named[0]}; remove that")
+    return folder
 
 
 def about(name: str) -> ModelInfo:

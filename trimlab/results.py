@@ -25,7 +25,7 @@ TIMING_FIELDS = frozenset(
 )
 PACKAGES = (
     *("trimlab", "torch", "transformers", "lightning", "tokenizers", "datasets", "numpy"),
-    "lm_eval",  # a peer of races
+    *("lm_eval", "bitsandbytes", "gptqmodel"),  # peers
 )
 
 
@@ -144,12 +144,12 @@ FIELDS = {
         *("model", "evaluated_on", "asked_ratio", "layer_memory_ratio", "model_memory_ratio"),
         *("metric", "value", "stderr", "n", "correct", "optimizer_steps", "dropped"),
     ),
+    "timing": ("method", "epochs", "hours"),
     "compressed": (
         *("method", "title", "of", "evaluated_on", "asked_ratio", "layer_memory_ratio"),
         *("model_memory_ratio", "zeros", "metric", "value", "stderr", "n", "correct"),
         *("optimizer_steps", "dropped"),
     ),
-    "timing": ("method", "epochs", "hours"),
     "bench": (
         *("bench", "what", "peer", "ours_seconds", "ours_spread", "ours_turns", "ours_peak_bytes"),
         *("same", "settings"),

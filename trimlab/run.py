@@ -30,6 +30,8 @@ from trimlab.compression import (
     Baseline,
     baseline_class,
     plain_sizes,
+    stored_sizes,
+    texts_of,
     write_compressed,
 )
 from trimlab.cost import decode_speeds
@@ -65,9 +67,9 @@ class RunOptions:
             greedy answer, in percent); 0: none. Slow.
         also_on: Other tasks on whose test items every model is scored, too.
         compare: Methods of `baselines/` to compare with, such as `sparsegpt`. One that compresses
-            weights does so with the fine-tuned model at full depth and with the final trimmed one;
-            one that changes the structure starts from the untrimmed model, which is then trained
-            in full for as many epochs.
+            weights does so with the fine-tuned model at full depth or, without `full_depth`, with
+            the final trimmed one; one that changes the structure starts from the untrimmed model,
+            and what is left is trained, every sublayer of it, for as many epochs.
         shared: Folder in which runs keep what none of their options changes (the untrimmed
             model's answers), so that the next run need not compute it again.
     """
@@ -212,6 +214,9 @@ class Run:
         self.device = self.trainer.strategy.root_device
         self.summary_path = self.folder / "summary.json"
         self.summary: Row = {}
+        # of the model as it came: training drops its sublayers and may change its precision
+        self._plain = plain_sizes(module.stack)
+        self._planned_epochs = trim.planned_epochs(module.stack)
 
     def __call__(self) -> Row:
         """Does whatever is not done yet.
@@ -224,8 +229,8 @@ class Run:
         """
         self.data.setup()
         self.trim.check(self.trainer, self.module.stack)
-        for name in self.options.compare:
-            baseline_class(name)  # what is not there is said now
+        for name in self.options.compare:  # what cannot work is said now
+            baseline_class(name)().check(self.module.stack)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -375,7 +380,7 @@ class Run:
         module = self.module.fresh()
         state = load_checkpoint(self.folder / "checkpoints" / "last.ckpt")["trimlab"]
         module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
-        about = self._train_as_long(module, module.stack, "full_depth")
+        about = self._train_as_long(module, "full_depth")
         if self.options.compare:
             module.model.save_pretrained(self._full_depth)
             module.tokenizer.save_pretrained(self._full_depth)
@@ -385,49 +390,49 @@ class Run:
 
     def _compared(self, name: str) -> list[Row]:
         """What a baseline makes of this run's models, measured on what it has written."""
-        method = baseline_class(name)
-        if method.before_training:
-            return [self._pruned_and_trained(name, method())]
-        rows = []
+        baseline = baseline_class(name)()
+        if baseline.before_training:
+            return [self._pruned_and_trained(name, baseline)]
         if "fine_tuned" in self.summary:
-            source = str(self._full_depth)
-            rows.append(self._compressed(name, method(), "fine_tuned", source))
-        if "folder" in (final := self.summary["models"][-1]):
-            rows.append(self._compressed(name, method(), "trimmed", final["folder"], final))
-        return rows
-
-    def _pruned_and_trained(self, name: str, baseline: Baseline) -> Row:
-        """Another structure of the untrimmed model, trained in full."""
-        folder = self.folder / "models" / name
-        stored = self._write(baseline, self.module.base, folder)
-        module = self.module.fresh(str(folder))
-        about = self._train_as_long(module, self.module.fresh().stack, name)
-        row = self._test(module.stack, name) | {"of": "untrimmed"}
-        shutil.rmtree(self.folder / name / "checkpoints")
-        return row | about | stored
-
-    def _compressed(
-        self, name: str, baseline: Baseline, of: str, source: str, final: Row | None = None
-    ) -> Row:
-        """Compressed weights of a fine-tuned model."""
+            of, source, about = "fine_tuned", str(self._full_depth), self.summary["fine_tuned"]
+        else:
+            about = self.summary["models"][-1]
+            if "folder" not in about:  # of an ablation, which is not exported
+                return []
+            of, source = "trimmed", about["folder"]
         folder = self.folder / "models" / f"{name}-{of}"
         stored = self._write(baseline, source, folder)
         row = self._test(SublayerStack(baseline.load(folder)), f"{name}, {of}") | {"of": of}
-        about = final or self.summary["fine_tuned"]
-        for name in ("asked_ratio", "dropped", "optimizer_steps"):
-            row[name] = about.get(name)
-        return row | stored
+        row |= {k: about.get(k) for k in ("asked_ratio", "dropped", "optimizer_steps")}
+        return [row | stored | {"folder": str(folder)}]
 
-    def _write(self, baseline: Baseline, source: str, folder: Path) -> Row:
-        """Lets a baseline write its model; what it takes in memory."""
-        texts = [item.tokens for item in self.data.train_items()[:CALIBRATION_TEXTS]]
-        stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
-        full = plain_sizes(self.module.stack)
+    def _pruned_and_trained(self, name: str, baseline: Baseline) -> Row:
+        """Another structure of the untrimmed model, with every sublayer trained."""
+        folder = self.folder / "models" / name
+        pruned = folder.with_name(f"{name}-untrained")
+        # not again after a kill: a checkpoint belongs to the very weights it was trained from
+        stored = self._write(baseline, self.module.base, pruned, keep=True)
+        module = self.module.fresh(str(pruned))
+        module.freeze_all_but(module.stack)
+        about = self._train_as_long(module, name)
+        module.model.save_pretrained(folder)
+        module.tokenizer.save_pretrained(folder)
+        del module
+        row = self._test(SublayerStack(baseline.load(folder)), name) | {"of": "untrimmed"}
+        shutil.rmtree(self.folder / name / "checkpoints")
+        return row | about | stored | {"folder": str(folder)}
+
+    def _write(self, baseline: Baseline, source: str, folder: Path, keep: bool = False) -> Row:
+        """Lets a baseline write its model, unless one is there to keep; what it takes in memory."""
+        if keep and folder.exists():
+            stored = stored_sizes(folder)
+        else:
+            texts = texts_of(self.data.train_items()[:CALIBRATION_TEXTS])
+            stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
         return {
             "title": baseline.title,
-            "folder": str(folder),
-            "layer_memory_ratio": stored.layers / full.layers,
-            "model_memory_ratio": stored.model / full.model,
+            "layer_memory_ratio": stored.layers / self._plain.layers,
+            "model_memory_ratio": stored.model / self._plain.model,
             "zeros": stored.zeros,
         }
 
@@ -443,10 +448,10 @@ class Run:
         assert self.data.rows is not None
         return self.data.rows
 
-    def _train_as_long(self, module: DomainLM, untrimmed: SublayerStack, name: str) -> Row:
+    def _train_as_long(self, module: DomainLM, name: str) -> Row:
         """Trains another model for as many epochs as the trimmed one, with the same schedule."""
         final = [p for p in read_rows(self.folder / "record.jsonl") if p["accepted"]][-1]
-        module.planned_epochs = self.trim.planned_epochs(untrimmed)
+        module.planned_epochs = self._planned_epochs
         module.metric = self.data.task.metric
         folder = self.folder / name
         last = folder / "checkpoints" / "last.ckpt"

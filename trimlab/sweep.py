@@ -221,7 +221,7 @@ class Sweep:
         planned: The plan.
         results: Folder of the records; the sweep appends to `<experiment>.jsonl`.
         runs: Folder of the run folders.
-        keep_models: Keep exported models and checkpoints; a gigabyte a run.
+        keep_models: Keep exported models and checkpoints; gigabytes a run.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_result_of_the_paper_is_found() -> None:
-    names = [f"table{n}" for n in (3, 4, 5, 6, 8, 9)] + [f"figure{n}" for n in (1, 2, 3, 4)]
+    names = [f"table{n}" for n in range(2, 10)] + [f"figure{n}" for n in (1, 2, 3, 4)]
     # ours come after them
     assert [name for name, _ in EVERYTHING] == [*names, "table_speed", "figure_growth"]
 
