@@ -85,6 +85,8 @@ def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path)
     assert stored == stored_sizes(tmp_path / "smaller")
     original, found = logits(load_model(str(folder))[0]), logits(smaller)
     assert torch.isfinite(found).all() and found.shape == original.shape
+    plainly = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does
+    assert torch.corrcoef(torch.stack([plainly.flatten(), found.flatten()]))[0, 1] > 0.99
     if not baseline.before_training:  # another structure gives anything before it is trained
         agreement = torch.corrcoef(torch.stack([original.flatten(), found.flatten()]))[0, 1]
         assert agreement > (0.8 if stored.zeros < 0.4 else 0.3)  # random weights have no spare ones

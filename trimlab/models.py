@@ -149,6 +149,11 @@ def load_model(
     # model whose layers are laid out anew for a scan would be there twice.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
+    for module in model.modules():
+        # bitsandbytes: else the first pass takes the scales out of a weight, and copies of the
+        # model that share it (`lanes`) have none
+        if hasattr(module, "init_8bit_state"):
+            module.init_8bit_state()
     # Exports name their base by this; the path of a cache folder would tell nobody anything.
     model.config.name_or_path = name
     # the data cuts texts to what the model can read: OPT has no position beyond, others no sense
