@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
@@ -54,19 +55,12 @@ class FourBits(Baseline):
         source = model_folder(model).resolve()
         # it writes logs into the working directory
         with _gptqmodel() as library, chdir(folder):
-            config = library.QuantizeConfig(
-                bits=self.bits,
-                group_size=self.group_size,
-                method=self.method,
-                device=_device(),
-                **self.settings(),
-            )
+            config = self.config(library)
+            config.device = _device()
             quantiser = library.GPTQModel.load(str(source), config)
-            # rotary embeddings are a block's own: Gemma's blocks have two kinds
-            quantiser.awq_preserve_explicit_position_embeddings = True
             kernels = self._kernels(library)
             quantiser.quantize(
-                examples, batch_size=1, calibration_data_min_length=1, backend=kernels
+                examples or None, batch_size=1, calibration_data_min_length=1, backend=kernels
             )
             quantiser.save(str(folder))
         shutil.rmtree(folder / "logs", ignore_errors=True)
@@ -77,9 +71,9 @@ class FourBits(Baseline):
             kernels = self._kernels(library)
             return library.GPTQModel.load(str(folder), device=_device(), backend=kernels).model
 
-    def settings(self) -> dict[str, Any]:
-        """What else the method has to be told."""
-        return {}
+    @abstractmethod
+    def config(self, library: Any) -> Any:
+        """What the library is told of the method."""
 
     def _kernels(self, library: Any) -> Any:
         """Kernels in plain PyTorch where there is no GPU; else those that gptqmodel picks."""

@@ -1,12 +1,33 @@
-"""AWQ (Lin et al. 2023, arXiv 2306.00978): weights of four bits, scaled by what they multiply."""
+"""AWQ (Lin et al. 2023, arXiv 2306.00978): weights of four bits, scaled by what they multiply.
 
+Scales are searched and folded here, for every family alike: gptqmodel 7.6 folds them into the wrong
+norms of Gemma 3, which has two around each sublayer and multiplies by one plus their weights. It
+rounds and packs the scaled model.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from baselines._gptqmodel import FourBits
+from baselines.sparsegpt import Call, begin, grams_of, run_block, text_batches
+from trimlab.compression import Texts
+from trimlab.models import load_model
+from trimlab.results import write_text
+from trimlab.sublayers import SublayerStack
+
+GRID = 20  # exponents that are tried: 0, 0.05, ..., 0.95
 
 
 class AWQ(FourBits):
-    """Scales the channels of large inputs up before rounding, and their inputs down.
+    """Scales weights of large inputs up before rounding, and their inputs down.
+
+    The clipping of outliers that the authors' code adds is left out.
 
     Args:
         bits: Bits of a weight.
@@ -17,6 +38,138 @@ class AWQ(FourBits):
     method = "awq"
     rows = 64
 
-    def settings(self) -> dict[str, Any]:
-        """The layout that most engines read."""
-        return {"format": "gemm", "sym": False}
+    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+        """Writes the packed weights with their scales."""
+        plain, tokenizer = load_model(model)
+        scale(SublayerStack(plain), texts, self.bits, self.group_size)
+        scaled = folder / "scaled"
+        plain.save_pretrained(scaled)
+        tokenizer.save_pretrained(scaled)
+        del plain
+        super().compress(str(scaled), [], folder)
+        shutil.rmtree(scaled)
+        _name_it_awq(folder)
+
+    def config(self, library: Any) -> Any:
+        """Rounding to the nearest, in the layout that most engines read."""
+        config: Any = library.quantization.config.RTNConfig
+        return config(bits=self.bits, group_size=self.group_size, format="gemm", sym=False)
+
+
+def _name_it_awq(folder: Path) -> None:
+    """Says what the layout is: gptqmodel packs plain rounding as AWQ does, and calls it GPTQ."""
+    is_awq = {"quant_method": "awq", "method": "awq", "version": "gemm", "zero_point": True}
+    for name in ("config.json", "quantize_config.json"):
+        content = json.loads((folder / name).read_text())
+        content.get("quantization_config", content).update(is_awq)
+        write_text(folder / name, json.dumps(content, indent=2))
+
+
+@torch.no_grad()
+def scale(stack: SublayerStack, texts: Texts, bits: int, group_size: int) -> None:
+    """Makes a model's weights easier to round, without changing what it computes.
+
+    Args:
+        stack: The model; changed in place.
+        texts: Calibration texts.
+        bits: Bits of a rounded weight.
+        group_size: Weights along a row that will share a scale.
+    """
+    begun = [begin(stack, batch) for batch in text_batches(texts)]
+    states = [state for state, _ in begun]  # (B, T, D) each
+    for index, block in enumerate(stack.blocks):
+        norms = [stack.modules(s)[0] for s in stack if s.block == index]
+        readers = readers_of(norms, block, begun[0][1][index], states[0])
+        with grams_of(block) as grams:
+            states = [
+                run_block(block, calls[index], state)
+                for (_, calls), state in zip(begun, states, strict=True)
+            ]
+        for norm, layers in readers.items():
+            weights = [layer.weight for layer in layers]
+            scales = search(weights, grams[layers[0]], bits, group_size)
+            divide_norm(norm, scales)
+            for weight in weights:
+                weight.mul_(scales)
+        for module in block.modules():
+            up, down = getattr(module, "up_proj", None), getattr(module, "down_proj", None)
+            if isinstance(up, nn.Linear) and isinstance(down, nn.Linear):
+                scales = search([down.weight], grams[down], bits, group_size)
+                up.weight.div_(scales[:, None])
+                if up.bias is not None:
+                    up.bias.div_(scales)
+                down.weight.mul_(scales)
+
+
+def search(weights: Sequence[Tensor], gram: Tensor, bits: int, group_size: int) -> Tensor:
+    """The scales of a layer's inputs after which rounding changes its outputs the least.
+
+    They are a power of the inputs' sizes, with the exponent of a grid that minimises the squared
+    error of the outputs (Equations 4 and 5). The size is the root mean square, where the authors'
+    code takes the mean of the absolute values.
+
+    Args:
+        weights: Weights of layers that read the same inputs.  # (R, C) each
+        gram: Inner products of these, `X^T X`.  # (C, C)
+        bits: Bits of a rounded weight.
+        group_size: Weights along a row that share a scale.
+
+    Returns:
+        What weights are multiplied by, and inputs divided.  # (C,)
+    """
+    size = gram.diagonal().sqrt().clamp(min=1e-4)  # but for a factor, which cancels out
+    best, least = torch.ones_like(size), float("inf")
+    for step in range(GRID):
+        scales = size ** (step / GRID)
+        scales = scales / (scales.max() * scales.min()).sqrt()
+        error = 0.0
+        for weight in weights:
+            change = rounded(weight * scales, bits, group_size) / scales - weight  # (R, C)
+            error += float(((change @ gram) * change).sum())
+        if error < least:
+            best, least = scales, error
+    return best
+
+
+def rounded(weight: Tensor, bits: int, group_size: int) -> Tensor:
+    """Weights rounded to the nearest of the steps between the extremes of their group.  # (R, C)"""
+    groups = weight.view(len(weight), -1, group_size)  # (R, C / g, g)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    most = 2**bits - 1
+    step = ((high - low) / most).clamp(min=1e-8)
+    zero = (-low / step).round()
+    return (((groups / step).round() + zero).clamp(0, most) - zero).mul(step).view_as(weight)
+
+
+def divide_norm(norm: Any, scales: Tensor) -> None:
+    """Divides the outputs of a norm, by changing its parameters."""
+    # Gemma's first three generations multiply by one plus the weight
+    offset = float(type(norm).__name__ in ("GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"))
+    norm.weight.add_(offset).div_(scales).sub_(offset)
+    if getattr(norm, "bias", None) is not None:
+        norm.bias.div_(scales)
+
+
+def readers_of(
+    norms: Sequence[nn.Module], block: nn.Module, call: Call, state: Tensor
+) -> dict[nn.Module, list[nn.Linear]]:
+    """The linear layers that read what each norm gives, as it is."""
+    found: dict[nn.Module, list[nn.Linear]] = {}
+    given: dict[int, tuple[nn.Module, Tensor]] = {}  # by address, which is kept from being reused
+
+    def gives(norm: nn.Module, _args: Any, output: Tensor) -> None:
+        given[output.data_ptr()] = norm, output
+
+    def reads(layer: Any, args: tuple[Tensor, ...]) -> None:
+        if (address := args[0].data_ptr()) in given:
+            found.setdefault(given[address][0], []).append(layer)
+
+    layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
+    handles = [norm.register_forward_hook(gives) for norm in norms]
+    handles += [layer.register_forward_pre_hook(reads) for layer in layers]
+    try:
+        run_block(block, call, state)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

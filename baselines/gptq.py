@@ -16,6 +16,8 @@ class GPTQ(FourBits):
     title = "GPTQ"
     method = "gptq"
 
-    def settings(self) -> dict[str, Any]:
+    def config(self, library: Any) -> Any:
         """Columns in their own order: kernels are faster so."""
-        return {"desc_act": False}
+        return library.QuantizeConfig(
+            bits=self.bits, group_size=self.group_size, method="gptq", desc_act=False
+        )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import trimlab
+from baselines import awq
 from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
 from baselines.llm_streamline import LLMStreamline, similarities
 from baselines.sparsegpt import SparseGPT, grams_of, sparsify, text_batches
@@ -462,3 +463,57 @@ def test_an_unknown_baseline_is_refused_before_anything_is_done(folder, root, tm
             run={"compare": ["nosuch"]},
         )
     assert not (tmp_path / "run").exists()
+
+
+# ---- AWQ ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "gemma3_text", "qwen2", "opt", "gpt_neox", "phi3"]
+)
+def test_scales_change_nothing_but_the_weights(family, tiny_model):
+    stack = SublayerStack(tiny_model(family))
+    before, weights = logits(stack.model), [p.clone() for p in stack.model.parameters()]
+    awq.scale(stack, TEXTS, bits=4, group_size=16)
+    changed = sum(
+        not torch.equal(*pair) for pair in zip(weights, stack.model.parameters(), strict=True)
+    )
+    assert changed >= 4 * 4  # of every block: two norms and what reads them
+    torch.testing.assert_close(logits(stack.model), before, rtol=1e-5, atol=1e-5)
+
+
+def test_scaled_weights_lose_less_by_rounding():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 32, generator=generator)
+    inputs = torch.randn(200, 32, generator=generator)
+    inputs[:, [3, 20]] *= 30  # a few large features, as language models have them
+    gram = inputs.T @ inputs
+
+    def error(scales):
+        change = awq.rounded(weight * scales, 3, 16) / scales - weight
+        return float((inputs @ change.T).square().sum())
+
+    scales = awq.search([weight], gram, bits=3, group_size=16)
+    assert scales[3] > 2 * scales.median() and scales[20] > 2 * scales.median()
+    assert error(scales) < 0.5 * error(torch.ones(32))
+
+
+def test_what_is_packed_is_what_was_rounded(folder, tmp_path):
+    """The library's rounding of the scaled model is the one that the scales were searched for."""
+    _, packed = compress(awq.AWQ(group_size=32), folder, tmp_path / "packed")
+    stack = SublayerStack(load_model(str(folder))[0])
+    awq.scale(stack, TEXTS, bits=4, group_size=32)
+    with torch.no_grad():
+        blocks: list[Any] = stack.blocks
+        for layer in [m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)]:
+            layer.weight.copy_(awq.rounded(layer.weight, 4, 32))
+    original, found, wanted = (logits(m) for m in (load_model(str(folder))[0], packed, stack.model))
+    # its kernels compute in bfloat16
+    assert (found - wanted).norm() < 0.5 * (original - wanted).norm()
+
+
+def test_rounding_by_hand():
+    # steps of 1 between -1 and 2, and of 10 between 0 and 30
+    weight = torch.tensor([[-1.0, 0.4, 0.6, 2.0, 0.0, 30.0, 14.0, 16.0]])
+    found = awq.rounded(weight, bits=2, group_size=4)
+    assert found.tolist() == [[-1.0, 0.0, 1.0, 2.0, 0.0, 30.0, 10.0, 20.0]]
