@@ -208,6 +208,17 @@ def test_the_same_row_twice_is_kept_once(tmp_path: Path, row: dict[str, Any]) ->
     )
 
 
+def test_two_experiments_may_ask_the_same_in_other_words(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    """One run, of which each experiment's cell names another part."""
+    write(tmp_path, row)
+    other = row | {"experiment": "table2", "cell": row["cell"] | {"run.full_depth": True}}
+    write(tmp_path, other, name="table2")
+    (record,) = read_results(tmp_path)
+    assert record.experiments == ("table2", "table3")
+
+
 def test_a_row_of_two_experiments_counts_for_both(tmp_path: Path, row: dict[str, Any]) -> None:
     write(tmp_path, row)
     write(tmp_path, row | {"experiment": "table6"}, name="table6")

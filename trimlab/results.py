@@ -294,12 +294,15 @@ def read_results(folder: Path) -> Records:
         raise InputError(f"no results in {folder}: it is not a folder")
     notices: list[str] = []
     first: dict[str, Record] = {}
-    newest: dict[str, str] = {}  # the last run that answers an experiment's question
+    # what a measurement answers, by itself and its experiment, and the last run that does
+    questions: dict[tuple[str, str], str] = {}
+    newest: dict[str, str] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in _parse(path, notices):
-            newest[_question(record, record["experiment"])] = record["run"]
             machine = record["hardware"] if record["kind"] == "timing" else None
             key = json.dumps([*(record.get(field) for field in _SAME), machine], sort_keys=True)
+            question = questions[key, record["experiment"]] = _question(record)
+            newest[question] = record["run"]
             known = first.setdefault(key, record)
             if known is record:
                 continue
@@ -308,7 +311,8 @@ def read_results(folder: Path) -> Records:
                 notices.append(f"{record.where}: the same measurement as {known.where}; kept once")
             else:
                 first[key] = replace(known, experiments=(*known.experiments, record["experiment"]))
-    return Records(tuple(_newest(list(first.values()), newest, notices)), tuple(notices))
+    current = tuple(_newest(first, questions, newest, notices))
+    return Records(current, tuple(notices))
 
 
 def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
@@ -388,19 +392,23 @@ def _same_or_error(known: Record, record: Record) -> None:
         )
 
 
-def _question(record: Record, experiment: str) -> str:
-    """What a record answers, for an experiment that has it."""
+def _question(record: Record) -> str:
+    """What a record answers for its experiment; another may ask the same of another cell."""
     asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs", "of"]
-    return json.dumps([experiment, *(record.get(field) for field in asked)], sort_keys=True)
+    said = [record.get(field) for field in asked]
+    return json.dumps([record["experiment"], *said], sort_keys=True)
 
 
 def _newest(
-    records: Iterable[Record], newest: Mapping[str, str], notices: list[str]
+    first: Mapping[str, Record],
+    questions: Mapping[tuple[str, str], str],
+    newest: Mapping[str, str],
+    notices: list[str],
 ) -> Iterator[Record]:
     """Leaves out what an experiment has run again: with another config, or to time it anew."""
     left_out: dict[tuple[str, str], int] = {}
-    for record in records:
-        runs = {name: newest[_question(record, name)] for name in record.experiments}
+    for key, record in first.items():
+        runs = {name: newest[questions[key, name]] for name in record.experiments}
         current = tuple(name for name, run in runs.items() if run == record["run"])
         if current:
             yield replace(record, experiments=current)
