@@ -41,10 +41,11 @@ class FourBits(Baseline):
                 if isinstance(layer, nn.Linear) and (
                     layer.in_features % self.group_size or layer.out_features % self.rows
                 ):
+                    outputs = f" and of {self.rows} outputs" if self.rows > 1 else ""
                     raise InputError(
                         f"{self.title} needs layers with a multiple of {self.group_size} inputs "
-                        f"(group_size) and of {self.rows} outputs, and this model has one with "
-                        f"{layer.in_features} and {layer.out_features}"
+                        f"(group_size){outputs}, and this model has one with {layer.in_features} "
+                        f"inputs and {layer.out_features} outputs"
                     )
 
     def compress(self, model: str, texts: Texts, folder: Path) -> None:
