@@ -73,9 +73,8 @@ class LLMPruner(Baseline):
         allowed = [g for g in range(1, groups + 1) if config.hidden_size % (g * together) == 0]
         heads = min(allowed, key=lambda g: abs(g - self.ratio * groups))
         several = config.num_key_value_heads > 1
-        rows = (
-            2 * (together + several) * _head_dim(config)
-        )  # of queries and outputs, keys and values
+        # of queries and outputs, and of keys and values
+        rows = 2 * (together + several) * _head_dim(config)
         # in rows or columns of the hidden size, which is what a head and a channel consist of
         row = config.hidden_size * stack.model.dtype.itemsize
         attention, mlp = (stack.bytes_of(Sublayer(0, kind)) / row for kind in ("attention", "mlp"))

@@ -235,6 +235,7 @@ def run_compress(arguments: list[str]) -> None:
     """`trimlab compress`: one of the methods that trimming is compared with."""
     _quiet()
     import json
+    from dataclasses import replace
     from pathlib import Path
 
     from jsonargparse import ArgumentParser
@@ -248,6 +249,7 @@ def run_compress(arguments: list[str]) -> None:
         plain_sizes,
         texts_of,
         write_compressed,
+        zeros_of,
     )
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -297,7 +299,7 @@ def run_compress(arguments: list[str]) -> None:
     stored = write_compressed(baseline, options.model, texts, options.out, tokenizer)
     smaller = SublayerStack(baseline.load(options.out))
     model.to(smaller.model.device)  # type: ignore[arg-type]
-    plain, metric = plain_sizes(original), data.task.metric
+    plain, metric = replace(plain_sizes(original), zeros=zeros_of(original)), data.task.metric
     speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
     batches = data.evaluation_batches(data.rows.test)
     table = Table("model", f"{metric} %", "layer memory", "whole model", "zeros", "tokens/s")

@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedModel
 from trimlab.choices import EncodedItem
 from trimlab.errors import InputError
 from trimlab.families import family_of
-from trimlab.models import load_model
+from trimlab.models import is_replaceable, load_model
 from trimlab.sublayers import SublayerStack
 
 # as many as in the papers of GPTQ and SparseGPT, where they have 2,048 tokens each
@@ -151,7 +151,7 @@ def write_compressed(
     folder = folder.absolute()
     if folder.resolve() == Path(model).resolve():
         raise InputError(f"{folder} is the model itself; choose another folder")
-    if folder.exists() and not _is_replaceable(folder):
+    if folder.exists() and not is_replaceable(folder):
         raise InputError(f"{folder} is not empty and holds no model; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.parent / f".{folder.name}.part"
@@ -166,12 +166,6 @@ def write_compressed(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return stored
-
-
-def _is_replaceable(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    model = "config.json" in names and any(name.endswith(".safetensors") for name in names)
-    return model or not names
 
 
 # ---- sizes ------------------------------------------------------------------------------------
@@ -222,12 +216,14 @@ def stored_sizes(folder: Path) -> Stored:
 
 
 def plain_sizes(stack: SublayerStack) -> Stored:
-    """What a model took before anything was dropped, with two bytes a weight."""
+    """What a model took before anything was dropped, with two bytes a weight; zeros not counted."""
     scale = 2 / stack.model.dtype.itemsize
-    matrices = [_zeros(p) for s in stack for p in stack.parameters(s) if p.dim() == 2]
-    return Stored(
-        scale * stack.bytes_of(*stack.original), scale * stack.model_bytes, _share(matrices)
-    )
+    return Stored(scale * stack.bytes_of(*stack.original), scale * stack.model_bytes)
+
+
+def zeros_of(stack: SublayerStack) -> float:
+    """Share of the blocks' matrix entries that are zero, see `Stored`."""
+    return _share([_zeros(p) for s in stack for p in stack.parameters(s) if p.dim() == 2])
 
 
 def _zeros(matrix: Tensor) -> tuple[int, int]:

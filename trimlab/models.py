@@ -203,6 +203,15 @@ def model_folder(name: str) -> Path:
     return folder
 
 
+def is_replaceable(folder: Path) -> bool:
+    """Whether nothing but an earlier model is lost when another takes the folder's place."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    model = "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    return model or not names
+
+
 def about(name: str) -> ModelInfo:
     """Says what a model card must say about a base model. Reads and downloads nothing.
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from trimlab.errors import InputError, disk_is_full
 from trimlab.export.packing import Tier, pack, packed_config, packed_state, tier_of
+from trimlab.models import is_replaceable
 from trimlab.sublayers import SublayerStack, evaluating
 
 
@@ -59,7 +60,7 @@ def save_packed(
         RuntimeError: The reloaded model's logits differ.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not _is_replaceable(folder):
+    if folder.exists() and not is_replaceable(folder):
         raise InputError(f"{folder} is not empty and holds no model; choose another folder")
     blocks = pack(stack)
     state = packed_state(stack, blocks)
@@ -93,15 +94,6 @@ def save_packed(
         shutil.rmtree(temporary, ignore_errors=True)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Export(folder, tier_of(blocks), len(blocks), size, difference)
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """Whether nothing but an earlier model is lost when another takes the folder's place."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    model = "config.json" in names and any(name.endswith(".safetensors") for name in names)
-    return model or not names
 
 
 def load_export(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
