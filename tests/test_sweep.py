@@ -168,6 +168,21 @@ def test_experiments_share_their_runs() -> None:
     assert len(ids("table3") & ids("figure3")) == 3
 
 
+def test_recorded_runs_keep_their_ids() -> None:
+    """A new option that changes nothing where it is not used: else all would be made again."""
+    records = read_results(EXPERIMENTS.parent / "results")
+    full = [r for r in records if r["limit"] is None and not r.get("overrides")]
+    recorded = {(name, r["profile"], r["run"]) for r in full for name in r.experiments}
+    swept = {(name, profile) for name, profile, _ in recorded if name != "bench"}
+    planned = {
+        (name, profile, run.id)
+        for name, profile in swept
+        for run in plan(EXPERIMENTS / f"{name}.yaml", profile, seeds=3)
+    }
+    assert swept
+    assert {row for row in recorded if row[0] != "bench"} <= planned
+
+
 BAD = {
     "no profile": ({}, {"profile": "nosuch"}, "no profile 'nosuch'; there are other, tiny"),
     "no task": ({"runs": [{"data.task": "nosuch"}]}, {}, "no task 'nosuch'"),
