@@ -15,7 +15,7 @@ from analysis.measurements import (
 from analysis.names import TASKS, task_order, task_title
 from analysis.paper import number
 from analysis.tables import Cell, Column, Group, Table, TableRow
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 # trained on, evaluated on
 Pair = tuple[str, str]

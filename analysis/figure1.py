@@ -15,7 +15,7 @@ from analysis.style import (
     shared_legend,
 )
 from analysis.tables import anchor
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 # whose runs are drawn: for each benchmark the first of these that has any
 EXPERIMENTS = ("figure1", "table3", "figure2")

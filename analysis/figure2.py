@@ -24,7 +24,7 @@ from analysis.style import (
     shared_legend,
 )
 from analysis.tables import anchor
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 MEASURES = {
     "layer_memory_ratio": ("layer memory left, %", 100.0),

@@ -11,7 +11,7 @@ from analysis.names import task_order, task_title
 from analysis.paper import Paper
 from analysis.style import DROPPED_COLOUR, SCORE_COLOURS, nothing_measured, panels
 from analysis.tables import anchor
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 KINDS = ("attention", "mlp")
 DROPPED = -1.0

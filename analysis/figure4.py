@@ -9,7 +9,7 @@ from analysis.names import ratio_title, task_title
 from analysis.paper import Paper
 from analysis.style import COLOURS, look_of, nothing_measured, panels
 from analysis.tables import anchor
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 N = 64  # sublayers of LLaMA-7B
 C = 1.0  # time of one epoch over one sublayer

@@ -13,7 +13,7 @@ from analysis.names import race_title, ratio_title, work_title
 from analysis.paper import Paper
 from analysis.style import COLOURS, PAPER_COLOUR, look_of, nothing_measured, panels
 from analysis.tables import anchor
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 
 @dataclass(frozen=True)

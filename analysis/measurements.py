@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 # what an operating point must keep of the fine-tuned model's accuracy to count (Tables 3 and 6)
 KEPT_SHARE = 0.9

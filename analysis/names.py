@@ -2,7 +2,7 @@
 
 import re
 
-from trimlab.results import Record, Series
+from trimlab.records.results import Record, Series
 
 # The paper's columns first, in its order. A task that is not here goes by its own name.
 TASKS = {

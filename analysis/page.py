@@ -15,7 +15,7 @@ from analysis.figures import Figure
 from analysis.measurements import Measurement
 from analysis.names import series_title
 from analysis.tables import MISSING, Cell, Group, Part, Table, TableRow, anchor, marks
-from trimlab.results import Record, Records, Series
+from trimlab.records.results import Record, Records, Series
 
 LEGEND = (
     "A difference is measured less published. The published models are far larger than those "

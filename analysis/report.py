@@ -8,7 +8,8 @@ from analysis.names import series_slug, series_title
 from analysis.page import LEGEND, Entry, write_page
 from analysis.paper import read_paper
 from analysis.tables import Table
-from trimlab.results import Records, read_results, write_text
+from trimlab.files import write_text
+from trimlab.records.results import Records, read_results
 
 
 def write_report(out: Path, folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from analysis.accuracy_table import Method, accuracy_table, other_domains
 from analysis.paper import Paper
 from analysis.tables import Table
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 SIMILAR = (("medmcqa", "pubmedqa"), ("lexglue", "legalbench"))
 

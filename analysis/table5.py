@@ -4,7 +4,7 @@ from analysis.accuracy_table import accuracy_table, other_domains
 from analysis.paper import Paper
 from analysis.table4 import METHODS
 from analysis.tables import Table
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 UNRELATED = tuple(
     (trained_on, other)

@@ -4,7 +4,7 @@ from analysis.accuracy_table import Method, accuracy_table, own_domain, publishe
 from analysis.names import ratio_title
 from analysis.paper import Paper
 from analysis.tables import Table
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 RATIOS = (1, 0.5, 0.25, 0.125)
 SCORERS = {

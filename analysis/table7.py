@@ -4,7 +4,7 @@ from analysis.accuracy_table import Method, accuracy_table, own_domain
 from analysis.paper import Paper
 from analysis.table2 import COMPRESSED_AFTER, R
 from analysis.tables import Table
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 
 def build(records: Records, _paper: Paper) -> Table:

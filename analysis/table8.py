@@ -3,7 +3,7 @@
 from analysis.accuracy_table import Method, accuracy_table, own_domain
 from analysis.paper import Paper
 from analysis.tables import Table
-from trimlab.results import Records
+from trimlab.records.results import Records
 
 MODELS = ("facebook/opt-1.3b", "facebook/opt-6.7b")
 # one benchmark each of common sense, medicine and law

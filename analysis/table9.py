@@ -4,7 +4,7 @@ from analysis.measurements import measure
 from analysis.names import machine_title
 from analysis.paper import Paper, number
 from analysis.tables import Cell, Column, Group, Table, TableRow
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 METHODS = {"full_ft": "Full FT", "sparse_ft": "Sparse FT (r=1/4)", "trimllm": "TrimLLM"}
 # the sparse update ratio of each; what a run at r = 1 drops beside full fine-tuning is not TrimLLM

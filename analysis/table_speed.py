@@ -7,7 +7,7 @@ from analysis.measurements import Measurement
 from analysis.names import race_title, work_title
 from analysis.paper import Paper
 from analysis.tables import MISSING, Cell, Column, Group, Table, TableRow
-from trimlab.results import Record, Records
+from trimlab.records.results import Record, Records
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from analysis.measurements import FURTHER, Measurement
 from analysis.paper import number
-from trimlab.results import Record
+from trimlab.records.results import Record
 
 MISSING = "—"
 Part = Literal["paper", "measured", "difference", "text"]

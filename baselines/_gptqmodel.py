@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trimlab.compression import Baseline, Texts
+from trimlab.baseline import Baseline, Texts
 from trimlab.errors import InputError
-from trimlab.models import model_folder
-from trimlab.sublayers import SublayerStack
+from trimlab.model.loading import model_folder
+from trimlab.model.sublayers import SublayerStack
 
 
 class FourBits(Baseline):

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from baselines._gptqmodel import FourBits
 from baselines.sparsegpt import Call, begin, grams_of, run_block, text_batches
-from trimlab.compression import Texts
-from trimlab.models import load_model
-from trimlab.results import write_text
-from trimlab.sublayers import SublayerStack
+from trimlab.baseline import Texts
+from trimlab.files import write_text
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import SublayerStack
 
 GRID = 20  # exponents that are tried: 0, 0.05, ..., 0.95
 

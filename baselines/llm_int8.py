@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from trimlab.compression import Baseline, Texts
-from trimlab.models import model_folder
+from trimlab.baseline import Baseline, Texts
+from trimlab.model.loading import model_folder
 
 
 class LLMInt8(Baseline):

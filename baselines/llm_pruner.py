@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from trimlab.compression import Baseline, Texts
+from trimlab.baseline import Baseline, Texts
 from trimlab.errors import InputError
-from trimlab.models import load_model
-from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import Sublayer, SublayerStack
 
 
 class LLMPruner(Baseline):

@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from baselines.sparsegpt import Call, begin, run_block, text_batches
-from trimlab.choices import Batch
-from trimlab.compression import Baseline, Texts
+from trimlab.baseline import Baseline, Texts
+from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.export.hf import save_packed
-from trimlab.models import load_model
-from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import Sublayer, SublayerStack
 
 
 class LLMStreamline(Baseline):

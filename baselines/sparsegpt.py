@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimlab.calibration import record_passage
-from trimlab.choices import Batch, EncodedItem, collate
-from trimlab.compression import Baseline, Texts
+from trimlab.baseline import Baseline, Texts
+from trimlab.data.batching import Batch, collate
+from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
-from trimlab.models import load_model
-from trimlab.sublayers import SublayerStack
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.forward_cache import record_passage
 
 # what a block is called with, beside the residual stream: masks, rotary embeddings
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from trimlab.families import family_of
+from trimlab.model.family import family_of
 
 os.environ["WANDB_MODE"] = "disabled"  # tests of tracking say otherwise
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other

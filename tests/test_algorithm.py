@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from trimlab import algorithm
-from trimlab.algorithm import StopRules, Trim
-from trimlab.calibration import Scan, candidates
-from trimlab.data import DomainData
+from trimlab.algorithm import Trim
+from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
-from trimlab.module import DomainLM
-from trimlab.results import read_rows
-from trimlab.scorers import Scorer, Scores
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.records.rows import read_rows
+from trimlab.scanning.candidates import candidates
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 from trimlab.scorers.sensitivity import s_scan
-from trimlab.sublayers import Sublayer, SublayerStack
+from trimlab.stop_rules import StopRules
+from trimlab.training.module import DomainLM
 
 
 @pytest.fixture(scope="module")

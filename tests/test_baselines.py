@@ -19,22 +19,21 @@ from baselines import awq
 from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
 from baselines.llm_streamline import LLMStreamline, similarities
 from baselines.sparsegpt import SparseGPT, grams_of, sparsify, text_batches
-from trimlab.calibration import record_passage
-from trimlab.compression import (
+from trimlab.baseline import (
     Baseline,
     baseline_class,
     baseline_docs,
     baseline_names,
-    plain_sizes,
-    stored_sizes,
     texts_of,
     write_compressed,
 )
-from trimlab.data import DomainData
+from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
-from trimlab.evaluate import answer
-from trimlab.models import load_model
-from trimlab.sublayers import SublayerStack
+from trimlab.evaluation.answers import answer
+from trimlab.model.loading import load_model
+from trimlab.model.sizes import plain_sizes, stored_sizes
+from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.forward_cache import record_passage
 
 # of 8 to 23 tokens, within the vocabulary of the tiny models
 TEXTS = [[1 + (7 * i + 5 * j) % 60 for j in range(8 + i % 16)] for i in range(24)]

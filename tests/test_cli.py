@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from trimlab import cli
+from trimlab.commands import fit
+from trimlab.plugins import plugin_names
 
 REPOSITORY = Path(__file__).parent.parent
 # experiments of many runs are tested in test_sweep.py
@@ -54,7 +56,7 @@ def test_help_is_quick_and_names_the_verbs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for word in (*cli.VERBS, "examples:", "exit codes"):
+    for word in (*plugin_names(cli.VERBS), "examples:", "exit codes"):
         assert word in done.stdout
 
 
@@ -187,7 +189,7 @@ def test_eval_wants_test_rows(
 def test_eval_reads_every_task_before_it_scores_one(
     root: Path, base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimlab.models.load_model", _never)
+    monkeypatch.setattr("trimlab.model.loading.load_model", _never)
     assert run("eval", base, "--tasks", "jsonl,nosuch", "--data.root", root) == 2
     assert "no task 'nosuch'" in capsys.readouterr().err
 
@@ -338,7 +340,7 @@ def test_failure_while_running_is_exit_1(
     def fail(_arguments: list[str]) -> None:
         raise RuntimeError("the\nroof")
 
-    monkeypatch.setattr(cli, "run_fit", fail)
+    monkeypatch.setattr(fit, "run", fail)
     assert run("fit") == 1
     assert capsys.readouterr().err == "trimlab: RuntimeError: the roof\n"
     with pytest.raises(RuntimeError):

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from trimlab.calibration import candidates, scan
-from trimlab.data import DomainData
-from trimlab.evaluate import evaluate
-from trimlab.models import load_model
-from trimlab.results import read_rows
-from trimlab.sublayers import SublayerStack
+from trimlab.data.domain import DomainData
+from trimlab.data.splits import read_test_items
+from trimlab.evaluation.answers import evaluate
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import SublayerStack
+from trimlab.records.rows import read_rows
+from trimlab.scanning.candidates import candidates
+from trimlab.scanning.scan import scan
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -37,7 +39,7 @@ def test_untrimmed_sciq(threads: None) -> None:
     """A rough trial outside this code base found 85.0 % on 200 items (standard error 2.5)."""
     model, tokenizer = load_model("gemma-3-270m")
     data = DomainData(tokenizer, "sciq", root=DATA)
-    items = data.task.test_items(DATA, 200)
+    items = read_test_items(data.task, DATA, 200)
     score = evaluate(SublayerStack(model), data.evaluation_batches(items))
     assert score.n == 200
     assert abs(score.value - 85.0) < 3 * score.stderr

@@ -7,18 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimlab.calibration import scan
     from trimlab.export.hf import save_packed
-    from trimlab.models import load_model
-    from trimlab.run import trim
-    from trimlab.sublayers import Sublayer, SublayerStack
+    from trimlab.model.loading import load_model
+    from trimlab.model.sublayers import Sublayer, SublayerStack
+    from trimlab.runs.trim import trim
+    from trimlab.scanning.scan import scan
 
 _HOME = {
-    "load_model": "trimlab.models",
-    "Sublayer": "trimlab.sublayers",
-    "SublayerStack": "trimlab.sublayers",
-    "scan": "trimlab.calibration",
-    "trim": "trimlab.run",
+    "load_model": "trimlab.model.loading",
+    "Sublayer": "trimlab.model.sublayers",
+    "SublayerStack": "trimlab.model.sublayers",
+    "scan": "trimlab.scanning.scan",
+    "trim": "trimlab.runs.trim",
     "save_packed": "trimlab.export.hf",
 }
 

@@ -15,124 +15,25 @@ An operating point is the model after a drop and its healing, before the next sc
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 
-from trimlab.authors_bypass import use_authors_bypass
-from trimlab.best_first import best_first_scan
-from trimlab.calibration import Candidate, Scan, Unit, candidates, scan
-from trimlab.cost import decode_latency_ms
-from trimlab.data import DomainData
+from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
+from trimlab.evaluation.speed import decode_latency_ms
 from trimlab.memory import peak_memory, reset_peak_memory
-from trimlab.module import DomainLM, TrainingDivergedError
-from trimlab.results import Row, append_row, rewind
-from trimlab.scorers import Scores, load_scorer, lowest, ranking
-from trimlab.sublayers import Sublayer, SublayerStack
-
-
-@dataclass(frozen=True)
-class StopRules:
-    """C_a and C_e. Trimming ends when C_a is broken or every given target of C_e is met.
-
-    Attributes:
-        layer_memory: Target of the layer-memory ratio, in (0, 1).
-        model_memory: Target of the whole-model ratio, in (0, 1).
-        latency_ms: Target of the measured milliseconds per decoded token.
-        max_drops: Most sublayers that are dropped.
-        min_accuracy: Least dev accuracy, in [0, 100].
-        min_accuracy_share: Least share of the fine-tuned full-depth model's dev accuracy.
-    """
-
-    layer_memory: float | None = None
-    model_memory: float | None = None
-    latency_ms: float | None = None
-    max_drops: int | None = None
-    min_accuracy: float | None = None
-    min_accuracy_share: float | None = None
-
-    def efficient_enough(self, stack: SublayerStack, latency_ms: float | None = None) -> str | None:
-        """C_e: why there is nothing more to drop, or None.
-
-        Args:
-            stack: The model.
-            latency_ms: Its measured milliseconds per decoded token, where that is a target.
-        """
-        if self.max_drops is not None and len(stack.history) >= self.max_drops:
-            return f"{len(stack.history)} sublayers dropped"
-        met = []
-        if self.layer_memory is not None:
-            # a ratio is a sum of bytes over another: compare with room for rounding
-            met.append(stack.layer_memory_ratio <= self.layer_memory + 1e-9)
-        if self.model_memory is not None:
-            met.append(stack.model_memory_ratio <= self.model_memory + 1e-9)
-        if self.latency_ms is not None:
-            met.append(latency_ms is not None and latency_ms <= self.latency_ms)
-        return "the target is met" if met and all(met) else None
-
-    def too_inaccurate(self, dev: float, fine_tuned: float) -> str | None:
-        """C_a: why an operating point is refused, or None.
-
-        Args:
-            dev: Its dev accuracy, in [0, 100].
-            fine_tuned: Dev accuracy of the fine-tuned model before the first drop.
-        """
-        if self.min_accuracy is not None and dev < self.min_accuracy:
-            return f"dev accuracy {dev:.1f} is below {self.min_accuracy:g}"
-        if self.min_accuracy_share is not None and dev < self.min_accuracy_share * fine_tuned:
-            share = f"{self.min_accuracy_share:g} of the fine-tuned {fine_tuned:.1f}"
-            return f"dev accuracy {dev:.1f} is below {share}"
-        return None
-
-    def check(self, stack: SublayerStack, unit: Unit) -> None:
-        """Refuses rules that cannot be kept.
-
-        Raises:
-            InputError: A value is out of range, or asks for less than one candidate leaves.
-        """
-        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 100:
-            raise InputError(f"trim.min_accuracy is in percent, not {self.min_accuracy:g}")
-        if self.min_accuracy_share is not None and not 0 <= self.min_accuracy_share <= 1:
-            share = self.min_accuracy_share
-            raise InputError(f"trim.min_accuracy_share must be between 0 and 1, not {share:g}")
-        smallest = min(candidates(stack, unit), key=lambda candidate: stack.bytes_of(*candidate))
-        for name in ("layer_memory", "model_memory"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not 0 < value < 1:
-                raise InputError(f"trim.target_{name} must be between 0 and 1, not {value:g}")
-            least = stack.bytes_of(*smallest)
-            everything = stack.bytes_of(*stack.original)
-            possible = least / everything
-            if name == "model_memory":
-                possible = 1 - (everything - least) / stack.model_bytes
-            if value < possible:
-                raise InputError(
-                    f"trim.target_{name} {value:g} is below what is possible: "
-                    f"the last {unit} alone is {possible:.3f}"
-                )
-        if self.latency_ms is not None:
-            with stack.bypass(*(s for s in stack if s not in smallest)):
-                fastest = decode_latency_ms(stack.model)
-            if self.latency_ms < fastest:
-                raise InputError(
-                    f"trim.target_latency_ms {self.latency_ms:g} is below what is possible: "
-                    f"the last {unit} alone takes {fastest:.3g} ms"
-                )
-        if self.max_drops is not None and not 0 < self.max_drops < len(stack):
-            raise InputError(
-                f"trim.max_drops must be from 1 to {len(stack) - 1}, not {self.max_drops}"
-            )
-        if self.max_drops is not None and unit != "sublayer" and self.max_drops % 2:
-            raise InputError(
-                f"trim.max_drops must be even, not {self.max_drops}: two sublayers drop together"
-            )
-        if all(value is None for value in vars(self).values()):
-            raise InputError("no stop rule: give for example trim.target_layer_memory 0.5")
+from trimlab.model.authors_bypass import use_authors_bypass
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.records.rows import Row, append_row, rewind
+from trimlab.scanning.candidates import Unit, candidates, name_of
+from trimlab.scanning.early_stopping import best_first_scan
+from trimlab.scanning.scan import Scan, scan
+from trimlab.scanning.selection import Scores, lowest, most_important
+from trimlab.scorers import load_scorer
+from trimlab.stop_rules import StopRules
+from trimlab.training.module import DomainLM, TrainingDivergedError
 
 
 class Trim(L.Callback):
@@ -227,7 +128,7 @@ class Trim(L.Callback):
             return
         rewind(self._record_path(trainer), [])
         found, scores = self.score(trainer, module, self.scorer.unit or "sublayer", k=None)
-        module.freeze_all_but(most_important(found, scores, self.r))
+        module.freeze_all_but(most_important(found.candidates, scores, self.r))
         if self.scorer.one_shot:
             self.drop(module, found, scores, k=len(found.candidates))
             self.epochs_left = module.planned_epochs
@@ -478,12 +379,6 @@ class Trim(L.Callback):
                 self.unit = "block"
 
 
-def most_important(found: Scan, scores: Scores, r: float) -> list[Sublayer]:
-    """The share r of the sublayers with the highest scores: they are trained (line 2)."""
-    sublayers = [s for i in ranking(scores) for s in found.candidates[i]]
-    return sublayers[-max(1, round(r * len(sublayers))) :]
-
-
 def checkpoints_of(trainer: L.Trainer) -> Path:
     """The folder of a run's checkpoints."""
     return Path(trainer.default_root_dir) / "checkpoints"
@@ -513,8 +408,3 @@ def _scan_row(found: Scan, scores: Scores) -> list[Row]:
         for row, value in zip(rows, getattr(found, measure) or [], strict=False):
             row[measure] = value
     return rows
-
-
-def name_of(candidate: Candidate) -> str:
-    """A candidate as text: `3.mlp`, or `3.mlp+4.attention`."""
-    return "+".join(map(str, candidate))

@@ -15,7 +15,7 @@ from analysis.measurements import (
     sign_test,
     update_ratio_of,
 )
-from trimlab.results import Record, Records, read_results
+from trimlab.records.results import Record, Records, read_results
 
 RECORDS = read_results(Path(__file__).parent.parent / "golden" / "records").where(limit=None)
 

@@ -25,7 +25,7 @@ from analysis.paper import Paper, read_paper
 from analysis.report import build, results_markdown, write_report
 from analysis.tables import Table
 from trimlab import cli
-from trimlab.results import Record, Records, Series, read_results
+from trimlab.records.results import Record, Records, Series, read_results
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMITTED = Path(__file__).parent.parent.parent / "results"

@@ -5,10 +5,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from trimlab.bench import Bench, Measurement, Turns
-from trimlab.cost import decode, read_prompt
-from trimlab.results import Row
-from trimlab.sublayers import SublayerStack
+from trimlab.bench._benchmark import Bench, Measurement
+from trimlab.bench._timing import Turns
+from trimlab.evaluation.speed import decode, read_prompt
+from trimlab.model.sublayers import SublayerStack
+from trimlab.records.rows import Row
 
 
 class Decode(Bench):

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from trimlab.bench import Bench, Measurement
+from trimlab.bench._benchmark import Bench, Measurement
 from trimlab.bench.train import own_epoch
-from trimlab.calibration import scan, scan_batches
-from trimlab.choices import encode
+from trimlab.data.batching import scan_batches
+from trimlab.data.encoding import encode
 from trimlab.errors import InputError
-from trimlab.results import Row
-from trimlab.sublayers import SublayerStack
+from trimlab.model.sublayers import SublayerStack
+from trimlab.records.rows import Row
+from trimlab.scanning.scan import scan
 
 
 class Growth(Bench):

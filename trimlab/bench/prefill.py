@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from trimlab.bench import Bench, Measurement
+from trimlab.bench._benchmark import Bench, Measurement
 from trimlab.bench.decode import race_halved
-from trimlab.cost import read_prompt
+from trimlab.evaluation.speed import read_prompt
 
 
 class Prefill(Bench):

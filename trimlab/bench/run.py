@@ -9,11 +9,11 @@ from typing import Any, Literal
 import lightning as L
 
 from trimlab.algorithm import Trim
-from trimlab.bench import Bench, Measurement
+from trimlab.bench._benchmark import Bench, Measurement
 from trimlab.bench.train import PADDING, own_epoch, trainer_epoch
-from trimlab.data import DomainData
-from trimlab.module import DomainLM
-from trimlab.results import read_rows
+from trimlab.data.domain import DomainData
+from trimlab.records.rows import read_rows
+from trimlab.training.module import DomainLM
 
 
 @dataclass(frozen=True)

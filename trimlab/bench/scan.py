@@ -6,20 +6,24 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trimlab.bench import Bench, Measurement, Turns
+from trimlab.bench._benchmark import Bench, Measurement
+from trimlab.bench._timing import Turns
 from trimlab.bench.score import (
     Likelihoods,
     best_batch_size,
     harness_contender,
     naive_likelihoods,
 )
-from trimlab.best_first import best_first_scan
-from trimlab.calibration import Candidate, Scan, candidates, scan, scan_batches
-from trimlab.choices import encode
-from trimlab.results import Row
-from trimlab.scorers import Scorer, Scores, load_scorer, lowest
-from trimlab.sublayers import SublayerStack
-from trimlab.tasks import Item
+from trimlab.data.batching import scan_batches
+from trimlab.data.encoding import encode
+from trimlab.data.items import Item
+from trimlab.model.sublayers import SublayerStack
+from trimlab.records.rows import Row
+from trimlab.scanning.candidates import Candidate, candidates
+from trimlab.scanning.early_stopping import best_first_scan
+from trimlab.scanning.scan import Scan, scan
+from trimlab.scanning.selection import Scores, lowest
+from trimlab.scorers import Scorer, load_scorer
 
 
 class ScanBench(Bench):

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.bench import Bench, Contender, Measurement, race
-from trimlab.choices import batches, collate, encode
-from trimlab.evaluate import answer
-from trimlab.harness import harness_likelihoods, harness_model
-from trimlab.results import Row
-from trimlab.sublayers import SublayerStack
-from trimlab.tasks import Item
+from trimlab.bench._benchmark import Bench, Measurement
+from trimlab.bench._timing import Contender, race
+from trimlab.data.batching import batches, collate
+from trimlab.data.encoding import encode
+from trimlab.data.items import Item
+from trimlab.evaluation.answers import answer
+from trimlab.evaluation.harness import harness_likelihoods, harness_model
+from trimlab.model.sublayers import SublayerStack
+from trimlab.records.rows import Row
 
 Likelihoods = list[list[float]]  # one list per item, one number per choice
 

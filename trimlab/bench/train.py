@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trimlab.algorithm import most_important
-from trimlab.bench import Bench, Measurement
-from trimlab.calibration import scan
-from trimlab.choices import EncodedItem
-from trimlab.data import DomainData
+from trimlab.bench._benchmark import Bench, Measurement
+from trimlab.data.domain import DomainData
+from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
-from trimlab.module import DomainLM
-from trimlab.results import Row
+from trimlab.model.sublayers import Sublayer
+from trimlab.records.rows import Row
+from trimlab.scanning.scan import scan
+from trimlab.scanning.selection import most_important
 from trimlab.scorers import load_scorer
-from trimlab.sublayers import Sublayer
+from trimlab.training.module import DomainLM
 
 IGNORED = -100  # the label of tokens that are not scored
 
@@ -119,7 +119,7 @@ def own_epoch(base: str, data: DomainData, r: float, scanned: bool = False) -> C
     trainable = every_nth(list(module.stack), r)
     if scanned:
         found = scan(module.stack, data.calibration_batches())
-        trainable = most_important(found, load_scorer("two_step")(found), r)
+        trainable = most_important(found.candidates, load_scorer("two_step")(found), r)
     module.freeze_all_but(trainable)
 
     def run() -> float:
@@ -190,7 +190,7 @@ def trainer_epoch(
     """One epoch of full fine-tuning with the Hugging Face Trainer; returns its mean loss."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
-    from trimlab.models import load_model
+    from trimlab.model.loading import load_model
 
     model, _ = load_model(base)
     rows = _Texts(data.train_items())

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.errors import InputError, disk_is_full
-from trimlab.export.packing import Tier, pack, packed_config, packed_state, tier_of
-from trimlab.models import is_replaceable
-from trimlab.sublayers import SublayerStack, evaluating
+from trimlab.export._packing import Tier, pack, packed_config, packed_state, tier_of
+from trimlab.files import is_replaceable
+from trimlab.model.sublayers import SublayerStack, evaluating
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ the scorer's name. It turns the measurements of a scan into numbers and changes 
 """
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from trimlab.calibration import Candidate, Measure, Scan, Unit
 from trimlab.errors import InputError
-from trimlab.sublayers import Sublayer
+from trimlab.plugins import plugin_class, plugin_module, plugin_names
+from trimlab.scanning.candidates import Unit
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scanning.statistics import Measure
 
-Scores = list[tuple[float, ...]]  # one tuple per candidate; later entries break ties
+SCORERS = "trimlab.scorers"
 
 
 class Scorer(ABC):
@@ -38,11 +39,6 @@ class Scorer(ABC):
         """Scores every candidate of the scan; the lowest score is dropped first."""
 
 
-def scorer_names() -> list[str]:
-    """The scorers there are: the names of the files in this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
 def load_scorer(name: str, **arguments: Any) -> Scorer:
     """Makes a scorer.
 
@@ -54,23 +50,16 @@ def load_scorer(name: str, **arguments: Any) -> Scorer:
     Raises:
         InputError: There is no such scorer, or it does not take these arguments.
     """
-    if name in scorer_names():
-        module = importlib.import_module(f"{__name__}.{name}")
-        found = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, Scorer)
-            and value.__module__ == module.__name__
-        ]
-        cls = found[0]
+    names = plugin_names(SCORERS)
+    if name in names:
+        cls = plugin_class(plugin_module(SCORERS, name, "scorer"), Scorer)
     else:
         path, _, attribute = name.rpartition(".")
         try:
             cls = getattr(importlib.import_module(path), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise InputError(
-                f"no scorer {name!r}; there are {', '.join(scorer_names())}, "
+                f"no scorer {name!r}; there are {', '.join(names)}, "
                 "or give the dotted path of a class"
             ) from error
     if not (isinstance(cls, type) and issubclass(cls, Scorer)):
@@ -79,27 +68,3 @@ def load_scorer(name: str, **arguments: Any) -> Scorer:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"scorer {name!r}: {error}") from error
-
-
-def ranking(scores: Scores) -> list[int]:
-    """Candidates from the first to drop to the last; equal scores in the order of execution."""
-    return sorted(range(len(scores)), key=lambda index: scores[index])
-
-
-def lowest(candidates: Sequence[Candidate], scores: Scores, k: int) -> list[int]:
-    """The k candidates that are dropped first.
-
-    One that shares a sublayer with a candidate before it is passed over.
-
-    Args:
-        candidates: The candidates of a scan.
-        scores: Their scores.
-        k: How many; fewer where there are no more.
-    """
-    chosen: list[int] = []
-    gone: set[Sublayer] = set()
-    for index in ranking(scores):
-        if len(chosen) < k and not gone & set(candidates[index]):
-            chosen.append(index)
-            gone |= set(candidates[index])
-    return chosen

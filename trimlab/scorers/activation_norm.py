@@ -1,7 +1,8 @@
 """Activation norm (TrimLLM, Eq. 4): how large the candidate's output is."""
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scorer, Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 
 
 def s_norm(norms: list[float]) -> list[float]:

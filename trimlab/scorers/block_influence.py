@@ -4,8 +4,9 @@ One minus the cosine of the hidden state before and after: what changes the dire
 residual stream least is dropped.
 """
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scorer, Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 
 
 class BlockInfluence(Scorer):

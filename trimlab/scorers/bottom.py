@@ -1,7 +1,8 @@
 """Bottom-layer dropping (Sajjad et al. 2023, "On the effect of dropping layers", Section 3)."""
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scorer, Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 
 
 class Bottom(Scorer):

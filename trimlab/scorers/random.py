@@ -2,8 +2,9 @@
 
 import random
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scorer, Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 
 
 class Random(Scorer):

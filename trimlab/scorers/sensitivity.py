@@ -1,7 +1,8 @@
 """Sensitivity (TrimLLM, Eq. 3): how much accuracy is lost without the candidate."""
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scorer, Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
+from trimlab.scorers import Scorer
 
 
 def s_scan(a: float, d: float) -> float:

@@ -1,7 +1,7 @@
 """Two-step ("both" in the paper's Table 3): sensitivity, its ties broken by activation norm."""
 
-from trimlab.calibration import Scan
-from trimlab.scorers import Scores
+from trimlab.scanning.scan import Scan
+from trimlab.scanning.selection import Scores
 from trimlab.scorers.activation_norm import s_norm
 from trimlab.scorers.sensitivity import Sensitivity
 

@@ -1,0 +1,257 @@
+"""Passes side by side: the results of one after another, in their order."""
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import TinyModel
+from trimlab.cpu.onednn import onednn_linears
+from trimlab.cpu.workers import MAX_LANES, lanes
+from trimlab.data.batching import scan_batches
+from trimlab.data.encoding import encode
+from trimlab.data.items import Item
+from trimlab.evaluation.answers import answer
+from trimlab.model.authors_bypass import use_authors_bypass
+from trimlab.model.family import FAMILIES
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.plugins import plugin_names
+from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.early_stopping import best_first_scan
+from trimlab.scanning.scan import scan
+from trimlab.scanning.selection import Scores, lowest
+from trimlab.scanning.statistics import Measure
+from trimlab.scorers import load_scorer
+
+IDS = torch.randint(4, 60, (2, 9), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads for torch, whatever the suite gives it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def items() -> list[Item]:
+    words = ["aa", "ba", "ab a", "a b a b", "bb", "abba", "a"]
+    return [
+        Item(
+            context="ab" * (3 + 5 * i),
+            choices=tuple(f" {w}" for w in words[i % 5 : i % 5 + 3]),
+            gold=i % 3,
+        )
+        for i in range(7)
+    ]
+
+
+@pytest.mark.parametrize("family", plugin_names(FAMILIES))
+def test_a_lane_bypasses_for_itself_with_the_same_weights(
+    family: str, tiny_model: TinyModel, two_threads: None
+) -> None:
+    model = tiny_model(family, dtype=torch.float32)
+    stack = SublayerStack(model)
+    tensors = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    met = threading.Barrier(2)  # both passes have begun
+
+    def logits(own: SublayerStack, out: tuple[Sublayer, ...]) -> torch.Tensor:
+        assert {id(t) for t in (*own.model.parameters(), *own.model.buffers())} <= tensors
+        assert torch.get_num_threads() == 1
+        with own.bypass(*out):
+            met.wait(timeout=60)
+            return own.model(IDS).logits
+
+    parts = [(), (Sublayer(0, "attention"),), (Sublayer(1, "mlp"),), tuple(stack)]
+    wanted = []
+    with torch.inference_mode():
+        for out in parts:
+            with stack.bypass(*out):
+                wanted.append(model(IDS).logits)
+    with onednn_linears(model), lanes(stack) as side_by_side:
+        found = list(side_by_side.map(logits, parts))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    model(IDS).logits.sum().backward()  # what is left can be trained
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+def test_results_come_in_order(tiny_model: TinyModel, two_threads: None) -> None:
+    second = threading.Event()
+
+    def work(_stack: SublayerStack, number: int) -> int:
+        if number == 0:
+            assert second.wait(timeout=60)
+        if number == 1:
+            second.set()
+        return number
+
+    with lanes(SublayerStack(tiny_model("llama"))) as side_by_side:
+        assert list(side_by_side.map(work, range(5))) == [0, 1, 2, 3, 4]
+        assert list(side_by_side.map(work, [])) == []
+        alone = side_by_side.map(work, [7])
+        assert next(alone) == 7
+        assert not torch.is_inference_mode_enabled()  # out here
+        assert list(alone) == []
+    assert threads_of_a_new_thread() == 2
+
+
+def test_an_error_comes_out_and_the_rest_is_left_out(
+    tiny_model: TinyModel, two_threads: None
+) -> None:
+    stack, caught = SublayerStack(tiny_model("llama")), threading.Event()
+    begun: list[int] = []
+
+    def work(_stack: SublayerStack, number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise ValueError("zero")
+        caught.wait(timeout=60)
+
+    with lanes(stack) as side_by_side:
+        with pytest.raises(ValueError, match="zero"):
+            list(side_by_side.map(work, range(20)))
+        caught.set()
+    assert 1 <= len(begun) <= 3  # what had begun before it was noticed
+    assert threads_of_a_new_thread() == 2
+
+
+def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_threads: None) -> None:
+    begun, ended = threading.Barrier(2), []
+
+    def work(_stack: SublayerStack, number: int) -> None:
+        begun.wait(timeout=60)
+        if number == 0:
+            raise KeyboardInterrupt
+        try:
+            while True:
+                side_by_side.check()
+                time.sleep(0.001)
+        except CancelledError:
+            ended.append(number)
+            raise
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        lanes(SublayerStack(tiny_model("llama"))) as side_by_side,
+    ):
+        list(side_by_side.map(work, range(2)))
+    assert ended == [1]
+
+
+@pytest.mark.parametrize(("threads", "n"), [(1, 1), (3, 3), (5, 1), (6, 3), (8, 4)])
+def test_threads_are_shared_out(threads: int, n: int, tiny_model: TinyModel) -> None:
+    stack, before = SublayerStack(tiny_model("llama")), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with lanes(stack) as side_by_side:
+            assert side_by_side.n == n <= MAX_LANES
+            own = list(side_by_side.map(lambda *_: torch.get_num_threads(), [0] * 8))
+        assert own == [threads // n] * 8
+        assert threads_of_a_new_thread() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nothing_keeps_weights_when_it_is_over(tiny_model: TinyModel, two_threads: None) -> None:
+    model = tiny_model("gemma3_text", dtype=torch.float32)
+    stack = SublayerStack(model)
+    gc.disable()
+    try:
+        with onednn_linears(model), lanes(stack) as side_by_side:
+            list(side_by_side.map(lambda own, _: own.model(IDS).logits, range(4)))
+            linear = model.model.layers[1].mlp.up_proj
+            blocks = weakref.ref(_blocks_of(linear))
+        weight = weakref.ref(linear.weight)
+        del linear
+        assert blocks() is None  # nor do twins that are still there keep weights in blocks
+        del side_by_side
+        stack.drop(Sublayer(1, "mlp"))
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def _blocks_of(linear: torch.nn.Linear) -> torch.Tensor:
+    # the table of blocks is one of the variables that the layer's forward refers to
+    cells = [cell.cell_contents for cell in vars(linear)["forward"].__closure__]
+    (table,) = [value for value in cells if isinstance(value, dict)]
+    return table[linear]
+
+
+def drop_some(stack: SublayerStack) -> None:
+    stack.drop(Sublayer(0, "attention"), Sublayer(1, "mlp"))
+
+
+def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
+    use_authors_bypass(stack)
+    stack.drop(Sublayer(0, "attention"))
+
+
+@pytest.mark.parametrize("unit", ["sublayer", "pair"])
+@pytest.mark.parametrize(
+    ("family", "prepare"),
+    [
+        ("llama", None),
+        ("llama", drop_one_as_the_authors_do),
+        ("gemma3_text", drop_some),
+        ("opt", drop_some),
+        ("gpt_neox", None),
+    ],
+)
+def test_scans_and_answers_are_those_of_one_lane(
+    family: str,
+    prepare: Callable[[SublayerStack], None] | None,
+    unit: Unit,
+    tiny_model: TinyModel,
+    tiny_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    two_threads: None,
+) -> None:
+    tokenizer = tiny_tokenizer()
+    stack = SublayerStack(tiny_model(family))  # in float64
+    if prepare is not None:
+        prepare(stack)
+    encoded = [encode(tokenizer, item, 64) for item in items()]
+    batches = scan_batches(encoded, 128)
+    assert len(batches) > 1
+    scorer, everything = load_scorer("two_step"), candidates(stack, unit)
+
+    def choose(scores: Scores) -> list[int]:
+        return lowest(everything, scores, 2)
+
+    def measured() -> tuple[Any, Any, Any]:
+        measures: tuple[Measure, ...] = ("accuracy", "norm", "similarity")
+        whole = scan(stack, batches, unit, measures, max_tokens=128)
+        first = best_first_scan(stack, encoded, scorer, choose, unit, max_tokens=128)
+        return whole, first, answer(stack, batches, full=True)
+
+    side_by_side = measured()
+    again = measured()
+    monkeypatch.setattr("trimlab.cpu.workers.MAX_LANES", 1)
+    in_turn = measured()
+    assert side_by_side[0] == again[0]  # to the bit: sums have an order
+    assert side_by_side[0].accuracy == in_turn[0].accuracy
+    assert side_by_side[0].norm == pytest.approx(in_turn[0].norm, rel=1e-9)
+    assert side_by_side[0].similarity == pytest.approx(in_turn[0].similarity, rel=1e-9)
+    assert side_by_side[1] == again[1]
+    chosen = choose(scorer(in_turn[1]))
+    assert choose(scorer(side_by_side[1])) == chosen
+    for early in (side_by_side[1], in_turn[1]):  # what a lane has begun may not be needed any more
+        for index, accuracy in enumerate(in_turn[0].accuracy):
+            whole = early.items[index] == len(encoded)
+            assert whole or index not in chosen
+            assert early.accuracy[index] == accuracy if whole else early.accuracy[index] >= accuracy
+    torch.testing.assert_close(side_by_side[2].likelihoods, in_turn[2].likelihoods)
+    assert side_by_side[2].score == in_turn[2].score

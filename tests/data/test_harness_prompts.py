@@ -1,0 +1,162 @@
+"""Prompts and answers are lm-evaluation-harness's, for every task that it has.
+
+The harness's own task object is built from the YAML it installs, over a file of local rows: no
+network.
+"""
+
+import os
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.test_tasks import numbered_rows, write_rows
+from trimlab.data.domain import DomainData
+from trimlab.data.rows import Row, read_jsonl
+from trimlab.data.task import TASKS, Task, load_task
+from trimlab.evaluation.answers import answer
+from trimlab.evaluation.harness import harness_model
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.plugins import plugin_names
+
+pytest.importorskip("lm_eval")
+
+from lm_eval import tasks as harness_tasks
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks._yaml_loader import load_yaml
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def _asked_by_the_harness() -> dict[str, Task]:
+    """Every task, or part of one, that the harness asks as multiple choice, by its name there."""
+    tasks = (load_task(name) for name in plugin_names(TASKS))
+    parts = (part for task in tasks for part in task.parts(task.splits[2]))
+    return {part.harness: part for part in parts if part.harness}
+
+
+@cache
+def _configs() -> dict[str, list[Path]]:
+    """The harness's task files by name."""
+    found = defaultdict(list)
+    for path in Path(harness_tasks.__file__).parent.rglob("*.yaml"):
+        found[path.stem].append(path)
+    return found
+
+
+def _harness_task(name: str, rows: Path) -> ConfigurableTask:
+    """The harness's own task of a name, reading a local file in every split it wants."""
+    configs = [load_yaml(path) for path in _configs()[name]]
+    (config,) = (config for config in configs if config.get("task") == name)
+    splits = {config.get(f"{kind}_split") for kind in ("training", "validation", "test", "fewshot")}
+    config |= {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {
+            "data_files": {split: str(rows) for split in splits if split},
+            "cache_dir": str(rows.parent / "cache"),
+        },
+    }
+    return ConfigurableTask(config={k: v for k, v in config.items() if k != "tag"})
+
+
+def _rows(task: Task) -> list[dict[str, Any]]:
+    """Invented rows with every gold answer, and white space where a prompt might strip it."""
+    rows = numbered_rows(task, 4)
+    for number, row in enumerate(rows):
+        for column in ("answer", "cop"):
+            if column in row:
+                row[column] = number
+        for column in ("support", "question", "goal", "sol1", "opb", "QUESTION"):
+            if column in row and number:
+                row[column] = ("  ", "\n", "")[number - 1] + row[column] + (" " * (number - 1))
+        if "label" in row:
+            row["label"] = number % 2
+        if "final_decision" in row:
+            row["final_decision"] = ("yes", "no", "maybe", "no")[number]
+    return rows
+
+
+@pytest.mark.parametrize(("name", "task"), _asked_by_the_harness().items())
+def test_every_request_is_the_harness_s(
+    name: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = _rows(task)
+    harness = _harness_task(name, write_rows(tmp_path / "rows.jsonl", rows))
+    assert harness.OUTPUT_TYPE == "multiple_choice"
+    harness.build_all_requests()
+    requests = defaultdict(list)
+    for request in harness.instances:
+        requests[request.doc_id].append(request.args)
+    for number, document in enumerate(harness.eval_docs):
+        item = task.item(Row(rows[number], "rows.jsonl"), task.prompts[-1])
+        assert requests[number] == [(item.context, choice) for choice in item.choices]
+        gold = harness.doc_to_target(document)
+        if isinstance(gold, str):
+            gold = harness.doc_to_choice(document).index(gold)
+        assert item.gold == gold
+
+
+def _answers_of_the_harness(
+    name: str, rows: Path, model: Any, tokenizer: Any
+) -> tuple[list[list[float]], float]:
+    """The log-likelihoods of the choices, in the order of the rows, and the accuracy in percent."""
+    results: Any = simple_evaluate(
+        harness_model(model, tokenizer, 4), tasks=[_harness_task(name, rows)], log_samples=True
+    )
+    samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
+    found = [[float(pair[0]) for pair in sample["filtered_resps"]] for sample in samples]
+    return found, 100 * results["results"][name]["acc,none"]
+
+
+def _agree(name: str, task: Task, rows: Path, stack: SublayerStack, tokenizer: Any) -> int:
+    """Compares every answer, as a user would ask for it; returns how many items there were."""
+    theirs, accuracy = _answers_of_the_harness(name, rows, stack.model, tokenizer)
+    items = [task.item(row, task.prompts[-1]) for row in read_jsonl(rows)]
+    data = DomainData(tokenizer, "sciq", max_length=2048)  # whose rows they are does not matter
+    ours = answer(stack, data.evaluation_batches(items), full=True)
+    assert ours.score.value == pytest.approx(accuracy)
+    for likelihoods, choices in zip(ours.likelihoods.tolist(), theirs, strict=True):
+        likelihoods = likelihoods[: len(choices)]
+        assert likelihoods == pytest.approx(choices, rel=1e-4)
+        assert likelihoods.index(max(likelihoods)) == choices.index(max(choices))
+    return len(items)
+
+
+@pytest.mark.parametrize(("name", "task"), _asked_by_the_harness().items())
+def test_every_answer_is_the_harness_s(
+    name: str, task: Task, tmp_path: Path, tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, tokenizer = load_model(str(tiny_folder(tmp_path)))
+    stack = SublayerStack(model)
+    stack.drop(Sublayer(0, "attention"), Sublayer(1, "mlp"))
+    rows = write_rows(tmp_path / "rows.jsonl", numbered_rows(task, 12))
+    assert _agree(name, task, rows, stack, tokenizer) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), _asked_by_the_harness().items())
+def test_every_answer_of_the_real_model_to_real_rows(
+    name: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = task.folder(DATA) / f"{task.splits[2]}.jsonl"
+    if not found.exists():
+        pytest.skip(f"no {found}")
+    some = tmp_path / "rows.jsonl"
+    some.write_text("".join(found.open().readlines()[:20]))
+    model, tokenizer = load_model("gemma-3-270m")
+    assert _agree(name, task, some, SublayerStack(model), tokenizer) == 20
+
+
+def test_the_harness_s_tasks_are_found() -> None:
+    names = set(_asked_by_the_harness())
+    assert {"sciq", "piqa", "medmcqa", "pubmedqa", "mmlu_jurisprudence"} <= names
+    assert sum(name.startswith("mmlu_") for name in names) == 6

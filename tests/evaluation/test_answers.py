@@ -1,0 +1,172 @@
+"""A model's answers in the order of the items, and what is reported of them, worked by hand."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from trimlab.data.domain import DomainData
+from trimlab.data.items import Item
+from trimlab.evaluation.answers import Answers, answer, evaluate, normalised_score
+from trimlab.evaluation.generation import exact_match, greedy_answer
+from trimlab.evaluation.likelihoods import choice_likelihoods, winning_likelihoods
+from trimlab.evaluation.metrics import Score
+from trimlab.model.sublayers import Sublayer, SublayerStack
+
+# the longest item is neither first nor last, and the numbers of choices differ
+ITEMS = [
+    Item("b:", (" cat", " dog"), 1),
+    Item("question: what is 2 - 1?\nanswer:", (" 1", " an owl", " the man"), 2),
+    Item("the owl is in the bin, and the bin is in the bin:", (" yes", " no, never"), 0),
+    Item("where?", (" on the bin", " in", " on the owl", " at"), 3),
+    Item("who is it:", (" the man", " an owl in the bin"), 1),
+]
+
+
+@pytest.mark.parametrize("eval_tokens", [1, 64, 4096])
+@pytest.mark.parametrize("full", [False, True])
+def test_answers_are_in_the_order_of_the_items(
+    eval_tokens: int, full: bool, tiny_model: Any, tiny_tokenizer: Any, plain_scores: Any
+) -> None:
+    model, tokenizer = tiny_model("llama", initializer_range=0.3), tiny_tokenizer()
+    data = DomainData(tokenizer, "jsonl", eval_tokens=eval_tokens)
+    answers = answer(SublayerStack(model), data.evaluation_batches(ITEMS), full=full)
+    plain = [plain_scores(model, tokenizer, item) for item in ITEMS]
+    wanted = [p.index(max(p)) == item.gold for p, item in zip(plain, ITEMS, strict=True)]
+    assert answers.correct == "".join(str(int(right)) for right in wanted)
+    assert len(set(answers.correct)) == 2  # all equal would be in any order
+    assert answers.score.value == pytest.approx(100 * sum(wanted) / len(ITEMS))
+    assert answers.score == evaluate(SublayerStack(model), data.evaluation_batches(ITEMS))
+    assert answers.gold.tolist() == [item.gold for item in ITEMS]
+    for row, tokens, scores, item in zip(
+        answers.likelihoods.tolist(), answers.tokens.tolist(), plain, ITEMS, strict=True
+    ):
+        count = len(item.choices)
+        assert row[count:] == [-math.inf] * (4 - count)
+        assert tokens[count:] == [0] * (4 - count)
+        context = len(tokenizer(item.context)["input_ids"])
+        texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
+        assert tokens[:count] == [len(text) - context for text in texts]
+        if full:
+            assert row[:count] == pytest.approx(scores)
+        else:  # upper bounds, exact for the likeliest
+            assert max(row) == pytest.approx(max(scores))
+            assert all(bound >= score - 1e-9 for bound, score in zip(row, scores, strict=False))
+
+
+def test_accuracy_alone_never_computes_every_choice(
+    tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    for function in (choice_likelihoods, winning_likelihoods):
+        monkeypatch.setattr(
+            f"trimlab.evaluation.likelihoods.{function.__name__}",
+            lambda *a, f=function: called.append(f.__name__) or f(*a),
+        )
+    data = DomainData(tiny_tokenizer(), "jsonl", eval_tokens=4096)
+    stack, batches = SublayerStack(tiny_model("llama")), data.evaluation_batches(ITEMS[:1])
+    answer(stack, batches)
+    answer(stack, batches, full=True)
+    assert called == ["winning_likelihoods", "choice_likelihoods"]
+
+
+def test_normalised_accuracy_by_hand() -> None:
+    # per character: -1 and -2 (right); -3 and -4 (wrong); -1.5 for two characters of three bytes
+    # each and -1.2 (wrong; by bytes it would be -0.5 and right)
+    items = [
+        Item("a", (" abcd", " ef"), 0),
+        Item("b", (" a", " bc"), 1),
+        Item("c", (" 界界", " abcde"), 0),
+    ]
+    likelihoods = torch.tensor([[-4.0, -4.0], [-3.0, -8.0], [-3.0, -6.0]])
+    gold = torch.tensor([0, 1, 0])
+    right = likelihoods.argmax(-1) == gold
+    answers = Answers(Score(0, 0, 3), right, gold, likelihoods, torch.ones(3, 2).long())
+    # of three: 100 / 3; deviations 2/3, 1/3, 1/3; variance (6/9) / 2
+    error = 100 * math.sqrt((6 / 9) / 2 / 3)
+    assert normalised_score(answers, items) == pytest.approx((100 / 3, error, 3))
+
+
+# ---- what a model writes ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def plain_greedy(model: Any, tokenizer: Any, context: list[int], most: int) -> str:
+    """Without a cache: every token from the whole text."""
+    ids = list(context)
+    while len(ids) < len(context) + most:
+        token = int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if token == tokenizer.eos_token_id:
+            break
+        ids.append(token)
+        if "\n" in tokenizer.decode(ids[len(context) :]):
+            break
+    text = tokenizer.decode(ids[len(context) :], skip_special_tokens=True)
+    return text.split("\n")[0]
+
+
+ATTENTIONS = tuple(Sublayer(block, "attention") for block in range(4))
+
+
+@pytest.mark.parametrize("dropped", [(), ATTENTIONS[:1], (Sublayer(1, "mlp"),), ATTENTIONS])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "opt"])
+def test_greedy_answers_are_those_without_a_cache(
+    family: str, dropped: tuple[Sublayer, ...], tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    tokenizer = tiny_tokenizer()
+    texts = set()
+    for seed in range(4):
+        model = tiny_model(family, seed=seed)
+        SublayerStack(model).drop(*dropped)
+        for item in ITEMS:
+            context = tokenizer(item.context)["input_ids"]
+            text = greedy_answer(model, tokenizer, context, 12)
+            assert text == plain_greedy(model, tokenizer, context, 12)
+            texts.add(text)
+    assert len(texts) > 3
+
+
+def writer(model: Any, tokenizer: Any, texts: list[list[str]]) -> SublayerStack:
+    """A model without any sublayer, whose last token alone tells the next one."""
+    stack = SublayerStack(model)
+    stack.drop(*stack)
+    embedding, head = model.get_input_embeddings().weight, model.lm_head.weight
+    with torch.no_grad():
+        embedding.div_(embedding.norm(dim=-1, keepdim=True))
+        model.model.norm.weight.fill_(1)
+        head.zero_()
+        for text in texts:
+            ids = tokenizer.convert_tokens_to_ids(text)
+            for now, following in itertools.pairwise(ids):
+                head[following] += embedding[now]
+    return stack
+
+
+@pytest.mark.parametrize("end", ["</s>", "\n"])
+def test_an_answer_ends_with_its_line(end: str, tiny_model: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    stack = writer(tiny_model("llama"), tokenizer, [["?", " ", "d", "o", "g", end, "x", "y", "z"]])
+    context = tokenizer("who?")["input_ids"]
+    assert greedy_answer(stack.model, tokenizer, context, 12) == " dog"
+    assert greedy_answer(stack.model, tokenizer, context, 3) == " do"
+    assert greedy_answer(stack.model, tokenizer, context, 0) == ""
+
+
+def test_exact_match_is_that_of_squad(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    stack = writer(tiny_model("llama"), tokenizer, [["?", " ", "d", "o", "g", "\n"]])
+    right = Item("who?", (" x", "  DOG "), 1)
+    wrong = [Item("who?", (" dog", " doge"), 1), Item("who?", (" do", " d og"), 0)]
+    assert exact_match(stack, tokenizer, [right]) == (100, 0, 1)
+    assert exact_match(stack, tokenizer, [Item("who?", (" The dog.", " x"), 0)]) == (100, 0, 1)
+    third = exact_match(stack, tokenizer, [right, *wrong])
+    assert third == pytest.approx((100 / 3, 100 / 3, 3))  # of 100, 0 and 0: 57.7 over the root of 3
+    # the oldest tokens of a long context are lost, and the answer has room
+    assert exact_match(stack, tokenizer, [Item("who? " * 99 + "who?", (" dog",), 0)], 12) == (
+        100,
+        0,
+        1,
+    )
+    assert exact_match(stack, tokenizer, [Item("", ("dog",), 0)]) is None  # plain text

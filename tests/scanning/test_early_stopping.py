@@ -1,0 +1,308 @@
+"""Stopping early changes what is known of the losers, and never who is chosen."""
+
+import random
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import TinyModel, TinyTokenizer
+from trimlab.data.batching import collate, scan_batches
+from trimlab.data.encoding import EncodedItem, encode
+from trimlab.data.items import Item
+from trimlab.evaluation.likelihoods import choice_likelihoods
+from trimlab.model.family import FAMILIES
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.plugins import plugin_names
+from trimlab.scanning import early_stopping
+from trimlab.scanning import scan as scan_module
+from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.early_stopping import KeptItem, best_first_scan
+from trimlab.scanning.forward_cache import Passage, hidden_without, record_passage
+from trimlab.scanning.scan import Scan, scan
+from trimlab.scanning.selection import lowest
+from trimlab.scorers import SCORERS, Scorer, load_scorer
+from trimlab.scorers.two_step import TwoStep
+
+
+def items_of(tokenizer: Any, n: int, seed: int = 0) -> list[EncodedItem]:
+    """Items of very different lengths, with choices of different token counts."""
+    draw = random.Random(seed)
+
+    def text(most: int) -> str:
+        return "".join(draw.choices("abcdefgh ", k=draw.randint(1, most))) + "x"
+
+    made = []
+    for _ in range(n):
+        choices = tuple(f" {text(6)}{k}" for k in range(draw.randint(2, 4)))
+        item = Item(f"{text(draw.choice([3, 30]))}:", choices, draw.randrange(len(choices)))
+        made.append(encode(tokenizer, item, 256))
+    return made
+
+
+def both(
+    stack: SublayerStack,
+    items: Sequence[EncodedItem],
+    scorer: Scorer,
+    k: int,
+    unit: Unit = "sublayer",
+    **options: Any,
+) -> tuple[Scan, Scan]:
+    everything = candidates(stack, unit)
+    whole = scan(stack, scan_batches(items, 64), unit, scorer.measures, max_tokens=64)
+    early = best_first_scan(
+        stack,
+        items,
+        scorer,
+        lambda scores: lowest(everything, scores, k),
+        unit,
+        scorer.measures,
+        max_tokens=64,
+        **options,
+    )
+    assert lowest(everything, scorer(early), k) == lowest(everything, scorer(whole), k)
+    return whole, early
+
+
+@pytest.mark.parametrize("unit", ["sublayer", "pair", "block"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
+def test_the_choice_is_that_of_a_whole_scan(
+    family: str, unit: Unit, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model(family))
+    items = items_of(tiny_tokenizer(), 24)
+    for k in (1, 2, 4):
+        whole, early = both(stack, items, TwoStep(), k, unit)
+        assert early.norm == whole.norm and early.candidates == whole.candidates
+        assert early.accuracy and early.items and whole.accuracy
+        for bound, exact, met in zip(early.accuracy, whole.accuracy, early.items, strict=True):
+            assert bound >= exact
+            assert met < len(items) or bound == exact
+        for index in lowest(early.candidates, TwoStep()(early), k):
+            assert early.items[index] == len(items)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 12), k=st.integers(1, 8))
+def test_any_model_and_any_items(
+    seed: int, n: int, k: int, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model("llama", seed=seed))
+    both(stack, items_of(tiny_tokenizer(), n, seed), TwoStep(), k)
+
+
+def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    _, early = both(stack, items_of(tiny_tokenizer(), 40), TwoStep(), 1)
+    assert early.items and sum(early.items) < 0.8 * 40 * len(early.items)
+
+
+@settings(max_examples=50)
+@given(
+    n_items=st.integers(1, 6),
+    n_group=st.integers(1, 40),
+    max_tokens=st.integers(1, 400),
+    lanes=st.integers(1, 4),
+)
+def test_no_lane_computes_what_another_does(
+    n_items: int, n_group: int, max_tokens: int, lanes: int, tiny_tokenizer: TinyTokenizer
+) -> None:
+    items = []
+    for item in items_of(tiny_tokenizer(), n_items, seed=n_group):
+        batch = collate([item])
+        passage = Passage([], {}, torch.empty(*batch.input_ids.shape, 1))
+        items.append(KeptItem(batch, passage, 0.0))
+    group = random.Random(n_items).sample(range(50), n_group)
+    shares = early_stopping._shares(items, group, max_tokens, lanes)
+    of_item: dict[int, list[int]] = {}
+    for item, share in shares:
+        assert share == sorted(share) and share  # in the order of execution
+        assert len(share) == 1 or len(share) * item.batch.input_ids.numel() * lanes <= max_tokens
+        of_item.setdefault(next(i for i, kept in enumerate(items) if kept is item), []).extend(
+            share
+        )
+    assert sorted(of_item) == list(range(len(of_item)))  # nothing is passed over
+    first = set(of_item[0])
+    assert first == set(group[: len(first)]) and group[0] in first
+    for candidates_ in of_item.values():
+        assert len(candidates_) == len(set(candidates_)) and set(candidates_) == first
+    few = n_group < early_stopping.FEW * lanes
+    assert len(of_item) == (min(lanes, n_items) if few else 1)
+    room = max(1, max_tokens // lanes // items[0].batch.input_ids.numel())
+    assert len(first) == min(n_group, room if lanes == 1 else early_stopping.ROUND * room)
+
+
+@pytest.mark.parametrize("family", plugin_names(FAMILIES))
+@torch.inference_mode()
+def test_an_item_of_a_batch_restarts_as_if_it_were_alone(
+    family: str, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model(family).eval())
+    items = items_of(tiny_tokenizer(), 5)
+    assert len({len(item.tokens) for item in items}) > 1  # some are padded
+    together = collate(items)
+    passage = record_passage(stack, together)
+    for row, item in enumerate(items):
+        alone = collate([item])
+        own = record_passage(stack, alone)
+        likelihoods = [
+            choice_likelihoods(
+                stack,
+                hidden_without(stack, whole, candidates(stack), alone.places),
+                alone.repeated(len(stack)),
+            )  # (C, K)
+            for whole in (passage.of_item(row), own)
+        ]
+        # eager attention (Gemma 2) takes its softmax in float32
+        torch.testing.assert_close(*likelihoods, rtol=1e-6, atol=0)
+
+
+def test_wrong_items_come_first_and_the_shortest_of_them_in_front(
+    tiny_tokenizer: TinyTokenizer,
+) -> None:
+    def kept(context: str, margin: float) -> KeptItem:
+        item = encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
+        return KeptItem(collate([item]), Passage([], {}, torch.empty(0)), margin)
+
+    given_items = [kept("a", 2.0), kept("abcdefgh", -3.0), kept("abc", -0.1), kept("abcd", 0.5)]
+    in_turn = sorted(given_items, key=lambda item: item.turn)
+    assert [item.margin for item in in_turn] == [-0.1, -3.0, 0.5, 2.0]
+
+
+def test_ties_are_broken_by_norm(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:
+    """One easy item: everybody is right or everybody wrong, and only norms tell."""
+    stack = SublayerStack(tiny_model("qwen3"))
+    for seed in range(8):
+        both(stack, items_of(tiny_tokenizer(), 1, seed), TwoStep(), 3)
+
+
+def test_without_room_for_the_streams_a_whole_scan_is_made(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    whole, early = both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1, max_bytes=1000)
+    assert early == whole and early.items is None
+
+
+def test_the_streams_are_gone_before_the_weights_are_put_back(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can be most of what is in memory, and what is free is given back only there."""
+    stack = SublayerStack(tiny_model("llama"))
+    made: list[weakref.ref[Passage]] = []
+    alive: list[int] = []
+
+    of_item = Passage.of_item
+
+    def watched(self: Passage, index: int) -> Passage:
+        passage = of_item(self, index)
+        made.append(weakref.ref(passage))
+        return passage
+
+    @contextmanager
+    def linears(_model: Any) -> Iterator[None]:
+        yield
+        alive.append(sum(passage() is not None for passage in made))
+
+    monkeypatch.setattr(Passage, "of_item", watched)
+    monkeypatch.setattr(early_stopping, "onednn_linears", linears)
+    both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1)
+    assert made and alive == [0]
+
+
+def test_its_products_are_those_of_a_whole_scan(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid out for oneDNN, in both: else near-ties could be two answers in one run."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    stack = SublayerStack(tiny_model("llama", dtype=torch.float32))
+    laid_out = []
+    for module in (early_stopping, scan_module):
+        for name in ("record_passage", "hidden_without"):
+            function = getattr(module, name)
+
+            def watched(*args: Any, plain: Any = function) -> Any:
+                linears = [m for m in stack.blocks[3].modules() if type(m) is torch.nn.Linear]
+                laid_out.append(all(m.weight.numel() == 0 for m in linears))
+                return plain(*args)
+
+            monkeypatch.setattr(module, name, watched)
+    both(stack, items_of(tiny_tokenizer(), 8), TwoStep(), 1)
+    assert len(laid_out) > 8 and all(laid_out)
+    assert all(p.numel() for p in stack.model.parameters())
+
+
+def test_an_interruption_leaves_the_model_as_it_was(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    stack.model.train()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(early_stopping, "hidden_without", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        both(stack, items_of(tiny_tokenizer(), 5), TwoStep(), 1)
+    assert len(stack) == 8 and stack.model.training
+
+
+@pytest.mark.parametrize("name", plugin_names(SCORERS))
+def test_scorers_that_say_so_fall_with_accuracy(name: str) -> None:
+    scorer = load_scorer(name)
+    if not scorer.falls_with_accuracy:
+        return
+    found = [(Sublayer(0, "attention"),), (Sublayer(0, "mlp"),)]
+    for other in (0.0, 50.0, 100.0):
+        scores = [
+            scorer(Scan(found, accuracy=[a, other], norm=[2.0, 3.0], similarity=[0.5, 0.1]))[0]
+            for a in torch.linspace(0, 100, 41).tolist()
+        ]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_lowest_by_hand() -> None:
+    a, b, c = (Sublayer(i, "attention") for i in range(3))
+    pairs = [(a, b), (b, c), (c,)]
+    assert lowest(pairs, [(2.0,), (1.0,), (3.0,)], 2) == [1]
+    assert lowest(pairs, [(1.0,), (2.0,), (3.0,)], 2) == [0, 2]
+    assert lowest(pairs, [(1.0,), (1.0,), (1.0,)], 1) == [0]
+
+
+def test_a_run_makes_the_same_drops(tmp_path: Path, tiny_folder: Any, letters_domain: Any) -> None:
+    import trimlab
+
+    base = tiny_folder(tmp_path)
+    root = tmp_path / "domain"
+    root.mkdir()
+    letters_domain(root)
+    dropped = {}
+    for kind in ("all", "choice"):
+        summary = trimlab.trim(
+            str(base),
+            "jsonl",
+            tmp_path / kind,
+            data={
+                "root": root,
+                "train_rows": 16,
+                "calibration_rows": 12,
+                "dev_rows": 8,
+                "test_rows": 8,
+                "batch_size": 8,
+            },
+            run={"full_depth": False, "speed": False},
+            trainer={"accelerator": "cpu", "enable_progress_bar": False},
+            max_drops=4,
+            scan=kind,
+            progress=False,
+        )
+        dropped[kind] = summary["trimmed"]["dropped"]
+    assert dropped["all"] == dropped["choice"]
+    assert '"items"' in (tmp_path / "choice" / "record.jsonl").read_text()

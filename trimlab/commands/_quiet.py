@@ -1,0 +1,19 @@
+"""Turning off what libraries say about themselves and a user cannot act on."""
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """Silences the notices of Lightning, Transformers and what they import."""
+    warnings.filterwarnings("ignore", module=r"lightning|torch\.|jsonargparse")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # transformers imports them
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()

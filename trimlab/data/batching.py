@@ -1,0 +1,190 @@
+"""Encoded items to padded batches, grouped by length so that little is padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from trimlab.data.encoding import EncodedItem
+
+PASS_TOKENS = 32  # what a pass costs apart from its tokens, as so many of them
+
+
+@dataclass  # not frozen: Lightning's half precisions assign a batch's fields, to its like
+class Batch:
+    """Encoded items, padded on the right to the longest of them.
+
+    Attributes:
+        input_ids: Token ids.  # (B, T)
+        positions: Position ids.  # (B, T)
+        branches: Branch of each token, -1 where there is none.  # (B, T)
+        rows: Item of each scored token.  # (P,)
+        sources: Position in its row that predicts it.  # (P,)
+        targets: Its id.  # (P,)
+        owners: Its choice.  # (P,)
+        gold: Right choice of each item.  # (B,)
+        order: Place of each item in the set that the batch was taken from.  # (B,)
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    branches: Tensor
+    rows: Tensor
+    sources: Tensor
+    targets: Tensor
+    owners: Tensor
+    gold: Tensor
+    order: Tensor
+
+    def __len__(self) -> int:
+        return self.gold.shape[0]
+
+    @property
+    def n_choices(self) -> int:
+        """The largest number of choices of an item."""
+        return int(self.owners.max()) + 1
+
+    @property
+    def places(self) -> Tensor:
+        """Where a scored token is predicted: indices into batch and time, flattened.  # (U,)"""
+        return (self.rows * self.input_ids.shape[1] + self.sources).unique()
+
+    @property
+    def choice_tokens(self) -> Tensor:
+        """Scored tokens of every choice, 0 where an item has fewer choices.  # (B, K)"""
+        shape = len(self), self.n_choices
+        owner = self.rows * shape[1] + self.owners
+        return torch.bincount(owner, minlength=shape[0] * shape[1]).view(shape)
+
+    @property
+    def real(self) -> Tensor:
+        """True for tokens, False for padding.  # (B, T)"""
+        return self.branches >= 0
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """A copy on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def scoring(self, chosen: Tensor) -> "Batch":
+        """The same items with only some of the scored tokens.
+
+        Args:
+            chosen: True for the scored tokens that stay, or their indices.  # (P,)
+        """
+        names = ("rows", "sources", "targets", "owners")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def repeated(self, times: int) -> "Batch":
+        """The same items several times over, one copy after another."""
+        copies = {
+            f.name: torch.cat([getattr(self, f.name)] * times)
+            for f in fields(self)
+            if f.name != "rows"
+        }
+        rows = torch.cat([self.rows + copy * len(self) for copy in range(times)])
+        return replace(self, rows=rows, **copies)
+
+    def parts(self, max_tokens: int) -> list["Batch"]:
+        """The same items in batches of similar length, see `length_groups`.
+
+        Args:
+            max_tokens: Most tokens of a part, padding included.
+        """
+        lengths = self.real.sum(1).tolist()
+        groups = length_groups(lengths, max_tokens)
+        return [self._items(torch.tensor(g, device=self.gold.device)) for g in groups]
+
+    def _items(self, chosen: Tensor) -> "Batch":
+        place = torch.full_like(self.gold, -1)
+        place[chosen] = torch.arange(len(chosen), device=place.device)
+        rows = place[self.rows]
+        order = rows.argsort(stable=True)  # the scored tokens of one item after another
+        part = self.scoring(order[(rows < 0).sum() :])
+        longest = int(self.real[chosen].sum(1).max())
+        tokens = ("input_ids", "positions", "branches")
+        return replace(
+            part,
+            rows=place[part.rows],
+            gold=self.gold[chosen],
+            order=self.order[chosen],
+            **{name: getattr(self, name)[chosen, :longest] for name in tokens},
+        )
+
+
+def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) -> Batch:
+    """Pads encoded items into a batch.
+
+    Args:
+        items: Encoded items.
+        indices: Which of them, in this order; all of them if not given.
+    """
+    indices = range(len(items)) if indices is None else indices
+    items = [items[i] for i in indices]
+    longest = max(len(item.tokens) for item in items)
+
+    def padded(values: Sequence[tuple[int, ...]], filler: int) -> Tensor:
+        return torch.tensor([[*v, *[filler] * (longest - len(v))] for v in values])
+
+    def flat(values: Sequence[tuple[int, ...]]) -> Tensor:
+        return torch.tensor([x for v in values for x in v])
+
+    return Batch(
+        input_ids=padded([item.tokens for item in items], 0),
+        positions=padded([item.positions for item in items], 0),
+        branches=padded([item.branches for item in items], -1),
+        rows=flat([(row,) * len(item.targets) for row, item in enumerate(items)]),
+        sources=flat([item.sources for item in items]),
+        targets=flat([item.targets for item in items]),
+        owners=flat([item.owners for item in items]),
+        gold=torch.tensor([item.gold for item in items]),
+        order=torch.tensor(indices),
+    )
+
+
+def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Groups texts of similar length so that the least is computed, padding included.
+
+    Args:
+        lengths: Length of every text, in tokens.
+        max_tokens: Most tokens (padding included) of a group; a longer text is a group alone.
+
+    Returns:
+        Indices into `lengths`, longest texts first, so that memory peaks at once and not late.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    # the least cost of grouping the first texts of the order, and where its last group starts
+    cheapest, starts = [0], [0]
+    for stop in range(1, len(order) + 1):
+        options = []
+        for start in range(stop - 1, -1, -1):
+            tokens = lengths[order[start]] * (stop - start)
+            if tokens > max_tokens and stop - start > 1:
+                break
+            options.append((cheapest[start] + tokens + PASS_TOKENS, start))
+        cost, start = min(options)
+        cheapest.append(cost)
+        starts.append(start)
+    groups, stop = [], len(order)
+    while stop:
+        groups.append(order[starts[stop] : stop])
+        stop = starts[stop]
+    return groups[::-1]
+
+
+def batches(items: Sequence[EncodedItem], max_tokens: int) -> list[list[int]]:
+    """Groups items of similar length: indices into `items`, see `length_groups`."""
+    return length_groups([len(item.tokens) for item in items], max_tokens)
+
+
+def scan_batches(items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
+    """Calibration items in batches for a scan.
+
+    Small ones hold items of about one length, so that next to nothing is padding; it is candidates
+    that fill what a pass computes at once.
+
+    Args:
+        items: Encoded items.
+        max_tokens: Most tokens that are computed at once, see `scan`.
+    """
+    return [collate(items, group) for group in batches(items, max_tokens // 4)]

@@ -1,0 +1,58 @@
+"""CaseHOLD: which holding does a passage of a US court decision cite (arXiv 2104.08671).
+
+Source: `coastalcph/lex_glue`, configuration `case_hold`, on the hub (LexGLUE, arXiv 2110.00976).
+Splits: train (45,000 rows); calibration and dev from validation (3,900); test (3,600) is the
+reported set. A local folder that holds `test.jsonl` alone is a sample of the official test set:
+its rows are dealt by their text, three fifths to train, one to validation and one to test, and a
+result on them is not comparable with a published one.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from trimlab.data.items import Item, digest
+from trimlab.data.rows import Row
+from trimlab.data.task import Task
+
+DEAL = ("train", "train", "train", "validation", "test")  # of a sample
+
+
+class CaseHOLD(Task):
+    """`{context}` -> ` {holding}`; `<HOLDING>` in the context is where the holding was cut out."""
+
+    hub = "coastalcph/lex_glue"
+    config = "case_hold"
+    example: ClassVar = {
+        "context": "A landlord must keep the stairs safe. See Doe v. Roe, 1 U.S. 1 (<HOLDING>).",
+        "endings": [
+            "holding that a landlord must mend a broken step",
+            "holding that a contract needs an offer",
+            "holding that hearsay is not evidence",
+            "holding that a will needs two witnesses",
+            "holding that the claim came too late",
+        ],
+        "label": 0,
+    }
+    licence = "CC BY 4.0 (LexGLUE); Apache-2.0 (original repository)"
+    official: ClassVar = {"train": 45_000, "validation": 3_900, "test": 3_600}
+
+    def rows(self, split: str, root: Path | None) -> list[Row]:
+        """The rows of a split, or those that a sample deals to it."""
+        if root is None or not _is_sample(self.folder(root)):
+            return super().rows(split, root)
+        sample = super().rows("test", root)
+        return [row for row in sample if _dealt(row) == split]
+
+    def item(self, row: Row, prompt: str) -> Item:
+        """The five holdings are the choices."""
+        choices = tuple(f" {holding}" for holding in row.texts("endings"))
+        return Item(row.text("context").rstrip(), choices, row.index("label"))
+
+
+def _is_sample(folder: Path) -> bool:
+    return [file.stem for file in folder.glob("*.jsonl")] == ["test"]
+
+
+def _dealt(row: Row) -> str:
+    """The split of a sample's row, whatever else the sample holds."""
+    return DEAL[int(digest(row.text("context")), 16) % len(DEAL)]

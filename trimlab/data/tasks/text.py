@@ -1,0 +1,24 @@
+"""Your own plain text, scored by loss instead of accuracy.
+
+Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
+`{"text": "..."}`. Calibration and dev are carved from `validation.jsonl`.
+"""
+
+from typing import ClassVar
+
+from trimlab.data.items import Item
+from trimlab.data.rows import Row
+from trimlab.data.task import Task
+
+
+class Text(Task):
+    """The whole text is scored; there is no prompt and nothing to choose."""
+
+    example: ClassVar = {"text": "The pump must be primed before it is started."}
+    licence = "that of your own rows"
+    metric = "likelihood"
+    own_rows = True
+
+    def item(self, row: Row, prompt: str) -> Item:
+        """One text, no context."""
+        return Item("", (row.text("text"),), gold=0)

@@ -1,0 +1,1 @@
+"""Evaluation: what a model answers, how well, and how fast."""

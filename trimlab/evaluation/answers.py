@@ -1,0 +1,144 @@
+"""The score of a model on a set of items, and what else its answers tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from trimlab.cpu.onednn import onednn_linears
+from trimlab.cpu.workers import lanes
+from trimlab.data.batching import Batch
+from trimlab.data.items import Item
+from trimlab.evaluation.likelihoods import log_likelihoods
+from trimlab.evaluation.metrics import (
+    MetricName,
+    Score,
+    TaskScore,
+    chosen,
+    length_normalised,
+    share,
+)
+from trimlab.model.sublayers import SublayerStack, evaluating
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a model answers the items of a set; everything is in the order of the items.
+
+    Attributes:
+        score: Value, standard error, number of items.
+        right: Whether the likeliest choice is the right one.  # (N,)
+        gold: Index of the right choice.  # (N,)
+        likelihoods: Log-likelihood of every choice, -inf where an item has fewer. Unless they
+            were asked for in full, only the likeliest choice has its own, and the others an
+            upper bound.  # (N, K)
+        tokens: Tokens of every choice, 0 where there is none.  # (N, K)
+    """
+
+    score: Score
+    right: Tensor
+    gold: Tensor
+    likelihoods: Tensor
+    tokens: Tensor
+
+    @property
+    def correct(self) -> str:
+        """`"1"` for an item that is answered right, `"0"` for one that is not."""
+        return "".join("01"[right] for right in self.right.int().tolist())
+
+
+@torch.inference_mode()
+def answer(
+    stack: SublayerStack,
+    batches: Sequence[Batch],
+    metric: MetricName = "accuracy",
+    full: bool = False,
+    progress: bool = False,
+    name: str = "evaluate",
+) -> Answers:
+    """Answers every item.
+
+    Args:
+        stack: The model, trimmed or not.
+        batches: All items of a set, from `DomainData.evaluation_batches`.
+        metric: The task's metric.
+        full: Compute the log-likelihood of every choice: for accuracy alone the likeliest is
+            enough, and costs fewer rows of the LM head.
+        progress: Show a bar with the time left.
+        name: What the bar is called.
+
+    Returns:
+        The answers, on the CPU.
+    """
+
+    def measure(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
+        winner_only = metric == "accuracy" and not full
+        return log_likelihoods(stack, part.to(stack.model.device), winner_only).cpu()
+
+    total = TaskScore(metric)
+    n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
+    likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
+    tokens = torch.zeros((n, choices), dtype=torch.long)
+    gold = torch.zeros(n, dtype=torch.long)
+    with (
+        evaluating(stack.model),
+        onednn_linears(stack.model),
+        lanes(stack) as side_by_side,
+    ):
+        # as many tokens at once as without lanes
+        most = max(batch.input_ids.numel() for batch in batches) // side_by_side.n
+        parts = [part for batch in batches for part in batch.parts(most)]
+        length = sum(part.input_ids.numel() for part in parts)
+        with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
+            found = side_by_side.map(measure, parts)
+            for part, of_part in zip(parts, found, strict=True):
+                total.update(of_part, part)
+                likelihoods[part.order, : part.n_choices] = of_part.double()
+                tokens[part.order, : part.n_choices] = part.choice_tokens
+                gold[part.order] = part.gold
+                bar.update(part.input_ids.numel())
+    return Answers(total.score(), chosen(likelihoods) == gold, gold, likelihoods, tokens)
+
+
+def evaluate(
+    stack: SublayerStack,
+    batches: Sequence[Batch],
+    metric: MetricName = "accuracy",
+    progress: bool = False,
+    name: str = "evaluate",
+) -> Score:
+    """Scores a model.
+
+    Args:
+        stack: The model, trimmed or not.
+        batches: Items, from `DomainData.evaluation_batches`.
+        metric: The task's metric.
+        progress: Show a bar with the time left.
+        name: What the bar is called.
+
+    Returns:
+        Value in [0, 100], standard error, number of items.
+    """
+    return answer(stack, batches, metric, progress=progress, name=name).score
+
+
+def normalised_score(answers: Answers, items: Sequence[Item]) -> Score:
+    """Length-normalised accuracy: a choice's log-likelihood counts per character.
+
+    lm-evaluation-harness's `acc_norm`: characters, not bytes (that is its `acc_bytes`), without
+    the space that sets a choice off.
+
+    Args:
+        answers: Answers in full.
+        items: The items, in the same order.
+
+    Returns:
+        Percent, with its standard error.
+    """
+    lengths = torch.zeros_like(answers.tokens)  # (N, K)
+    for row, item in zip(lengths, items, strict=True):
+        row[: len(item.choices)] = torch.tensor([len(c.removeprefix(" ")) for c in item.choices])
+    likelihoods = length_normalised(answers.likelihoods, lengths)  # (N, K)
+    return share(chosen(likelihoods) == answers.gold)

@@ -1,0 +1,192 @@
+"""Multiple-choice scoring: the log-likelihood of every choice, the context computed once.
+
+The choices of an item are branches of a tree whose trunk is the context they share. One
+sequence holds the trunk and then every branch; an attention mask keeps the branches apart and
+position ids put each branch right behind the trunk, so a single pass over the item gives what
+one pass per choice gives. The LM head runs only where a choice token is predicted.
+
+Tokenisation and metric follow lm-evaluation-harness (`TemplateLM._encode_pair`,
+`ConfigurableTask.process_results`).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from trimlab.data.batching import Batch
+from trimlab.model.sublayers import SublayerStack
+
+CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
+
+
+HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
+
+
+def tree_mask(branches: Tensor, positions: Tensor, window: int | None = None) -> Tensor:
+    """Which key each query may attend to.
+
+    A token sees itself, the trunk, and the earlier tokens of its own branch.
+
+    Args:
+        branches: 0 in the trunk, 1 + k in branch k, -1 in the padding.  # (B, T)
+        positions: Position ids.  # (B, T)
+        window: Size of the sliding window in positions, or None.
+
+    Returns:
+        True where attention is allowed.  # (B, 1, T, T)
+    """
+    query, key = branches[:, :, None], branches[:, None, :]
+    distance = positions[:, :, None] - positions[:, None, :]
+    allowed = ((key == 0) | (key == query)) & (distance >= 0)
+    if window is not None:
+        allowed &= distance < window
+    # padding attends to itself alone: a row with no key at all would be NaN
+    real = key >= 0
+    itself = torch.eye(branches.shape[1], dtype=torch.bool, device=branches.device)
+    return torch.where(real, allowed, itself)[:, None]  # (B, 1, T, T)
+
+
+def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, object]:
+    """Arguments for the decoder: token ids, position ids and, for a tree, its masks."""
+    inputs: dict[str, object] = {"input_ids": batch.input_ids}
+    if not bool((batch.branches > 0).any()):
+        return inputs  # right padding behind a causal mask changes no real token
+
+    def additive(window: int | None) -> Tensor:
+        allowed = tree_mask(batch.branches, batch.positions, window)
+        blocked = torch.finfo(dtype).min
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+            ~allowed, blocked
+        )
+
+    window = getattr(config, "sliding_window", None)
+    layer_types = set(getattr(config, "layer_types", None) or [])
+    if layer_types:  # the model picks its mask by the type of the block
+        mask: object = {"full_attention": additive(None)}
+        if "sliding_attention" in layer_types:
+            mask["sliding_attention"] = additive(window)  # type: ignore[index]
+    else:
+        mask = additive(window)
+    return inputs | {"position_ids": batch.positions, "attention_mask": mask}
+
+
+def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Log-probability of every scored token.
+
+    Positions that predict several tokens (the end of the trunk predicts the first token of
+    each choice) go through the LM head once, and the head runs on `HEAD_ROWS` rows at a time.
+
+    Args:
+        stack: The model.
+        hidden: Last hidden states, after the final norm.  # (B, T, D)
+        batch: The batch they belong to.
+
+    Returns:
+        Natural logarithms, at least in float32.  # (P,)
+    """
+    flat = batch.rows * hidden.shape[1] + batch.sources  # (P,)
+    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
+    rows = hidden.flatten(0, 1)[unique]  # (U, D)
+    result = hidden.new_empty(
+        len(flat), dtype=torch.promote_types(hidden.dtype, torch.float32)
+    )  # (P,)
+    for start in range(0, len(unique), HEAD_ROWS):
+        logits = stack.head(rows[start : start + HEAD_ROWS]).to(result.dtype)  # (U', V)
+        here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
+        local = which[here] - start
+        # a few rows at a time stay in the cache: half of the time of all at once
+        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])  # (U',)
+        result[here] = logits[local, batch.targets[here]] - normalisers[local]
+    return result
+
+
+def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
+    """The positions that the LM head has to see: they predict a scored token.
+
+    Args:
+        batch: The items.
+
+    Returns:
+        The positions of each item, filled up with 0 (B, S), and the batch for hidden states of
+        these alone (B, S, D): its sources are places in the first.
+    """
+    length = batch.input_ids.shape[1]
+    unique, which = (batch.rows * length + batch.sources).unique(return_inverse=True)  # (U,), (P,)
+    items = unique // length  # (U,)
+    counts = torch.bincount(items, minlength=len(batch))  # (B,)
+    places = torch.arange(len(unique), device=unique.device) - (counts.cumsum(0) - counts)[items]
+    positions = unique.new_zeros(len(batch), int(counts.max()))  # (B, S)
+    positions[items, places] = unique % length
+    return positions, replace(batch, sources=places[which])
+
+
+def sum_by_choice(log_probs: Tensor, batch: Batch) -> Tensor:
+    """Log-likelihood of every choice, -inf where an item has fewer.  # (P,) -> (B, K)"""
+    shape = len(batch), batch.n_choices
+    index = batch.rows * shape[1] + batch.owners
+    sums = log_probs.new_zeros(shape).flatten().index_add_(0, index, log_probs)
+    missing = torch.ones_like(sums, dtype=torch.bool).index_fill_(0, index, False)
+    return sums.masked_fill_(missing, -torch.inf).view(shape)
+
+
+def choice_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Log-likelihood of every choice, from hidden states.  # (B, T, D) -> (B, K)"""
+    return sum_by_choice(token_log_probs(stack, hidden, batch), batch)
+
+
+def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Log-likelihood of every choice that may be the likeliest, an upper bound of the others'.
+
+    No token's log-probability is positive, so those of a choice's first tokens bound the whole
+    from above. A choice bounded below another's full log-likelihood cannot win, and its other
+    tokens never go through the LM head. The argmax is that of the full log-likelihoods.
+
+    Args:
+        stack: The model.
+        hidden: Last hidden states, after the final norm.  # (B, T, D)
+        batch: The batch they belong to.
+
+    Returns:
+        Log-likelihoods or upper bounds, -inf where an item has fewer choices.  # (B, K)
+    """
+    # scored tokens stand in order, so a choice's first one is where item or choice changes
+    owner = batch.rows * batch.n_choices + batch.owners  # (P,)
+    first = torch.ones_like(owner, dtype=torch.bool)
+    first[1:] = owner[1:] != owner[:-1]
+    shape = len(batch), batch.n_choices
+    bounds = hidden.new_full(
+        shape, -torch.inf, dtype=torch.promote_types(hidden.dtype, torch.float32)
+    )
+    bounds = bounds.flatten()  # (B * K,)
+    bounds[owner[first]] = token_log_probs(stack, hidden, batch.scoring(first))
+    unfinished = torch.zeros_like(bounds, dtype=torch.bool).index_fill_(0, owner[~first], True)
+    while True:
+        best = bounds.masked_fill(unfinished, -torch.inf).view(shape).amax(-1)  # (B,)
+        bound, choice = bounds.masked_fill(~unfinished, -torch.inf).view(shape).max(-1)  # (B,)
+        # the likeliest unfinished choice of every item in which it may still win or tie
+        contends = (bound >= best) & (bound > -torch.inf)
+        if not bool(contends.any()):
+            return bounds.view(shape)
+        chosen = ~first & contends[batch.rows] & (choice[batch.rows] == batch.owners)
+        log_probs = token_log_probs(stack, hidden, batch.scoring(chosen))
+        bounds.index_add_(0, owner[chosen], log_probs)
+        unfinished[owner[chosen]] = False
+
+
+@torch.inference_mode()
+def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = False) -> Tensor:
+    """Log-likelihood of every choice of a batch, in one pass.
+
+    Args:
+        stack: The model.
+        batch: The items.
+        winner_only: Only the likeliest choice matters, see `winning_likelihoods`.
+
+    Returns:
+        Natural logarithms, -inf where an item has fewer choices.  # (B, K)
+    """
+    with stack.read_at(batch.places):
+        hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
+    return (winning_likelihoods if winner_only else choice_likelihoods)(stack, hidden, batch)

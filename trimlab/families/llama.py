@@ -1,5 +1,0 @@
-"""LLaMA 1 to 3 (`LlamaForCausalLM`): one norm before each sublayer, all attention full."""
-
-from trimlab.families import Family
-
-FAMILY = Family()

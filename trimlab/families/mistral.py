@@ -1,5 +1,0 @@
-"""Mistral (`MistralForCausalLM`): LLaMA's block; one sliding window for every attention."""
-
-from trimlab.families import Family
-
-FAMILY = Family(tiny={"sliding_window": 8})

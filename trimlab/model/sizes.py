@@ -1,0 +1,84 @@
+"""What a model's tensors take, in memory or in a written folder."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig
+
+from trimlab.model.family import family_of
+from trimlab.model.sublayers import SublayerStack
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+ITEM_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
+
+
+ITEM_BYTES |= {"BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a model's tensors take where its plain weights have 16 bits.
+
+    Attributes:
+        layers: Bytes of the blocks.
+        model: Bytes of everything, embeddings included.
+        zeros: Share of the blocks' matrix entries that are zero: memory and time for hardware that
+            skips them, and none for other.
+    """
+
+    layers: float
+    model: float
+    zeros: float = 0.0
+
+
+def stored_sizes(folder: Path) -> Stored:
+    """Reads what the tensors of a written model take.
+
+    Floating-point tensors, scales too, count two bytes an entry whatever they are saved in:
+    quantised weights of four bits are compared with weights of sixteen, as in the papers. Packed
+    ones count as they are.
+
+    Args:
+        folder: A Hugging Face folder with `*.safetensors`.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    blocks = f"{family_of(config).blocks}."
+    layers = whole = 0
+    matrices: list[tuple[int, int]] = []  # zeros and entries
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                tensor = file.get_slice(name)
+                shape, kind = tensor.get_shape(), tensor.get_dtype()
+                size = math.prod(shape) * (2 if kind in FLOATS else ITEM_BYTES[kind])
+                whole += size
+                if name.startswith(blocks):
+                    layers += size
+                    if kind in FLOATS and len(shape) == 2:
+                        matrices.append(_zeros(file.get_tensor(name)))
+    return Stored(layers, whole, _share(matrices))
+
+
+def plain_sizes(stack: SublayerStack) -> Stored:
+    """What a model took before anything was dropped, with two bytes a weight; zeros not counted."""
+    scale = 2 / stack.model.dtype.itemsize
+    return Stored(scale * stack.bytes_of(*stack.original), scale * stack.model_bytes)
+
+
+def zeros_of(stack: SublayerStack) -> float:
+    """Share of the blocks' matrix entries that are zero, see `Stored`."""
+    return _share([_zeros(p) for s in stack for p in stack.parameters(s) if p.dim() == 2])
+
+
+def _zeros(matrix: Tensor) -> tuple[int, int]:
+    return int((matrix == 0).sum()), matrix.numel()
+
+
+def _share(matrices: Sequence[tuple[int, int]]) -> float:
+    return sum(zeros for zeros, _ in matrices) / max(1, sum(n for _, n in matrices))

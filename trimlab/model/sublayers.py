@@ -1,0 +1,316 @@
+"""The mutable registry of a model's attention and MLP sublayers.
+
+Dropping a sublayer puts a module that outputs zero in the place of its core and removes its
+norms, so `x + f(norm(x))` becomes `x + 0` and the parameters are gone. Bypassing does the same
+and puts everything back. Deciding what to drop happens elsewhere.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from trimlab.errors import InputError
+from trimlab.model.family import Layout, family_of
+
+Kind = Literal["attention", "mlp"]
+
+
+class Sublayer(NamedTuple):
+    """One attention or one MLP of a block; sorts in the order of execution.
+
+    Attributes:
+        block: Index of the block in the *original* model, from 0.
+        kind: `"attention"` or `"mlp"`.
+    """
+
+    block: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.block}.{self.kind}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Sublayer":
+        """Reads what `str()` wrote: `Sublayer.parse("3.mlp")`."""
+        block, _, kind = text.partition(".")
+        if not block.isdecimal() or kind not in ("attention", "mlp"):
+            raise InputError(f"{text!r} is no sublayer; write e.g. '3.attention' or '3.mlp'")
+        return cls(int(block), kind)
+
+
+class Nothing(nn.Module):
+    """Stands where a sublayer's core was and outputs zero, so that the residual passes."""
+
+    def __init__(self, kind: Kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Zero, in the shape in which the block expects it."""
+        # a scalar broadcasts in the residual add: the sum is x, bit for bit, and costs no matrix
+        zero = hidden_states.new_zeros(())
+        return (zero, None) if self.kind == "attention" else zero
+
+
+# what stands in the place of a module of a sublayer that is out, given kind, name and module
+StandIn = Callable[[Kind, Layout, str, nn.Module], nn.Module]
+
+
+def residual_stand_in(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
+    """The residual identity: the core adds zero, and the norms are gone."""
+    return Nothing(kind) if name == layout.core else nn.Identity()
+
+
+class SublayerStack:
+    """The sublayers that a model still has, in the order of execution.
+
+    Iterating gives `Sublayer`s; `len` is N. The model is changed in place and stays an ordinary
+    Hugging Face model that can be called, trained and generated from.
+
+    Args:
+        model: A decoder language model of a supported family.
+
+    Attributes:
+        model: The model itself.
+        history: Dropped sublayers, in the order in which they were dropped.
+        parallel: Whether attention and MLP of a block read the same input.
+        original: The sublayers that the model had at the start.
+        model_bytes: Bytes of the whole model at the start, embeddings included.
+        bypass_rule: `"residual"`: the residual stream passes unchanged where a sublayer is out.
+            Another name is that of an ablation, which can't be exported.
+        stand_in: What the rule puts in the place of a sublayer's modules.
+
+    Raises:
+        InputError: The model type is not supported, or the model has dropped sublayers already.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.family = family_of(model.config)
+        self.parallel = self.family.is_parallel(model.config)
+        self.blocks: list[nn.Module] = list(model.get_submodule(self.family.blocks))  # type: ignore[arg-type]
+        self.history: list[Sublayer] = []
+        self.bypass_rule = "residual"
+        self.stand_in: StandIn = residual_stand_in
+        if any(isinstance(module, Nothing) for module in model.modules()):
+            raise InputError("this model has dropped sublayers already; use the stack that did it")
+        everything = [
+            Sublayer(block, kind)
+            for block in range(len(self.blocks))
+            for kind in ("attention", "mlp")
+        ]
+        self.original: tuple[Sublayer, ...] = tuple(everything)
+        self._bytes = {sublayer: _bytes_of(self.modules(sublayer)) for sublayer in everything}
+        self.model_bytes = _bytes_of([model])
+        model.register_forward_pre_hook(self._provide_cache, with_kwargs=True)
+
+    def __iter__(self) -> Iterator[Sublayer]:
+        return (s for s in self.original if not isinstance(self._core(s), Nothing))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def layout(self, sublayer: Sublayer) -> Layout:
+        """The names of the sublayer's modules in its block."""
+        return self.family.attention if sublayer.kind == "attention" else self.family.mlp
+
+    def modules(self, sublayer: Sublayer) -> list[nn.Module]:
+        """The sublayer's modules (norms and core) in forward order."""
+        block = self.blocks[sublayer.block]
+        return [getattr(block, name) for name in self.layout(sublayer).modules]
+
+    def parameters(self, sublayer: Sublayer) -> Iterator[nn.Parameter]:
+        """The sublayer's parameters."""
+        return (p for module in self.modules(sublayer) for p in module.parameters())
+
+    # ---- changing the model -------------------------------------------------------------------
+
+    def drop(self, *sublayers: Sublayer) -> None:
+        """Removes sublayers and their parameters for good, and notes them in `history`.
+
+        Replaying a history is `stack.drop(*history)`.
+
+        Raises:
+            InputError: A sublayer does not exist, or is gone already.
+        """
+        with self.bypass(*sublayers):
+            pass  # a wrong one is refused here, before any is gone
+        for sublayer in sublayers:
+            self._take_out(sublayer)
+            self.history.append(Sublayer(*sublayer))
+        self._renumber()
+
+    @contextmanager
+    def bypass(self, *sublayers: Sublayer) -> Iterator[None]:
+        """Takes sublayers out for the duration of a `with` block, then puts them back."""
+        taken: list[tuple[Sublayer, dict[str, nn.Module]]] = []
+        try:
+            for sublayer in sublayers:
+                taken.append((sublayer, self._take_out(sublayer)))
+            self._renumber()
+            yield
+        finally:
+            for sublayer, modules in taken:
+                for name, module in modules.items():
+                    setattr(self.blocks[sublayer.block], name, module)
+            self._renumber()
+
+    def freeze_all_but(self, trainable: Iterable[Sublayer], embeddings: bool = False) -> None:
+        """Sets `requires_grad` for the sparse update: only these sublayers are trained.
+
+        Args:
+            trainable: Sublayers that stay trainable; dropped ones have no parameters left.
+            embeddings: Whether embeddings, LM head and final norm are trained too.
+        """
+        in_a_sublayer = {p for s in self.original for p in self.parameters(s)}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(embeddings and parameter not in in_a_sublayer)
+        for sublayer in trainable:
+            for parameter in self.parameters(sublayer):
+                parameter.requires_grad_(True)
+
+    # ---- sizes --------------------------------------------------------------------------------
+
+    def bytes_of(self, *sublayers: Sublayer) -> int:
+        """Bytes of the sublayers' parameters (as they were when the stack was made)."""
+        return sum(self._bytes[s] for s in sublayers)
+
+    @property
+    def layer_memory_ratio(self) -> float:
+        """Bytes of the remaining sublayers over bytes of all sublayers, in [0, 1]."""
+        return self.bytes_of(*self) / self.bytes_of(*self.original)
+
+    @property
+    def model_memory_ratio(self) -> float:
+        """Bytes of the whole model (embeddings included) over its bytes at the start."""
+        return 1 - self.bytes_of(*set(self.original) - set(self)) / self.model_bytes
+
+    # ---- running it ---------------------------------------------------------------------------
+
+    def hidden(self, **inputs: Any) -> Tensor:
+        """Last hidden states, after the final norm and before the LM head.  # (B, T, D)"""
+        decoder = self.model.base_model
+        return decoder(**inputs, use_cache=False).last_hidden_state
+
+    @contextmanager
+    def read_at(self, places: Tensor) -> Iterator[None]:
+        """Computes the last sublayer, if it is an MLP, only where its result is read.
+
+        An MLP does not mix positions, and nothing that does comes behind the last one. Elsewhere
+        the hidden states are those without it.
+
+        Args:
+            places: Indices into batch and time, flattened.  # (U,)
+        """
+        last = list(self)[-1:]
+        if not last or last[0].kind != "mlp":
+            yield
+            return
+        shapes: list[torch.Size] = []
+
+        def gather(_module: Any, args: tuple[Tensor, ...]) -> Tensor:
+            shapes.append(args[0].shape)
+            return args[0].flatten(0, -2)[places]  # (U, D)
+
+        def scatter(_module: Any, _args: Any, output: Tensor) -> Tensor:
+            shape = shapes.pop()
+            return output.new_zeros(shape).flatten(0, -2).index_copy(0, places, output).view(shape)
+
+        first, *_, final = self.modules(last[0])
+        handles = [
+            first.register_forward_pre_hook(gather),
+            final.register_forward_hook(scatter),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def tail(self, hidden: Tensor) -> Tensor:
+        """What follows the last block: the final norm and, in some OPTs, a projection."""
+        for path in self.family.tail:
+            module = _get(self.model, path)
+            hidden = hidden if module is None else module(hidden)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states.  # (..., D) -> (..., V)"""
+        lm_head: Any = self.model.get_output_embeddings()
+        logits = lm_head(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _core(self, sublayer: Sublayer) -> nn.Module:
+        return getattr(self.blocks[sublayer.block], self.layout(sublayer).core)
+
+    def _take_out(self, sublayer: Sublayer) -> dict[str, nn.Module]:
+        if sublayer not in self._bytes:
+            raise InputError(f"the model has no sublayer {sublayer}")
+        if isinstance(self._core(sublayer), Nothing):
+            raise InputError(f"sublayer {sublayer} is dropped already")
+        layout, block = self.layout(sublayer), self.blocks[sublayer.block]
+        taken = {name: getattr(block, name) for name in layout.modules}
+        for name, module in taken.items():
+            empty = self.stand_in(sublayer.kind, layout, name, module)
+            setattr(block, name, empty.train(block.training))
+        return taken
+
+    def _attentions(self) -> list[Sublayer]:
+        return [s for s in self if s.kind == "attention"]
+
+    def _renumber(self) -> None:
+        """Gives the surviving attentions the cache slots 0, 1, 2, ...
+
+        Transformers reads the length of the cache from slot 0: were it left empty by a dropped
+        attention, every generated token would be placed at position 0.
+        """
+        for index, sublayer in enumerate(self._attentions()):
+            self._core(sublayer).layer_idx = index  # type: ignore[assignment]
+
+    def _provide_cache(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Gives a call the cache of the survivors; the model's own config stays as it is."""
+        attentions = self._attentions()
+        if len(attentions) == len(self.blocks):
+            return None
+        if not attentions:
+            # nothing would fill a cache, so there is none
+            return args, kwargs | {"past_key_values": None, "use_cache": False}
+        cache, wanted = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        if cache is None and (self.model.config.use_cache if wanted is None else wanted):
+            cache = kwargs["past_key_values"] = DynamicCache(config=self.model.config)
+        if isinstance(cache, Cache) and len(cache.layers) == len(self.blocks):
+            # made from the model's config, by `generate` or the caller: mended in place, since
+            # they go on with the same object
+            cache.layers = [cache.layers[sublayer.block] for sublayer in attentions]
+        return args, kwargs
+
+
+def _get(model: nn.Module, path: str) -> nn.Module | None:
+    module: Any = model
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module
+
+
+def _bytes_of(modules: Iterable[nn.Module]) -> int:
+    # a parameter shared by two modules (tied embeddings) counts once
+    parameters = {id(p): p for module in modules for p in module.parameters()}
+    return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keeps a model in evaluation mode, and puts it back as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

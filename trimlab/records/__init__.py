@@ -1,0 +1,1 @@
+"""Records: the rows that runs leave, their schema, and the strict reader of results."""

@@ -1,0 +1,106 @@
+"""An operating point: the model after a drop step and its healing, before the next scan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from trimlab.records.rows import Row
+from trimlab.records.typed import TypedRow, nullable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannedCandidate:
+    """What a scan found of one candidate.
+
+    Attributes:
+        candidate: Its name: `3.mlp`, or `3.mlp+4.attention`.
+        score: Its importance score; later entries break ties.
+        statistics: What was measured for the score, by name. `items` is the number of calibration
+            items that it has met where some candidates stopped early: with fewer than all of
+            them, the accuracy is an upper bound and the score a lower one.
+    """
+
+    candidate: str
+    score: list[float]
+    statistics: dict[str, float]
+
+    @property
+    def sublayers(self) -> list[str]:
+        """The names of its sublayers."""
+        return self.candidate.split("+")
+
+    def to_row(self) -> Row:
+        """The entry as it is written."""
+        return {"candidate": self.candidate, "score": self.score, **self.statistics}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Reads what `to_row` wrote."""
+        statistics = {k: v for k, v in row.items() if k not in ("candidate", "score")}
+        return cls(candidate=row["candidate"], score=list(row["score"]), statistics=statistics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint(TypedRow):
+    """One point of the Pareto frontier.
+
+    Attributes:
+        step: Number of the point, from 0.
+        epoch: Epoch that ended here, from 0.
+        optimizer_steps: Optimizer steps so far.
+        scan: The scan that led to the drop, one entry per candidate.
+        scan_seconds: What it took.
+        dropped: What was dropped after it, in order.
+        history: Everything dropped so far, in order.
+        trainable: What is left of the sublayers that are trained.
+        metric: Name of the dev metric.
+        dev: Its value, in [0, 100], after healing.
+        dev_stderr: Its standard error over the dev items.
+        dev_n: Number of dev items.
+        dev_before_drop: `dev` of the point before; None at the first point.
+        dev_before_drop_stderr: Its standard error.
+        layer_memory_ratio: Bytes of the remaining sublayers over bytes of all sublayers.
+        model_memory_ratio: The same of the whole model, embeddings included.
+        layer_bytes: Bytes of the remaining sublayers; None in early rows.
+        latency_ms: Milliseconds per decoded token, where that is a target.
+        accepted: Whether the accuracy stop rule C_a holds.
+        finished: Why trimming ended here, or None.
+        seconds: Time since the point before.
+        peak_rss_bytes: Peak memory since then.
+    """
+
+    kind: ClassVar[str] = "operating_point"
+
+    step: int
+    epoch: int
+    optimizer_steps: int
+    scan: list[ScannedCandidate]
+    scan_seconds: float
+    dropped: list[str]
+    history: list[str]
+    trainable: list[str]
+    metric: str
+    dev: float
+    dev_stderr: float
+    dev_n: int
+    dev_before_drop: float | None = nullable()
+    dev_before_drop_stderr: float | None = nullable()
+    layer_memory_ratio: float
+    model_memory_ratio: float
+    layer_bytes: int | None = nullable()
+    latency_ms: float | None = nullable()
+    accepted: bool
+    finished: str | None
+    seconds: float
+    peak_rss_bytes: int
+
+    def to_row(self) -> Row:
+        """The row as it is written."""
+        return super().to_row() | {"scan": [entry.to_row() for entry in self.scan]}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Reads what `to_row` wrote."""
+        point = super().from_row(row)
+        scan: Any = point.scan
+        return replace(point, scan=[ScannedCandidate.from_row(entry) for entry in scan])

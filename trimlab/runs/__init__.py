@@ -1,0 +1,1 @@
+"""Runs: from a base model to a summary, one or many."""

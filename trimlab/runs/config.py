@@ -1,0 +1,166 @@
+"""What a run is made from: the options of `trimlab fit`, their types, defaults and meaning."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from trimlab.algorithm import Trim
+from trimlab.baseline import baseline_class
+from trimlab.data.domain import DomainData
+from trimlab.data.task import load_task
+from trimlab.errors import InputError
+from trimlab.records.rows import Row
+from trimlab.runs.options import RunOptions
+from trimlab.runs.run import TRAINER_DEFAULTS, Run
+from trimlab.runs.tracking import Tracker, WandbOptions
+from trimlab.training.module import DomainLM
+
+# Options that came when results were on record: left out of a config that does not use them, so
+# that recorded runs keep their ids.
+LATER: Row = {"run.compare": []}
+
+
+# where a run is kept and who watches it change nothing of its result
+NOT_THE_RESULT = ("config", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
+
+
+class FitCLI(LightningCLI):
+    """The parser of `trimlab fit`, and the parts that a config describes.
+
+    Args:
+        args: Arguments of the command line, or a config.
+    """
+
+    def __init__(self, args: list[str] | Row):
+        super().__init__(
+            DomainLM,
+            DomainData,
+            args=args,
+            run=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "trimlab fit",
+                "exit_on_error": False,
+                "default_env": False,
+                "description": "Trims a model on a domain. "
+                "Give a config and override what you like.",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what LightningCLI does not know."""
+        parser.add_class_arguments(Trim, "trim")
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with the run in run.dir (a start in a run's folder does so anyway)",
+        )
+        parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Makes a trainer of the config's settings and those that a phase of a run needs."""
+        if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
+            return None  # type: ignore[return-value]
+        mine = self.config_init["trainer"]
+        if mine["max_epochs"] is not None:
+            raise InputError("leave trainer.max_epochs out: trim.epochs_* and the target plan it")
+        settings = {**mine, **kwargs}
+        settings["callbacks"] = [*(mine["callbacks"] or []), *kwargs["callbacks"]]
+        if kwargs["logger"] and mine["logger"] not in (None, True, False):
+            settings["logger"] = [kwargs["logger"], mine["logger"]]
+        if settings["enable_progress_bar"] is not False:
+            settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
+        try:
+            return L.Trainer(**settings)
+        except (MisconfigurationException, ValueError) as error:  # e.g. no such GPU
+            raise InputError(f"trainer: {error}") from error
+
+    def make_run(self) -> Run:
+        """The run that the config describes.
+
+        Raises:
+            InputError: Asked to resume, and there is nothing.
+        """
+        options = self.config_init["run"]
+        if self.config_init["resume"] and not (options.dir / "config.yaml").exists():
+            raise InputError(f"nothing to resume: {options.dir} holds no run")
+        return Run(
+            self.model,
+            self.datamodule,
+            self.config_init["trim"],
+            options,
+            resolved(self.parser, self.config),
+            self.instantiate_trainer,
+            Tracker(self.config_init["wandb"]),
+        )
+
+
+def resolved(parser: LightningArgumentParser, config: Any) -> Row:
+    """A parsed config with every default in it, without what does not change the result."""
+    row: Row = yaml.safe_load(parser.dump(config, skip_none=False))
+    for name in NOT_THE_RESULT:
+        section, _, option = name.rpartition(".")
+        (row[section] if section else row).pop(option, None)
+    for name, unused in LATER.items():
+        section, _, option = name.rpartition(".")
+        if row[section][option] == unused:
+            del row[section][option]
+    return row
+
+
+class Resolver(FitCLI):
+    """Checks and resolves configs; makes nothing of them."""
+
+    def __init__(self):
+        super().__init__(args=[])
+
+    def instantiate_classes(self) -> None:
+        """Loads no model."""
+
+    def __call__(self, config: Row) -> Row:
+        """The config with every default in it, as a run of it keeps it.
+
+        Raises:
+            InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
+        """
+        try:
+            parsed = self.parser.parse_object(config)
+        except ArgumentError as error:
+            raise InputError(str(error)) from error
+        row = resolved(self.parser, parsed)
+        Trim(**row["trim"])
+        load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
+        for task in row["run"]["also_on"]:
+            load_task(task)
+        for baseline in row["run"].get("compare", []):
+            baseline_class(baseline)
+        return row
+
+
+def read_config(path: Path) -> Row:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        InputError: There is no such file, or it holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold keys and values")
+    return content

@@ -1,0 +1,71 @@
+"""`trimlab.trim`: a run from Python."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from trimlab.algorithm import Trim
+from trimlab.data.domain import DomainData
+from trimlab.records.rows import Row
+from trimlab.runs.options import RunOptions
+from trimlab.runs.run import TRAINER_DEFAULTS, Run
+from trimlab.runs.tracking import Tracker, WandbOptions
+from trimlab.training.module import DomainLM
+
+
+def trim(
+    base: str = "gemma-3-270m",
+    task: str = "icd10cm",
+    run_dir: str | Path = "runs/trim",
+    *,
+    model: Row | None = None,
+    data: Row | None = None,
+    run: Row | None = None,
+    trainer: Row | None = None,
+    wandb: Row | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Row:
+    """Trims a model on a domain: what `trimlab fit` does, from Python.
+
+    Args:
+        base: Base model: embedded name, local folder, or hub id.
+        task: Task name; `jsonl` or `text` with `data={"root": ...}` for your own data.
+        run_dir: Run folder; starting again in the folder of an unfinished run resumes it.
+        model: Further arguments of `DomainLM`, e.g. `{"lr": 5e-5}`.
+        data: Further arguments of `DomainData`, e.g. `{"train_rows": 400}`.
+        run: Further fields of `RunOptions`, e.g. `{"full_depth": False}`.
+        trainer: Arguments of `lightning.Trainer`, e.g. `{"precision": "bf16-true"}`.
+        wandb: Fields of `WandbOptions`, e.g. `{"mode": "disabled"}`.
+        seed: Seed of everything.
+        **options: Arguments of `Trim`, e.g. `target_layer_memory=0.5, packable=True`.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        InputError: Something in the input cannot work; the message says what to do.
+    """
+    config = {
+        "seed_everything": seed,
+        "model": {"base": str(base), **(model or {})},
+        "data": {"task": task, "seed": seed, **(data or {})},
+        "trim": {k: v for k, v in options.items() if k != "progress"},
+        "run": run or {},
+        "trainer": trainer or {},
+    }
+    L.seed_everything(seed, workers=True, verbose=False)
+    module = DomainLM(**config["model"])
+    rows = DomainData(module.tokenizer, **config["data"])
+    settings = TRAINER_DEFAULTS | config["trainer"]
+    return Run(
+        module,
+        rows,
+        Trim(**options),
+        RunOptions(dir=Path(run_dir), **config["run"]),
+        json.loads(json.dumps(config, default=str)),
+        lambda **more: L.Trainer(**settings | more),
+        Tracker(WandbOptions(**(wandb or {}))),
+    )()

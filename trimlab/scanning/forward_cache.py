@@ -1,0 +1,182 @@
+"""One plain pass over a batch, cached so that a candidate restarts where it is bypassed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimlab.data.batching import Batch
+from trimlab.evaluation.likelihoods import model_inputs
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.scanning.candidates import Candidate
+
+# is shown a sublayer as it runs: the stream before it, and what it adds  # (B, T, D) each
+Look = Callable[[Sublayer, Tensor, Tensor], object]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One plain pass over a batch, kept so that it can be restarted anywhere.
+
+    Attributes:
+        calls: Positional and keyword arguments of every block; the first is the hidden state.
+        before: The residual stream before every remaining sublayer.  # (B, T, D) each
+        hidden: Last hidden states, after the final norm.  # (B, T, D)
+    """
+
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    before: dict[Sublayer, Tensor]
+    hidden: Tensor
+
+    def of_item(self, index: int) -> "Passage":
+        """The same of one item of the batch."""
+        size, row = len(self.hidden), slice(index, index + 1)
+        calls = [
+            (_of_item(args, size, index), {k: _of_item(v, size, index) for k, v in kwargs.items()})
+            for args, kwargs in self.calls
+        ]
+        before = {sublayer: state[row] for sublayer, state in self.before.items()}
+        return Passage(calls, before, self.hidden[row])
+
+
+def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None) -> Passage:
+    """Runs the model once and keeps what a restart needs.
+
+    Args:
+        stack: The model.
+        batch: The items.
+        look: Is shown every remaining sublayer, in the order of execution. What sublayers add is
+            not kept: it would double what a passage holds.
+    """
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    before: dict[Sublayer, Tensor] = {}
+    shape = (*batch.input_ids.shape, -1)  # OPT flattens batch and time around its MLP
+
+    def keep_call(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((args, kwargs))
+
+    def keep_state(sublayer: Sublayer) -> Callable[..., None]:
+        def hook(_module: Any, args: tuple[Tensor, ...]) -> None:
+            before[sublayer] = args[0].view(shape)
+
+        return hook
+
+    def show(sublayer: Sublayer, look: Look) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            look(sublayer, before[sublayer], output.view(shape))
+
+        return hook
+
+    handles = [b.register_forward_pre_hook(keep_call, with_kwargs=True) for b in stack.blocks]
+    for sublayer in stack:
+        first, *_, last = stack.modules(sublayer)
+        handles.append(first.register_forward_pre_hook(keep_state(sublayer)))
+        if look is not None:
+            handles.append(last.register_forward_hook(show(sublayer, look)))
+    try:
+        hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Passage(calls, before, hidden)
+
+
+def hidden_without(
+    stack: SublayerStack,
+    passage: Passage,
+    group: Sequence[Candidate],
+    places: Tensor,
+) -> Tensor:
+    """Last hidden states of a batch without each of some candidates, computed together.
+
+    A candidate runs what is left of its own blocks alone, since it is bypassed there. Behind them
+    it joins those that came before it, and all go on as one batch.
+
+    Args:
+        stack: The model.
+        passage: A pass over the same batch with every candidate in its place.
+        group: Candidates, in the order of execution.
+        places: Where the hidden states are read, see `Batch.places`.  # (U,)
+
+    Returns:
+        Hidden states after the final norm, right at the places alone.  # (C * B, T, D)
+    """
+    joined: Tensor | None = None  # (C' * B, T, D)
+    ahead: list[int] = []  # what they have still to run
+    for candidate in group:
+        own, last = passage.before[candidate[0]], candidate[-1].block
+        behind = blocks_behind(stack, candidate)
+        with stack.bypass(*candidate):
+            own = restart(stack, passage, own, [b for b in behind if b <= last], places)
+        if joined is None:
+            joined = own
+        else:
+            joined = restart(stack, passage, joined, [b for b in ahead if b <= last], places)
+            joined = torch.cat([joined, own])
+        ahead = [b for b in behind if b > last]
+    assert joined is not None
+    return stack.tail(restart(stack, passage, joined, ahead, places))
+
+
+def restart(
+    stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int], places: Tensor
+) -> Tensor:
+    """Runs some of the blocks, as they are now, on several copies of a batch.
+
+    Args:
+        stack: The model.
+        passage: A pass over the batch.
+        state: The residual stream before the first of the blocks.  # (C * B, T, D)
+        blocks: What has to run, see `blocks_behind`.
+        places: Where hidden states are read in a copy, see `Batch.places`.  # (U,)
+
+    Returns:
+        The residual stream behind the last of the blocks; in the model's last block, right at
+        the places alone.  # (C * B, T, D)
+    """
+    batch_size, length, _ = passage.hidden.shape
+    copies = len(state) // batch_size
+    offsets = torch.arange(copies, device=places.device) * batch_size * length  # (C,)
+    with stack.read_at((offsets[:, None] + places).flatten()):
+        for index in blocks:
+            (_, *args), kwargs = passage.calls[index]
+            kwargs = {name: _copied(value, batch_size, copies) for name, value in kwargs.items()}
+            state = stack.blocks[index](state, *_copied(tuple(args), batch_size, copies), **kwargs)
+    return state
+
+
+def _copied(value: Any, batch_size: int, copies: int) -> Any:
+    """An argument of a block for several copies of its batch: masks, rotary angles, positions."""
+    if isinstance(value, tuple):
+        return tuple(_copied(part, batch_size, copies) for part in value)
+    if _has_items(value, batch_size):
+        return value.repeat(copies, *[1] * (value.dim() - 1))
+    return value
+
+
+def _of_item(value: Any, batch_size: int, index: int) -> Any:
+    """An argument of a block for one item of its batch."""
+    if isinstance(value, tuple):
+        return tuple(_of_item(part, batch_size, index) for part in value)
+    return value[index : index + 1] if _has_items(value, batch_size) else value
+
+
+def _has_items(value: Any, batch_size: int) -> bool:
+    """Whether an argument is a tensor with a row for each item, and none that broadcasts."""
+    return isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch_size > 1
+
+
+def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
+    """The blocks that feel a candidate's absence; blocks without sublayers are left out.
+
+    What the candidate leaves of its last block runs again only if it comes after the candidate
+    or, in parallel blocks, beside it.
+    """
+    if stack.bypass_rule != "residual":  # a block without sublayers may change the stream too
+        start = candidate[0].block + (candidate[0].kind == "mlp")
+        return list(range(start, len(stack.blocks)))
+    first = Sublayer(candidate[0].block, "attention") if stack.parallel else candidate[-1]
+    return sorted({s.block for s in stack if s >= first and s not in candidate})

@@ -1,0 +1,269 @@
+"""The LightningModule: a language model whose sublayers can be dropped while it is trained."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from trimlab.data.batching import Batch
+from trimlab.errors import InputError
+from trimlab.evaluation.likelihoods import log_likelihoods, model_inputs, token_log_probs
+from trimlab.evaluation.metrics import MetricName, Score, TaskScore
+from trimlab.model.authors_bypass import use_authors_bypass
+from trimlab.model.loading import load_model
+from trimlab.model.sublayers import Sublayer, SublayerStack
+
+
+class TrainingDivergedError(InputError):
+    """The loss is not finite; the last good operating point stays on disk."""
+
+
+class DomainLM(L.LightningModule):
+    """A decoder language model, fine-tuned on the answers of a domain.
+
+    It owns the drop history and the sparse update: both are in its checkpoints, and a restored
+    module drops and freezes before its weights and optimizer are restored. Checkpoints hold the
+    trainable weights only; frozen ones come from the base model again.
+
+    Args:
+        base: The model to start from: an embedded one (`gemma-3-270m`), a local Hugging Face
+            folder, or a hub id.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay.
+        schedule: `linear` falls from `lr` over the planned epochs, `constant` stays, `restart`
+            falls from `lr` after every drop.
+        final_lr_share: Share of `lr` that a falling schedule ends at and stays at.
+        train_embeddings: Also train embeddings, LM head and final norm (an ablation).
+        train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
+            computed in parts of similar length, whose gradients are added up: the same step with
+            less memory and less padding. A GPU wants some ten thousand.
+    """
+
+    def __init__(
+        self,
+        base: str = "gemma-3-270m",
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        schedule: Literal["linear", "constant", "restart"] = "linear",
+        final_lr_share: float = 0.1,
+        train_embeddings: bool = False,
+        train_tokens: int = 1024,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.strict_loading = False  # checkpoints have no frozen weights, see on_load_checkpoint
+        if not lr > 0:
+            raise InputError(f"model.lr must be positive, not {lr}")
+        if not weight_decay >= 0:
+            raise InputError(f"model.weight_decay must be 0 or more, not {weight_decay}")
+        if not 0 <= final_lr_share <= 1:
+            raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
+        if train_tokens < 1:
+            raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
+        self.base, self.lr, self.weight_decay = base, lr, weight_decay
+        self.schedule, self.final_lr_share = schedule, final_lr_share
+        self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
+        self.model, self.tokenizer = load_model(base)
+        self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
+        self.stack = SublayerStack(self.model)
+        self.fingerprint = _fingerprint(self.model)
+        self.trainable: list[Sublayer] = list(self.stack)
+        self.restarted_at = 0  # optimizer step of the last restart of the schedule
+        self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
+        self.metric: MetricName = "accuracy"
+        self.dev = Score(float("nan"), float("nan"), 0)  # of the epoch that just ended
+
+    def fresh(self, base: str | None = None) -> "DomainLM":
+        """Another module made with the same arguments, untrained and untrimmed.
+
+        Args:
+            base: Another model to start from.
+        """
+        # LightningCLI adds an entry of its own to the hyperparameters
+        arguments: dict[str, Any] = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
+        arguments["base"] = base or self.base
+        return DomainLM(**arguments)
+
+    # ---- the model's shape --------------------------------------------------------------------
+
+    def freeze_all_but(self, trainable: Iterable[Sublayer]) -> None:
+        """Applies the sparse update: only these sublayers are trained from now on."""
+        self.trainable = sorted(trainable)
+        self.stack.freeze_all_but(self.trainable, self.train_embeddings)
+        self._prune_optimizer()
+
+    def drop(self, *sublayers: Sublayer) -> None:
+        """Drops sublayers; the optimizer keeps the moments of the parameters that stay."""
+        self.stack.drop(*sublayers)
+        self._prune_optimizer()
+        if self.schedule == "restart":
+            self.restarted_at = self.global_step
+            for optimizer in self._trainer.optimizers if self._trainer is not None else []:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr
+
+    def _prune_optimizer(self) -> None:
+        keep = {p for p in self.model.parameters() if p.requires_grad}
+        optimizers = self._trainer.optimizers if self._trainer is not None else []
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if p in keep]
+            for gone in set(optimizer.state) - keep:
+                del optimizer.state[gone]
+
+    # ---- training and validation --------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Makes dropout (in models that have it) a function of seed and epoch alone."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # what seed_everything was called with
+        torch.manual_seed(seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, _index: int) -> Tensor | None:
+        """Mean negative log-likelihood of the answer tokens.
+
+        None, which skips the step, once every trainable sublayer has been dropped: the sparse
+        update unfreezes none in its place.
+        """
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if not trained:
+            return None
+        # part by part: the activations of one are gone before the next is computed
+        losses, gradients = [], list[Tensor]()
+        for part in batch.parts(self.train_tokens):
+            part_loss = self._loss(part) / len(batch.targets)
+            found = list(torch.autograd.grad(part_loss, trained, materialize_grads=True))
+            if gradients:  # not in place: parameters that are added up share one gradient
+                found = [found.pop() + gradients.pop() for _ in trained][::-1]
+            gradients = found
+            losses.append(part_loss.detach())
+        loss = torch.stack(losses).sum()
+        if not torch.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the loss became {loss.item()} at step {self.global_step}: lower model.lr "
+                f"(now {self.lr:g}); the last good operating point is kept"
+            )
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
+        return _Differentiated.apply(loss, gradients, *trained)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of a batch's answer tokens, summed."""
+        with self.stack.read_at(batch.places):
+            hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
+        return -token_log_probs(self.stack, hidden, batch).sum()
+
+    def on_validation_epoch_start(self) -> None:
+        """A fresh score for every pass over the dev items."""
+        self._dev_metric = TaskScore(self.metric).to(self.device)
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        """Adds a batch of dev items."""
+        likelihoods = log_likelihoods(self.stack, batch, self.metric == "accuracy")
+        self._dev_metric.update(likelihoods, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keeps the score: it belongs to the model *before* a drop at the end of this epoch."""
+        self.dev = self._dev_metric.score()
+        self.log(f"dev_{self.metric}", self.dev.value, prog_bar=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what is trainable, with the schedule of the config."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # a group may be empty (every trainable sublayer dropped), a bare list may not
+        group = {"params": parameters}
+        optimizer = torch.optim.AdamW([group], lr=self.lr, weight_decay=self.weight_decay)
+        per_epoch = self._steps_per_epoch()
+        planned = per_epoch * max(1, self.planned_epochs or self.trainer.max_epochs or 1)
+
+        def share(step: int) -> float:
+            if self.schedule == "constant":
+                return 1.0
+            length = planned if self.schedule == "linear" else per_epoch
+            return max(1 - (step - self.restarted_at) / length, self.final_lr_share)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        every_step: Any = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": every_step}
+
+    def _steps_per_epoch(self) -> int:
+        # trainer.estimated_stepping_batches would start the data loader before a checkpoint has
+        # said which epoch it is: the first resumed epoch would have the order of epoch 0
+        trainer = self.trainer
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
+        return max(1, -(-batches // trainer.accumulate_grad_batches))
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the drop history and leaves out what is frozen."""
+        trained = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in weights.items() if k in trained}
+        checkpoint["trimlab"] = {
+            "base": self.base,
+            "fingerprint": self.fingerprint,
+            "bypass": self.stack.bypass_rule,
+            "history": [str(s) for s in self.stack.history],
+            "trainable": [str(s) for s in self.trainable],
+            "train_embeddings": self.train_embeddings,
+            "restarted_at": self.restarted_at,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replays drops and freezing; Lightning restores the weights after this.
+
+        Raises:
+            InputError: The checkpoint is not of trimlab, or of another base model.
+        """
+        state = checkpoint.get("trimlab")
+        if state is None:
+            raise InputError("this checkpoint was not written by trimlab")
+        if state["fingerprint"] != self.fingerprint:
+            raise InputError(
+                f"this checkpoint was trained from {state['base']!r}, whose weights are not those "
+                f"of {self.base!r}"
+            )
+        self.train_embeddings = state["train_embeddings"]
+        self.restarted_at = state["restarted_at"]
+        if state.get("bypass") == "authors":
+            use_authors_bypass(self.stack)
+        history = [Sublayer.parse(s) for s in state["history"]]
+        if history[: len(self.stack.history)] != self.stack.history:
+            raise InputError("this checkpoint has dropped other sublayers than the model")
+        self.stack.drop(*history[len(self.stack.history) :])
+        self.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
+        wanted = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
+        if wanted != set(checkpoint["state_dict"]):
+            raise InputError("this checkpoint is damaged: its weights are not those it names")
+
+
+class _Differentiated(torch.autograd.Function):
+    """A loss whose gradients are known already; its backward pass hands them out, scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # nobody else may hold them: a parameter takes over a gradient that is its own, or copies it
+        gradients, ctx.gradients = ctx.gradients, None
+        if scale != 1:
+            gradients = [gradients.pop() * scale for _ in range(len(gradients))][::-1]
+        return None, None, *gradients
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Short hash of names, shapes and a few values of every parameter."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        sample = parameter.detach().flatten()[:8].to("cpu", torch.float64).tolist()
+        digest.update(f"{name} {tuple(parameter.shape)} {sample}".encode())
+    return digest.hexdigest()[:16]
