@@ -18,7 +18,7 @@ from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
-from trimlab.scanning.forward_cache import record_passage
+from trimlab.scanning.forward_cache import cache_forward
 
 # what a block is called with, beside the residual stream: masks, rotary embeddings
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -130,9 +130,9 @@ def text_batches(texts: Texts, max_tokens: int = 1024) -> list[Batch]:
 
 def begin(stack: SublayerStack, batch: Batch) -> tuple[Tensor, list[Call]]:
     """The residual stream before the first block, and what each is called with beside it."""
-    passage = record_passage(stack, batch)
-    calls = [(arguments[1:], named) for arguments, named in passage.calls]
-    return passage.calls[0][0][0], calls  # (B, T, D)
+    cache = cache_forward(stack, batch)
+    calls = [(arguments[1:], named) for arguments, named in cache.calls]
+    return cache.calls[0][0][0], calls  # (B, T, D)
 
 
 def run_block(block: nn.Module, call: Call, state: Tensor) -> Tensor:

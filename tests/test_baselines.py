@@ -33,7 +33,7 @@ from trimlab.evaluation.answers import answer
 from trimlab.model.loading import load_model
 from trimlab.model.sizes import plain_sizes, stored_sizes
 from trimlab.model.sublayers import SublayerStack
-from trimlab.scanning.forward_cache import record_passage
+from trimlab.scanning.forward_cache import cache_forward
 
 # of 8 to 23 tokens, within the vocabulary of the tiny models
 TEXTS = [[1 + (7 * i + 5 * j) % 60 for j in range(8 + i % 16)] for i in range(24)]
@@ -269,7 +269,7 @@ def test_it_loses_less_than_the_smallest_weights_would(folder):
     block = stack.blocks[0]
     with torch.no_grad(), grams_of(block) as grams:
         for batch in text_batches(TEXTS):
-            record_passage(stack, batch)
+            cache_forward(stack, batch)
     for layer, gram in grams.items():
         sparse = sparsify(layer.weight.detach(), gram, 2, 4)
         groups = layer.weight.detach().view(len(layer.weight), -1, 4)
@@ -284,7 +284,7 @@ def test_it_loses_less_than_the_smallest_weights_would(folder):
 def test_texts_of_one_length_share_a_batch_and_none_is_padded():
     found = text_batches(TEXTS, max_tokens=32)
     assert sum(map(len, found)) == len(TEXTS)
-    assert all(batch.real.all() for batch in found)
+    assert all(batch.token_mask.all() for batch in found)
     assert all(batch.input_ids.numel() <= 32 or len(batch) == 1 for batch in found)
     assert sorted(map(tuple, TEXTS)) == sorted(
         tuple(row) for batch in found for row in batch.input_ids.tolist()

@@ -27,7 +27,7 @@ from trimlab.memory import peak_memory, reset_peak_memory
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.rows import Row, append_row, rewind
-from trimlab.scanning.candidates import Unit, candidates, name_of
+from trimlab.scanning.candidates import Granularity, candidates, name_of
 from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.scan import Scan, scan
 from trimlab.scanning.selection import Scores, lowest, most_important
@@ -46,7 +46,7 @@ class Trim(L.Callback):
         drops_per_step: Candidates dropped per step (k). A list is a schedule: `[2, 1]` drops two
             in the first step and one in every later step.
         packable: Drop adjacent attention-MLP pairs, scored jointly, so that every operating point
-            packs into fewer ordinary blocks. The unit of `drops_per_step` is then a pair.
+            packs into fewer ordinary blocks. The granularity of `drops_per_step` is then a pair.
         target_layer_memory: Stop at this ratio of the sublayers' bytes (C_e).
         target_model_memory: Stop at this ratio of the whole model's bytes (C_e).
         target_latency_ms: Stop at this measured time per decoded token, in ms (C_e).
@@ -101,9 +101,13 @@ class Trim(L.Callback):
         self.k = [drops_per_step] if isinstance(drops_per_step, int) else list(drops_per_step)
         self.epochs_before, self.epochs_after = epochs_before_first_drop, epochs_after_last_drop
         self.epochs_per_drop = epochs_per_drop
-        self.unit: Unit = "pair" if packable else (self.scorer.unit or "sublayer")
+        self.granularity: Granularity = (
+            "pair" if packable else (self.scorer.granularity or "sublayer")
+        )
         # a rule drops blocks, and trains as long as a score that drops k sublayers a step
-        self.planned_unit: Unit = "sublayer" if self.scorer.one_shot and not packable else self.unit
+        self.planned_granularity: Granularity = (
+            "sublayer" if self.scorer.one_shot and not packable else self.granularity
+        )
         wanted = {*(save_at or []), *([target_layer_memory] if target_layer_memory else [])}
         self.save_at = sorted(wanted, reverse=True)
         self._check_arguments(packable, save_at or [])
@@ -127,7 +131,7 @@ class Trim(L.Callback):
             rewind(self._record_path(trainer), self.points)
             return
         rewind(self._record_path(trainer), [])
-        found, scores = self.score(trainer, module, self.scorer.unit or "sublayer", k=None)
+        found, scores = self.score(trainer, module, self.scorer.granularity or "sublayer", k=None)
         module.freeze_all_but(most_important(found.candidates, scores, self.r))
         if self.scorer.one_shot:
             self.drop(module, found, scores, k=len(found.candidates))
@@ -143,14 +147,14 @@ class Trim(L.Callback):
             self.reach_operating_point(trainer, module)
             if self.finished is None:  # line 3
                 k = self.k[min(len(self.points), len(self.k)) - 1]
-                found, scores = self.score(trainer, module, self.unit, k)  # line 5
+                found, scores = self.score(trainer, module, self.granularity, k)  # line 5
                 self.drop(module, found, scores, k)  # line 6
                 enough = self.efficient_enough(module)
                 self.epochs_left = self.epochs_after if enough else self.epochs_per_drop
         trainer.should_stop = self.finished is not None
 
     def score(
-        self, trainer: L.Trainer, module: DomainLM, unit: Unit, k: int | None
+        self, trainer: L.Trainer, module: DomainLM, granularity: Granularity, k: int | None
     ) -> tuple[Scan, Scores]:
         """Measures every candidate on the calibration items and scores it.
 
@@ -160,13 +164,13 @@ class Trim(L.Callback):
         stack, data, measures = module.stack, _data(trainer), self.scorer.measures
         step = len(self.points)
         if k is not None and self._can_stop_early(module):
-            everything = candidates(stack, unit)
+            everything = candidates(stack, granularity)
             found = best_first_scan(
                 stack,
                 data.calibration_items(),
                 self.scorer,
                 lambda scores: lowest(everything, scores, k),
-                unit,
+                granularity,
                 measures,
                 data.eval_tokens,
                 step=step,
@@ -178,7 +182,7 @@ class Trim(L.Callback):
             found = scan(
                 stack,
                 items,
-                unit,
+                granularity,
                 measures,
                 module.metric,
                 step,
@@ -257,7 +261,7 @@ class Trim(L.Callback):
         if refused is None:
             self._keep(trainer, module)
         self.finished = refused or self.efficient_enough(module)
-        if self.finished is None and len(candidates(stack, self.unit)) <= 1:
+        if self.finished is None and len(candidates(stack, self.granularity)) <= 1:
             self.finished = "nothing is left to drop"
         point["finished"] = self.finished
         self.points.append(point)
@@ -274,7 +278,7 @@ class Trim(L.Callback):
         The learning-rate schedule is laid over these epochs. Without a target in bytes or drops,
         half of the candidates are planned for.
         """
-        found = candidates(stack, self.planned_unit)
+        found = candidates(stack, self.planned_granularity)
         sublayers_each = len(found[0])
         each = stack.bytes_of(*stack.original) / (len(stack.original) / sublayers_each)
         everything = stack.bytes_of(*stack.original)
@@ -310,7 +314,7 @@ class Trim(L.Callback):
             raise InputError("trimming needs the dev score of every epoch: leave validation on")
         if self.rules.latency_ms is not None:
             stack.model.to(trainer.strategy.root_device)  # type: ignore[arg-type]  # measured there
-        self.rules.check(stack, self.unit)
+        self.rules.check(stack, self.granularity)
         if self.bypass == "authors":
             use_authors_bypass(stack)
 
@@ -376,7 +380,7 @@ class Trim(L.Callback):
             if (self.rules.min_accuracy, self.rules.min_accuracy_share) != (None, None):
                 raise InputError("a one-shot rule has no accuracy stop rule: it drops first")
             if packable:  # whole blocks are pairs already
-                self.unit = "block"
+                self.granularity = "block"
 
 
 def checkpoints_of(trainer: L.Trainer) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_latency_ms
 from trimlab.model.sublayers import SublayerStack
-from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.candidates import Granularity, candidates
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class StopRules:
             return f"dev accuracy {dev:.1f} is below {share}"
         return None
 
-    def check(self, stack: SublayerStack, unit: Unit) -> None:
+    def check(self, stack: SublayerStack, granularity: Granularity) -> None:
         """Refuses rules that cannot be kept.
 
         Raises:
@@ -72,7 +72,9 @@ class StopRules:
         if self.min_accuracy_share is not None and not 0 <= self.min_accuracy_share <= 1:
             share = self.min_accuracy_share
             raise InputError(f"trim.min_accuracy_share must be between 0 and 1, not {share:g}")
-        smallest = min(candidates(stack, unit), key=lambda candidate: stack.bytes_of(*candidate))
+        smallest = min(
+            candidates(stack, granularity), key=lambda candidate: stack.bytes_of(*candidate)
+        )
         for name in ("layer_memory", "model_memory"):
             value = getattr(self, name)
             if value is None:
@@ -87,7 +89,7 @@ class StopRules:
             if value < possible:
                 raise InputError(
                     f"trim.target_{name} {value:g} is below what is possible: "
-                    f"the last {unit} alone is {possible:.3f}"
+                    f"the last {granularity} alone is {possible:.3f}"
                 )
         if self.latency_ms is not None:
             with stack.bypass(*(s for s in stack if s not in smallest)):
@@ -95,13 +97,13 @@ class StopRules:
             if self.latency_ms < fastest:
                 raise InputError(
                     f"trim.target_latency_ms {self.latency_ms:g} is below what is possible: "
-                    f"the last {unit} alone takes {fastest:.3g} ms"
+                    f"the last {granularity} alone takes {fastest:.3g} ms"
                 )
         if self.max_drops is not None and not 0 < self.max_drops < len(stack):
             raise InputError(
                 f"trim.max_drops must be from 1 to {len(stack) - 1}, not {self.max_drops}"
             )
-        if self.max_drops is not None and unit != "sublayer" and self.max_drops % 2:
+        if self.max_drops is not None and granularity != "sublayer" and self.max_drops % 2:
             raise InputError(
                 f"trim.max_drops must be even, not {self.max_drops}: two sublayers drop together"
             )

@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import TinyModel
 from trimlab.cpu.onednn import onednn_linears
-from trimlab.cpu.workers import MAX_LANES, lanes
+from trimlab.cpu.workers import MAX_WORKERS, open_workers
 from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item
@@ -22,7 +22,7 @@ from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.family import FAMILIES
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
-from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.candidates import Granularity, candidates
 from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.scan import scan
 from trimlab.scanning.selection import Scores, lowest
@@ -75,8 +75,8 @@ def test_a_lane_bypasses_for_itself_with_the_same_weights(
         for out in parts:
             with stack.bypass(*out):
                 wanted.append(model(IDS).logits)
-    with onednn_linears(model), lanes(stack) as side_by_side:
-        found = list(side_by_side.map(logits, parts))
+    with onednn_linears(model), open_workers(stack) as workers:
+        found = list(workers.map(logits, parts))
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     model(IDS).logits.sum().backward()  # what is left can be trained
@@ -97,10 +97,10 @@ def test_results_come_in_order(tiny_model: TinyModel, two_threads: None) -> None
             second.set()
         return number
 
-    with lanes(SublayerStack(tiny_model("llama"))) as side_by_side:
-        assert list(side_by_side.map(work, range(5))) == [0, 1, 2, 3, 4]
-        assert list(side_by_side.map(work, [])) == []
-        alone = side_by_side.map(work, [7])
+    with open_workers(SublayerStack(tiny_model("llama"))) as workers:
+        assert list(workers.map(work, range(5))) == [0, 1, 2, 3, 4]
+        assert list(workers.map(work, [])) == []
+        alone = workers.map(work, [7])
         assert next(alone) == 7
         assert not torch.is_inference_mode_enabled()  # out here
         assert list(alone) == []
@@ -119,9 +119,9 @@ def test_an_error_comes_out_and_the_rest_is_left_out(
             raise ValueError("zero")
         caught.wait(timeout=60)
 
-    with lanes(stack) as side_by_side:
+    with open_workers(stack) as workers:
         with pytest.raises(ValueError, match="zero"):
-            list(side_by_side.map(work, range(20)))
+            list(workers.map(work, range(20)))
         caught.set()
     assert 1 <= len(begun) <= 3  # what had begun before it was noticed
     assert threads_of_a_new_thread() == 2
@@ -136,7 +136,7 @@ def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_thre
             raise KeyboardInterrupt
         try:
             while True:
-                side_by_side.check()
+                workers.check()
                 time.sleep(0.001)
         except CancelledError:
             ended.append(number)
@@ -144,9 +144,9 @@ def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_thre
 
     with (
         pytest.raises(KeyboardInterrupt),
-        lanes(SublayerStack(tiny_model("llama"))) as side_by_side,
+        open_workers(SublayerStack(tiny_model("llama"))) as workers,
     ):
-        list(side_by_side.map(work, range(2)))
+        list(workers.map(work, range(2)))
     assert ended == [1]
 
 
@@ -155,9 +155,9 @@ def test_threads_are_shared_out(threads: int, n: int, tiny_model: TinyModel) -> 
     stack, before = SublayerStack(tiny_model("llama")), torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        with lanes(stack) as side_by_side:
-            assert side_by_side.n == n <= MAX_LANES
-            own = list(side_by_side.map(lambda *_: torch.get_num_threads(), [0] * 8))
+        with open_workers(stack) as workers:
+            assert workers.n == n <= MAX_WORKERS
+            own = list(workers.map(lambda *_: torch.get_num_threads(), [0] * 8))
         assert own == [threads // n] * 8
         assert threads_of_a_new_thread() == threads
     finally:
@@ -169,14 +169,14 @@ def test_nothing_keeps_weights_when_it_is_over(tiny_model: TinyModel, two_thread
     stack = SublayerStack(model)
     gc.disable()
     try:
-        with onednn_linears(model), lanes(stack) as side_by_side:
-            list(side_by_side.map(lambda own, _: own.model(IDS).logits, range(4)))
+        with onednn_linears(model), open_workers(stack) as workers:
+            list(workers.map(lambda own, _: own.model(IDS).logits, range(4)))
             linear = model.model.layers[1].mlp.up_proj
             blocks = weakref.ref(_blocks_of(linear))
         weight = weakref.ref(linear.weight)
         del linear
-        assert blocks() is None  # nor do twins that are still there keep weights in blocks
-        del side_by_side
+        assert blocks() is None  # nor do replicas that are still there keep weights in blocks
+        del workers
         stack.drop(Sublayer(1, "mlp"))
         assert weight() is None
     finally:
@@ -199,7 +199,7 @@ def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
     stack.drop(Sublayer(0, "attention"))
 
 
-@pytest.mark.parametrize("unit", ["sublayer", "pair"])
+@pytest.mark.parametrize("granularity", ["sublayer", "pair"])
 @pytest.mark.parametrize(
     ("family", "prepare"),
     [
@@ -213,7 +213,7 @@ def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
 def test_scans_and_answers_are_those_of_one_lane(
     family: str,
     prepare: Callable[[SublayerStack], None] | None,
-    unit: Unit,
+    granularity: Granularity,
     tiny_model: TinyModel,
     tiny_tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -226,32 +226,32 @@ def test_scans_and_answers_are_those_of_one_lane(
     encoded = [encode(tokenizer, item, 64) for item in items()]
     batches = scan_batches(encoded, 128)
     assert len(batches) > 1
-    scorer, everything = load_scorer("two_step"), candidates(stack, unit)
+    scorer, everything = load_scorer("two_step"), candidates(stack, granularity)
 
     def choose(scores: Scores) -> list[int]:
         return lowest(everything, scores, 2)
 
     def measured() -> tuple[Any, Any, Any]:
         measures: tuple[Measure, ...] = ("accuracy", "norm", "similarity")
-        whole = scan(stack, batches, unit, measures, max_tokens=128)
-        first = best_first_scan(stack, encoded, scorer, choose, unit, max_tokens=128)
+        whole = scan(stack, batches, granularity, measures, max_tokens=128)
+        first = best_first_scan(stack, encoded, scorer, choose, granularity, max_tokens=128)
         return whole, first, answer(stack, batches, full=True)
 
-    side_by_side = measured()
+    workers = measured()
     again = measured()
-    monkeypatch.setattr("trimlab.cpu.workers.MAX_LANES", 1)
+    monkeypatch.setattr("trimlab.cpu.workers.MAX_WORKERS", 1)
     in_turn = measured()
-    assert side_by_side[0] == again[0]  # to the bit: sums have an order
-    assert side_by_side[0].accuracy == in_turn[0].accuracy
-    assert side_by_side[0].norm == pytest.approx(in_turn[0].norm, rel=1e-9)
-    assert side_by_side[0].similarity == pytest.approx(in_turn[0].similarity, rel=1e-9)
-    assert side_by_side[1] == again[1]
+    assert workers[0] == again[0]  # to the bit: sums have an order
+    assert workers[0].accuracy == in_turn[0].accuracy
+    assert workers[0].norm == pytest.approx(in_turn[0].norm, rel=1e-9)
+    assert workers[0].similarity == pytest.approx(in_turn[0].similarity, rel=1e-9)
+    assert workers[1] == again[1]
     chosen = choose(scorer(in_turn[1]))
-    assert choose(scorer(side_by_side[1])) == chosen
-    for early in (side_by_side[1], in_turn[1]):  # what a lane has begun may not be needed any more
+    assert choose(scorer(workers[1])) == chosen
+    for early in (workers[1], in_turn[1]):  # what a worker has begun may not be needed any more
         for index, accuracy in enumerate(in_turn[0].accuracy):
             whole = early.items[index] == len(encoded)
             assert whole or index not in chosen
             assert early.accuracy[index] == accuracy if whole else early.accuracy[index] >= accuracy
-    torch.testing.assert_close(side_by_side[2].likelihoods, in_turn[2].likelihoods)
-    assert side_by_side[2].score == in_turn[2].score
+    torch.testing.assert_close(workers[2].likelihoods, in_turn[2].likelihoods)
+    assert workers[2].score == in_turn[2].score

@@ -455,7 +455,7 @@ def test_a_task_says_what_it_is(name: str):
     task = load_task(name)
     assert task.name == name
     assert "Source:" in task.doc and task.licence
-    assert task.metric in ("accuracy", "likelihood")
+    assert task.metric in ("accuracy", "exp_neg_loss")
     assert task.prompts[0] == "authors"
     assert all(0 < value < 100 for value in (task.paper or {}).values())
 

@@ -12,7 +12,7 @@ from trimlab.data.items import Item
 from trimlab.evaluation.answers import Answers, answer, evaluate, normalised_score
 from trimlab.evaluation.generation import exact_match, greedy_answer
 from trimlab.evaluation.likelihoods import choice_likelihoods, winning_likelihoods
-from trimlab.evaluation.metrics import Score
+from trimlab.evaluation.metrics import Estimate
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
 # the longest item is neither first nor last, and the numbers of choices differ
@@ -83,7 +83,7 @@ def test_normalised_accuracy_by_hand() -> None:
     likelihoods = torch.tensor([[-4.0, -4.0], [-3.0, -8.0], [-3.0, -6.0]])
     gold = torch.tensor([0, 1, 0])
     right = likelihoods.argmax(-1) == gold
-    answers = Answers(Score(0, 0, 3), right, gold, likelihoods, torch.ones(3, 2).long())
+    answers = Answers(Estimate(0, 0, 3), right, gold, likelihoods, torch.ones(3, 2).long())
     # of three: 100 / 3; deviations 2/3, 1/3, 1/3; variance (6/9) / 2
     error = 100 * math.sqrt((6 / 9) / 2 / 3)
     assert normalised_score(answers, items) == pytest.approx((100 / 3, error, 3))

@@ -39,7 +39,7 @@ ITEMS = {
     "choices with a common start": Item("who?", (" the man", " the man in", " the mall"), 1),
     "equal choices": Item("again:", (" x", " x"), 1),
     "a context beyond the window": Item("the " * 20 + "end:", (" yes", " no"), 1),
-    "branches beyond the window": Item("so:", (" one" * 9, " two" * 7, " x"), 0),
+    "continuations beyond the window": Item("so:", (" one" * 9, " two" * 7, " x"), 0),
     "plain text": Item("", ("the thin man is in",), 0),
     "no context": Item("", ("the owl", "a man", "the man"), 2),
     "one choice": Item("where?", (" here",), 0),
@@ -54,7 +54,7 @@ def score(
     items: Sequence[Item],
     max_length: int = 256,
 ) -> list[list[float]]:
-    """Scores of a batch, without the places of choices that an item does not have."""
+    """Scores of a batch, without the scored_positions of choices that an item does not have."""
     encoded = [encode(tokenizer, item, max_length) for item in items]
     rows = log_likelihoods(stack, collate(encoded)).tolist()
     assert all(set(r[len(i.choices) :]) <= {-torch.inf} for r, i in zip(rows, items, strict=True))
@@ -242,10 +242,10 @@ def test_an_item_is_encoded_as_a_tree(tiny_tokenizer: TinyTokenizer) -> None:
     assert item == EncodedItem(
         tokens=tuple(ids[t] for t in ["<s>", "o", "k", "x", "y", "x"]),  # last tokens left out
         positions=(0, 1, 2, 3, 4, 3),
-        branches=(0, 0, 0, 1, 1, 3),
-        sources=(2, 3, 4, 2, 2, 5),
+        continuations=(0, 0, 0, 1, 1, 3),
+        logit_index=(2, 3, 4, 2, 2, 5),
         targets=tuple(ids[t] for t in ["x", "y", "z", "v", "x", "w"]),
-        owners=(0, 0, 0, 1, 2, 2),
+        choice_index=(0, 0, 0, 1, 2, 2),
         gold=1,
     )
 
@@ -256,8 +256,8 @@ def test_a_merge_shortens_the_trunk(tiny_tokenizer: TinyTokenizer) -> None:
     # "ab" + "cd" is a, bc, d: the context alone has three tokens, <s> a b, so d is scored
     item = encode(tokenizer, Item("ab", ("cd", "d"), 0), max_length=256)
     assert item.tokens == tuple(ids[t] for t in ["<s>", "a", "bc", "b"])
-    assert item.branches == (0, 0, 1, 2) and item.positions == (0, 1, 2, 2)
-    assert item.targets == (ids["d"], ids["d"]) and item.sources == (2, 3)
+    assert item.continuations == (0, 0, 1, 2) and item.positions == (0, 1, 2, 2)
+    assert item.targets == (ids["d"], ids["d"]) and item.logit_index == (2, 3)
 
 
 def test_only_gold_is_the_right_choice_alone(
@@ -266,7 +266,11 @@ def test_only_gold_is_the_right_choice_alone(
     stack, tokenizer = SublayerStack(tiny_model("qwen3")), tiny_tokenizer()
     for item in ITEMS.values():
         encoded = encode(tokenizer, item, 256, only_gold=True)
-        assert encoded.gold == 0 and set(encoded.branches) <= {0} and set(encoded.owners) == {0}
+        assert (
+            encoded.gold == 0
+            and set(encoded.continuations) <= {0}
+            and set(encoded.choice_index) == {0}
+        )
         alone = log_likelihoods(stack, collate([encoded])).item()
         assert alone == pytest.approx(score(stack, tokenizer, [item])[0][item.gold], abs=1e-10)
 
@@ -284,10 +288,10 @@ def test_choices_that_cannot_be_scored_are_refused(tiny_tokenizer: TinyTokenizer
 
 
 def test_tree_mask_by_hand() -> None:
-    #                      trunk  | choice 1 | choice 2 | padding
-    branches = torch.tensor([[0, 0, 1, 1, 2, -1]])
+    #                      prefix  | choice 1 | choice 2 | padding
+    continuations = torch.tensor([[0, 0, 1, 1, 2, -1]])
     positions = torch.tensor([[0, 1, 2, 3, 2, 0]])
-    full = tree_mask(branches, positions)
+    full = tree_mask(continuations, positions)
     assert full.shape == (1, 1, 6, 6)
     assert full[0, 0, :5].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
@@ -296,7 +300,7 @@ def test_tree_mask_by_hand() -> None:
         [1, 1, 1, 1, 0, 0],
         [1, 1, 0, 0, 1, 0],
     ]
-    windowed = tree_mask(branches, positions, window=2)
+    windowed = tree_mask(continuations, positions, window=2)
     assert windowed[0, 0, :5].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from trimlab.data.batching import Batch, collate
 from trimlab.data.encoding import EncodedItem
 from trimlab.evaluation.metrics import (
+    Estimate,
     MetricName,
-    Score,
-    TaskScore,
+    TaskMetric,
     chosen,
     length_normalised,
     perplexities,
@@ -25,14 +25,14 @@ def batch_of(golds: list[int], tokens: list[int], n_choices: int = 2) -> Batch:
     """Items whose right choice has the given number of tokens, and each other choice 5."""
     items = []
     for gold, count in zip(golds, tokens, strict=True):
-        owners = [k for k in range(n_choices) for _ in range(count if k == gold else 5)]
-        blank = (0,) * len(owners)
-        items.append(EncodedItem(blank, blank, blank, blank, blank, tuple(owners), gold))
+        choice_index = [k for k in range(n_choices) for _ in range(count if k == gold else 5)]
+        blank = (0,) * len(choice_index)
+        items.append(EncodedItem(blank, blank, blank, blank, blank, tuple(choice_index), gold))
     return collate(items)
 
 
-def score(name: MetricName, *updates: tuple[torch.Tensor, Batch]) -> Score:
-    metric = TaskScore(name)
+def score(name: MetricName, *updates: tuple[torch.Tensor, Batch]) -> Estimate:
+    metric = TaskMetric(name)
     for likelihoods, batch in updates:
         metric.update(likelihoods, batch)
     assert float(metric.compute()) == metric.score().value
@@ -43,22 +43,22 @@ def test_accuracy_by_hand() -> None:
     # right, wrong, right, right: 75 %; deviations 1/4, 3/4, 1/4, 1/4; variance (3/4) / 3
     likelihoods = torch.tensor([[-1.0, -2.0], [-1.0, -2.0], [-3.0, -2.0], [-1.0, -torch.inf]])
     result = score("accuracy", (likelihoods, batch_of([0, 1, 1, 0], [1, 1, 1, 1])))
-    assert result == Score(75, pytest.approx(100 * math.sqrt(0.25 / 4)), 4)
+    assert result == Estimate(75, pytest.approx(100 * math.sqrt(0.25 / 4)), 4)
 
 
 def test_likelihood_by_hand() -> None:
     # losses 2 and 1 over 2 tokens each: mean 3/4; residuals 1/2 and -1/2; variance 1/2;
     # standard error of the mean loss sqrt((1/2) / 2) / 2 = 1/4
     likelihoods = torch.tensor([[-2.0, -9.0], [-0.1, -1.0]])
-    result = score("likelihood", (likelihoods, batch_of([0, 1], [2, 2])))
+    result = score("exp_neg_loss", (likelihoods, batch_of([0, 1], [2, 2])))
     value = 100 * math.exp(-0.75)
-    assert result == Score(pytest.approx(value), pytest.approx(value / 4), 2)
+    assert result == Estimate(pytest.approx(value), pytest.approx(value / 4), 2)
 
 
 def test_likelihood_is_over_tokens_not_over_items() -> None:
     # 1 token with loss 3 and 9 tokens with loss 3 in all: 6 over 10 tokens
     likelihoods = torch.tensor([[-3.0, -9.0], [-3.0, -9.0]], dtype=torch.float64)
-    result = score("likelihood", (likelihoods, batch_of([0, 0], [1, 9])))
+    result = score("exp_neg_loss", (likelihoods, batch_of([0, 0], [1, 9])))
     assert result.value == pytest.approx(100 * math.exp(-0.6), rel=1e-12)
 
 
@@ -81,19 +81,19 @@ def test_what_is_not_a_number_is_no_answer() -> None:
     """argmax takes a NaN, and a model that answers nothing would be right now and then."""
     likelihoods = torch.tensor([[-1.0, torch.nan], [torch.nan, -2.0], [-1.0, -2.0]])
     assert chosen(likelihoods).tolist() == [-1, -1, 0]
-    score = TaskScore("accuracy")
+    score = TaskMetric("accuracy")
     score.update(likelihoods, batch_of([1, 0, 0], [1, 1, 1]))
     assert score.score().value == pytest.approx(100 / 3)
 
 
 def test_one_item_has_no_spread_and_no_nan() -> None:
     result = score("accuracy", (torch.tensor([[0.0, -1.0]]), batch_of([0], [1])))
-    assert result == Score(100, 0, 1)
+    assert result == Estimate(100, 0, 1)
 
 
 def test_float32_likelihoods_are_summed_in_float64() -> None:
     likelihoods = torch.tensor([[-0.1, -9.0], [-1000.3, -9.0], [-7.7, -9.0]])
-    result = score("likelihood", (likelihoods, batch_of([0, 0, 0], [700, 200, 100])))
+    result = score("exp_neg_loss", (likelihoods, batch_of([0, 0, 0], [700, 200, 100])))
     mean_loss = -sum(likelihoods[:, 0].tolist()) / 1000
     assert result.value == pytest.approx(100 * math.exp(-mean_loss), rel=1e-12)
 

@@ -19,13 +19,13 @@ from trimlab.data.encoding import encode
 from trimlab.errors import InputError
 from trimlab.evaluation.answers import answer, evaluate
 from trimlab.evaluation.likelihoods import log_likelihoods
-from trimlab.evaluation.metrics import TaskScore
+from trimlab.evaluation.metrics import TaskMetric
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.rows import read_rows
 from trimlab.runs.summary import print_summary
-from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.candidates import Granularity, candidates
 from trimlab.scanning.scan import Scan, scan
 from trimlab.scorers import Scorer
 from trimlab.scorers.two_step import TwoStep
@@ -78,7 +78,7 @@ def plain_logits(model: Any, dropped: Sequence[Sublayer]) -> Tensor:
                 hidden = hidden + added
             elif kind == "attention":
                 hidden = norm(hidden)
-    return stack.head(stack.tail(hidden))
+    return stack.head(stack.final_norm(hidden))
 
 
 @FAMILIES
@@ -113,22 +113,22 @@ def test_only_mlps_dropped_is_the_residual_bypass(tiny_model: Any) -> None:
 # ---- scans --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["sublayer", "pair", "block"])
+@pytest.mark.parametrize("granularity", ["sublayer", "pair", "block"])
 @FAMILIES
 def test_a_scan_gives_what_full_evaluations_give(
-    family: str, unit: Unit, tiny_model: Any, tiny_tokenizer: Any
+    family: str, granularity: Granularity, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
     batch = collate(encoded(tiny_tokenizer()))
     for history in ([], DROPPED[:3], [DROPPED[0], DROPPED[1], Sublayer(3, "mlp")]):
         stack = authors(tiny_model(family))
         stack.drop(*history)
-        for metric in ("accuracy", "likelihood"):
-            found = scan(stack, [batch], unit, metric=metric)
-            assert found.accuracy and found.candidates == candidates(stack, unit)
+        for metric in ("accuracy", "exp_neg_loss"):
+            found = scan(stack, [batch], granularity, metric=metric)
+            assert found.accuracy and found.candidates == candidates(stack, granularity)
             for accuracy, candidate in zip(found.accuracy, found.candidates, strict=True):
                 plain = authors(tiny_model(family))
                 plain.drop(*history, *candidate)
-                score = TaskScore(metric)
+                score = TaskMetric(metric)
                 score.update(log_likelihoods(plain, batch), batch)
                 assert accuracy == pytest.approx(score.score().value, rel=1e-6)
 
@@ -155,14 +155,14 @@ def test_similarity_is_that_of_the_stream_there_is(
     assert found.similarity[found.candidates.index((mlp,))] == pytest.approx(float(cosine))
 
 
-@pytest.mark.parametrize("unit", ["sublayer", "pair"])
+@pytest.mark.parametrize("granularity", ["sublayer", "pair"])
 def test_the_early_choice_is_that_of_a_whole_scan(
-    unit: Unit, tiny_model: Any, tiny_tokenizer: Any
+    granularity: Granularity, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
     stack = authors(tiny_model("llama"))
     stack.drop(*DROPPED[:2])
     for k in (1, 3):
-        whole, early = both(stack, items_of(tiny_tokenizer(), 24), TwoStep(), k, unit)
+        whole, early = both(stack, items_of(tiny_tokenizer(), 24), TwoStep(), k, granularity)
         assert early.items and whole.accuracy and early.accuracy
         for bound, exact in zip(early.accuracy, whole.accuracy, strict=True):
             assert bound >= exact
@@ -239,12 +239,12 @@ def test_the_last_model_of_a_run_is_trained_and_normalises(
     assert answer(module.stack, batches).correct == summary["trimmed"]["correct"]
     point = read_rows(whole / "record.jsonl")[-1]
     assert [str(s) for s in module.stack.history] == point["history"]
-    dev = evaluate(module.stack, data.evaluation_batches(data.rows.dev), "likelihood")
+    dev = evaluate(module.stack, data.evaluation_batches(data.rows.dev), "exp_neg_loss")
     other, _ = load_model(str(base))
     residual = SublayerStack(other)
     residual.drop(*module.stack.history)
     residual.model.load_state_dict(module.model.state_dict(), strict=False)
-    assert dev != evaluate(residual, data.evaluation_batches(data.rows.dev), "likelihood")
+    assert dev != evaluate(residual, data.evaluation_batches(data.rows.dev), "exp_neg_loss")
     assert evaluate(module.stack, data.evaluation_batches(data.rows.dev)).value == point["dev"]
 
 

@@ -127,23 +127,27 @@ def test_the_last_mlp_runs_only_where_it_is_read(stack: SublayerStack) -> None:
     stack.modules(ALL[-1])[-1].register_forward_hook(
         lambda _m, args, _o: rows.append(args[0].numel() // 32)
     )
-    ids, places = IDS.repeat(2, 1), torch.tensor([3, 21, 39])
+    ids, scored_positions = IDS.repeat(2, 1), torch.tensor([3, 21, 39])
     with torch.inference_mode():
         plain = stack.hidden(input_ids=ids)
-        with stack.read_at(places):
+        with stack.last_mlp_only_at(scored_positions):
             found = stack.hidden(input_ids=ids)
     assert plain.shape == found.shape and rows == [40, 3]
-    torch.testing.assert_close(found.flatten(0, 1)[places], plain.flatten(0, 1)[places])
+    torch.testing.assert_close(
+        found.flatten(0, 1)[scored_positions], plain.flatten(0, 1)[scored_positions]
+    )
     with stack.bypass(ALL[-1]), torch.inference_mode():
         without = stack.hidden(input_ids=ids)  # elsewhere, as if it were not there
-        with stack.read_at(places):  # an attention is the last now, and runs everywhere
+        with stack.last_mlp_only_at(
+            scored_positions
+        ):  # an attention is the last now, and runs everywhere
             assert torch.equal(stack.hidden(input_ids=ids), without)
-    others = [place for place in range(40) if place not in places]
+    others = [place for place in range(40) if place not in scored_positions]
     torch.testing.assert_close(found.flatten(0, 1)[others], without.flatten(0, 1)[others])
 
 
 def test_an_error_leaves_nothing_that_reads(stack: SublayerStack) -> None:
-    with pytest.raises(IndexError), stack.read_at(torch.tensor([3])):
+    with pytest.raises(IndexError), stack.last_mlp_only_at(torch.tensor([3])):
         stack.hidden(input_ids=IDS + 1000)  # no such tokens
     assert not any(
         m._forward_hooks or m._forward_pre_hooks for b in stack.blocks for m in b.modules()

@@ -551,7 +551,7 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
         max_drops=2,
         progress=False,
     )
-    assert 0 < summary["trimmed"]["likelihood"] < 100
+    assert 0 < summary["trimmed"]["exp_neg_loss"] < 100
     assert summary["trimmed"]["correct"] is None  # no item of a text is right or wrong
     assert summary["trimmed"]["n"] == 8
     assert summary["trimmed"]["tier"] in ("T1", "T2")

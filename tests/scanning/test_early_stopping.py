@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import TinyModel, TinyTokenizer
+from trimlab.cpu.workers import Workers, open_workers
 from trimlab.data.batching import collate, scan_batches
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
@@ -22,9 +23,9 @@ from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
 from trimlab.scanning import early_stopping
 from trimlab.scanning import scan as scan_module
-from trimlab.scanning.candidates import Unit, candidates
+from trimlab.scanning.candidates import Granularity, candidates
 from trimlab.scanning.early_stopping import KeptItem, best_first_scan
-from trimlab.scanning.forward_cache import Passage, hidden_without, record_passage
+from trimlab.scanning.forward_cache import ForwardCache, cache_forward, hidden_without
 from trimlab.scanning.scan import Scan, scan
 from trimlab.scanning.selection import lowest
 from trimlab.scorers import SCORERS, Scorer, load_scorer
@@ -51,17 +52,17 @@ def both(
     items: Sequence[EncodedItem],
     scorer: Scorer,
     k: int,
-    unit: Unit = "sublayer",
+    granularity: Granularity = "sublayer",
     **options: Any,
 ) -> tuple[Scan, Scan]:
-    everything = candidates(stack, unit)
-    whole = scan(stack, scan_batches(items, 64), unit, scorer.measures, max_tokens=64)
+    everything = candidates(stack, granularity)
+    whole = scan(stack, scan_batches(items, 64), granularity, scorer.measures, max_tokens=64)
     early = best_first_scan(
         stack,
         items,
         scorer,
         lambda scores: lowest(everything, scores, k),
-        unit,
+        granularity,
         scorer.measures,
         max_tokens=64,
         **options,
@@ -70,15 +71,15 @@ def both(
     return whole, early
 
 
-@pytest.mark.parametrize("unit", ["sublayer", "pair", "block"])
+@pytest.mark.parametrize("granularity", ["sublayer", "pair", "block"])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
 def test_the_choice_is_that_of_a_whole_scan(
-    family: str, unit: Unit, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+    family: str, granularity: Granularity, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
     stack = SublayerStack(tiny_model(family))
     items = items_of(tiny_tokenizer(), 24)
     for k in (1, 2, 4):
-        whole, early = both(stack, items, TwoStep(), k, unit)
+        whole, early = both(stack, items, TwoStep(), k, granularity)
         assert early.norm == whole.norm and early.candidates == whole.candidates
         assert early.accuracy and early.items and whole.accuracy
         for bound, exact, met in zip(early.accuracy, whole.accuracy, early.items, strict=True):
@@ -108,22 +109,22 @@ def test_candidates_do_stop_early(tiny_model: TinyModel, tiny_tokenizer: TinyTok
     n_items=st.integers(1, 6),
     n_group=st.integers(1, 40),
     max_tokens=st.integers(1, 400),
-    lanes=st.integers(1, 4),
+    workers=st.integers(1, 4),
 )
 def test_no_lane_computes_what_another_does(
-    n_items: int, n_group: int, max_tokens: int, lanes: int, tiny_tokenizer: TinyTokenizer
+    n_items: int, n_group: int, max_tokens: int, workers: int, tiny_tokenizer: TinyTokenizer
 ) -> None:
     items = []
     for item in items_of(tiny_tokenizer(), n_items, seed=n_group):
         batch = collate([item])
-        passage = Passage([], {}, torch.empty(*batch.input_ids.shape, 1))
-        items.append(KeptItem(batch, passage, 0.0))
+        cache = ForwardCache([], {}, torch.empty(*batch.input_ids.shape, 1))
+        items.append(KeptItem(batch, cache, 0.0))
     group = random.Random(n_items).sample(range(50), n_group)
-    shares = early_stopping._shares(items, group, max_tokens, lanes)
+    shares = early_stopping._shares(items, group, max_tokens, workers)
     of_item: dict[int, list[int]] = {}
     for item, share in shares:
         assert share == sorted(share) and share  # in the order of execution
-        assert len(share) == 1 or len(share) * item.batch.input_ids.numel() * lanes <= max_tokens
+        assert len(share) == 1 or len(share) * item.batch.input_ids.numel() * workers <= max_tokens
         of_item.setdefault(next(i for i, kept in enumerate(items) if kept is item), []).extend(
             share
         )
@@ -132,10 +133,10 @@ def test_no_lane_computes_what_another_does(
     assert first == set(group[: len(first)]) and group[0] in first
     for candidates_ in of_item.values():
         assert len(candidates_) == len(set(candidates_)) and set(candidates_) == first
-    few = n_group < early_stopping.FEW * lanes
-    assert len(of_item) == (min(lanes, n_items) if few else 1)
-    room = max(1, max_tokens // lanes // items[0].batch.input_ids.numel())
-    assert len(first) == min(n_group, room if lanes == 1 else early_stopping.ROUND * room)
+    few = n_group < early_stopping.FEW * workers
+    assert len(of_item) == (min(workers, n_items) if few else 1)
+    room = max(1, max_tokens // workers // items[0].batch.input_ids.numel())
+    assert len(first) == min(n_group, room if workers == 1 else early_stopping.ROUND * room)
 
 
 @pytest.mark.parametrize("family", plugin_names(FAMILIES))
@@ -147,17 +148,17 @@ def test_an_item_of_a_batch_restarts_as_if_it_were_alone(
     items = items_of(tiny_tokenizer(), 5)
     assert len({len(item.tokens) for item in items}) > 1  # some are padded
     together = collate(items)
-    passage = record_passage(stack, together)
+    cache = cache_forward(stack, together)
     for row, item in enumerate(items):
         alone = collate([item])
-        own = record_passage(stack, alone)
+        own = cache_forward(stack, alone)
         likelihoods = [
             choice_likelihoods(
                 stack,
-                hidden_without(stack, whole, candidates(stack), alone.places),
+                hidden_without(stack, whole, candidates(stack), alone.scored_positions),
                 alone.repeated(len(stack)),
             )  # (C, K)
-            for whole in (passage.of_item(row), own)
+            for whole in (cache.of_item(row), own)
         ]
         # eager attention (Gemma 2) takes its softmax in float32
         torch.testing.assert_close(*likelihoods, rtol=1e-6, atol=0)
@@ -168,7 +169,7 @@ def test_wrong_items_come_first_and_the_shortest_of_them_in_front(
 ) -> None:
     def kept(context: str, margin: float) -> KeptItem:
         item = encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
-        return KeptItem(collate([item]), Passage([], {}, torch.empty(0)), margin)
+        return KeptItem(collate([item]), ForwardCache([], {}, torch.empty(0)), margin)
 
     given_items = [kept("a", 2.0), kept("abcdefgh", -3.0), kept("abc", -0.1), kept("abcd", 0.5)]
     in_turn = sorted(given_items, key=lambda item: item.turn)
@@ -195,23 +196,24 @@ def test_the_streams_are_gone_before_the_weights_are_put_back(
 ) -> None:
     """They can be most of what is in memory, and what is free is given back only there."""
     stack = SublayerStack(tiny_model("llama"))
-    made: list[weakref.ref[Passage]] = []
+    made: list[weakref.ref[ForwardCache]] = []
     alive: list[int] = []
 
-    of_item = Passage.of_item
+    of_item = ForwardCache.of_item
 
-    def watched(self: Passage, index: int) -> Passage:
-        passage = of_item(self, index)
-        made.append(weakref.ref(passage))
-        return passage
+    def watched(self: ForwardCache, index: int) -> ForwardCache:
+        cache = of_item(self, index)
+        made.append(weakref.ref(cache))
+        return cache
 
     @contextmanager
-    def linears(_model: Any) -> Iterator[None]:
-        yield
-        alive.append(sum(passage() is not None for passage in made))
+    def inference_without_onednn(stack: SublayerStack) -> Iterator[Workers]:
+        with open_workers(stack) as workers:
+            yield workers
+        alive.append(sum(cache() is not None for cache in made))
 
-    monkeypatch.setattr(Passage, "of_item", watched)
-    monkeypatch.setattr(early_stopping, "onednn_linears", linears)
+    monkeypatch.setattr(ForwardCache, "of_item", watched)
+    monkeypatch.setattr(early_stopping, "inference", inference_without_onednn)
     both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1)
     assert made and alive == [0]
 
@@ -225,7 +227,7 @@ def test_its_products_are_those_of_a_whole_scan(
     stack = SublayerStack(tiny_model("llama", dtype=torch.float32))
     laid_out = []
     for module in (early_stopping, scan_module):
-        for name in ("record_passage", "hidden_without"):
+        for name in ("cache_forward", "hidden_without"):
             function = getattr(module, name)
 
             def watched(*args: Any, plain: Any = function) -> Any:

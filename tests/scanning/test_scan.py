@@ -26,9 +26,9 @@ from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
 from trimlab.scanning import forward_cache
 from trimlab.scanning import scan as scan_module
-from trimlab.scanning.candidates import Candidate, Unit, candidates
+from trimlab.scanning.candidates import Candidate, Granularity, candidates
 from trimlab.scanning.early_stopping import best_first_scan
-from trimlab.scanning.forward_cache import Passage, record_passage
+from trimlab.scanning.forward_cache import ForwardCache, cache_forward
 from trimlab.scanning.scan import scan
 from trimlab.scorers import load_scorer
 
@@ -59,7 +59,7 @@ def compare_with_full_evaluations(
     tiny_model: Callable[[], PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
     plain_scores: PlainScores,
-    unit: Unit = "sublayer",
+    granularity: Granularity = "sublayer",
     history: Sequence[Sublayer] = (),
     items: Sequence[Item] = ITEMS,
     max_tokens: int = 10_000,
@@ -70,9 +70,9 @@ def compare_with_full_evaluations(
     stack.drop(*history)
     trees = [encode(tokenizer, item, 256) for item in items]
     groups = [collate(trees, group) for group in batches(trees, max_tokens)]
-    accuracy = scan(stack, groups, unit, max_tokens=at_once)
-    likelihood = scan(stack, groups, unit, metric="likelihood", max_tokens=at_once)
-    assert accuracy.candidates == likelihood.candidates == candidates(stack, unit)
+    accuracy = scan(stack, groups, granularity, max_tokens=at_once)
+    likelihood = scan(stack, groups, granularity, metric="exp_neg_loss", max_tokens=at_once)
+    assert accuracy.candidates == likelihood.candidates == candidates(stack, granularity)
     assert accuracy.accuracy is not None and likelihood.accuracy is not None
     for index, candidate in enumerate(accuracy.candidates):
         model = tiny_model()
@@ -83,7 +83,7 @@ def compare_with_full_evaluations(
 
         loss = -sum(s[i.gold] for s, i in zip(scores, items, strict=True))
         tokens = sum(
-            sum(owner == item.gold for owner in tree.owners)
+            sum(choice_of == item.gold for choice_of in tree.choice_index)
             for tree, item in zip(trees, items, strict=True)
         )
         expected = 100 * torch.tensor(-loss / tokens).double().exp().item()
@@ -93,14 +93,14 @@ def compare_with_full_evaluations(
 
 @pytest.mark.parametrize("at_once", [1, 1_000, 10_000], ids=["one", "some", "all at once"])
 @pytest.mark.parametrize(
-    ("unit", "history"),
+    ("granularity", "history"),
     [("sublayer", []), ("pair", DROPPED), ("pair", BLOCK_1), ("block", DROPPED)],
     ids=["sublayer", "pair", "pair around a block", "block"],
 )
 @every_family
 def test_a_scan_gives_what_full_evaluations_give(
     family: str,
-    unit: Unit,
+    granularity: Granularity,
     history: list[Sublayer],
     at_once: int,
     tiny_model: TinyModel,
@@ -111,7 +111,7 @@ def test_a_scan_gives_what_full_evaluations_give(
         lambda: tiny_model(family),
         tiny_tokenizer(),
         plain_scores,
-        unit,
+        granularity,
         history,
         at_once=at_once,
     )
@@ -153,16 +153,16 @@ def test_a_scan_keeps_one_passage_at_a_time(
     monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
     """However many items there are."""
-    made: list[weakref.ref[Passage]] = []
+    made: list[weakref.ref[ForwardCache]] = []
     alive = []
 
-    def watched(*args: Any) -> Passage:
-        passage = record_passage(*args)
-        made.append(weakref.ref(passage))
+    def watched(*args: Any) -> ForwardCache:
+        cache = cache_forward(*args)
+        made.append(weakref.ref(cache))
         alive.append(sum(kept() is not None for kept in made))
-        return passage
+        return cache
 
-    monkeypatch.setattr(scan_module, "record_passage", watched)
+    monkeypatch.setattr(scan_module, "cache_forward", watched)
     groups = [collate(encoded(tiny_tokenizer()), [index]) for index in (0, 1, 2, 3, 0, 1)]
     scan(SublayerStack(tiny_model("llama")), groups, measures=MEASURES)
     assert len(alive) == 6 and max(alive) == 1
@@ -172,15 +172,15 @@ def test_a_scan_keeps_one_passage_at_a_time(
 def test_what_sublayers_add_is_not_kept(
     tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
-    """It would double what a passage holds."""
+    """It would double what a cache holds."""
     stack = SublayerStack(tiny_model("llama"))
     shown: list[tuple[Sublayer, weakref.ref[Tensor]]] = []
-    passage = record_passage(
+    cache = cache_forward(
         stack,
         collate(encoded(tiny_tokenizer())),
         lambda sublayer, _before, added: shown.append((sublayer, weakref.ref(added))),
     )
-    assert [sublayer for sublayer, _ in shown] == list(stack) == list(passage.before)
+    assert [sublayer for sublayer, _ in shown] == list(stack) == list(cache.before)
     assert all(added() is None for _, added in shown)
 
 
@@ -212,9 +212,9 @@ def test_several_batches_give_what_one_gives(
 ) -> None:
     stack, items = SublayerStack(tiny_model(family)), encoded(tiny_tokenizer())
     stack.drop(*DROPPED)
-    whole = scan(stack, [collate(items)], measures=MEASURES, metric="likelihood")
+    whole = scan(stack, [collate(items)], measures=MEASURES, metric="exp_neg_loss")
     groups = [collate(items[:2]), collate(items[2:3]), collate(items[3:])]
-    parts = scan(stack, groups, measures=MEASURES, metric="likelihood")
+    parts = scan(stack, groups, measures=MEASURES, metric="exp_neg_loss")
     for name in MEASURES:
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-6), name
 
@@ -231,7 +231,7 @@ def test_a_final_projection_is_part_of_a_restart(
 
 
 def residual_stream(stack: SublayerStack, ids: list[int]) -> list[Tensor]:
-    """The stream before each of the 2 x 4 places of sublayers, and behind the last."""
+    """The stream before each of the 2 x 4 scored_positions of sublayers, and behind the last."""
     states: list[Tensor] = []
 
     def keep(_module: Any, args: Any) -> None:
@@ -242,7 +242,7 @@ def residual_stream(stack: SublayerStack, ids: list[int]) -> list[Tensor]:
         hooks.append(block.register_forward_pre_hook(keep))
         mlp_norm = getattr(block, stack.family.mlp.modules[0])
         hooks.append(mlp_norm.register_forward_pre_hook(keep))
-    final_norm = stack.model.get_submodule(stack.family.tail[0])
+    final_norm = stack.model.get_submodule(stack.family.final_norm[0])
     hooks.append(final_norm.register_forward_pre_hook(keep))
     with torch.no_grad():
         stack.model(input_ids=torch.tensor([ids]), use_cache=False)
@@ -273,11 +273,11 @@ def by_hand(
     for item in ITEMS:
         texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
         context = len(tokenizer(item.context)["input_ids"])
-        trunk = min(context, len(os.path.commonprefix(texts)))
+        prefix = min(context, len(os.path.commonprefix(texts)))
         squares = 0.0
         for index, text in enumerate(texts):
             pair = before_and_after(stack, text[:-1], candidate)
-            before, after = (state[trunk if index else 0 :] for state in pair)
+            before, after = (state[prefix if index else 0 :] for state in pair)
             squares += float((after - before).square().sum())
             cosines += torch.cosine_similarity(before, after, dim=-1).tolist()
         norms.append(squares**0.5)
@@ -285,21 +285,21 @@ def by_hand(
 
 
 @pytest.mark.parametrize(
-    ("unit", "history"),
+    ("granularity", "history"),
     [("sublayer", []), ("pair", DROPPED), ("pair", BLOCK_1)],
     ids=["sublayer", "pair", "pair around a block"],
 )
 @every_family
 def test_norm_and_similarity_by_brute_force(
     family: str,
-    unit: Unit,
+    granularity: Granularity,
     history: list[Sublayer],
     tiny_model: TinyModel,
     tiny_tokenizer: TinyTokenizer,
 ) -> None:
     tokenizer, stack = tiny_tokenizer(), SublayerStack(tiny_model(family))
     stack.drop(*history)
-    found = scan(stack, [collate(encoded(tokenizer))], unit, measures=("norm", "similarity"))
+    found = scan(stack, [collate(encoded(tokenizer))], granularity, measures=("norm", "similarity"))
     assert found.accuracy is None and found.norm is not None and found.similarity is not None
     for index, candidate in enumerate(found.candidates):
         norm, cosine = by_hand(stack, tokenizer, candidate)
@@ -341,7 +341,7 @@ def test_a_scan_changes_nothing(
     ("module", "broken"),
     [
         (scan_module, "winning_likelihoods"),
-        (forward_cache, "restart"),
+        (forward_cache, "run_blocks"),
         (forward_cache, "model_inputs"),
     ],
 )

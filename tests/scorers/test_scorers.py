@@ -144,7 +144,7 @@ def test_rules_drop_whole_blocks_at_once_in_a_fixed_order(
 ) -> None:
     rule = load_scorer(name)
     found = blocks(count)
-    assert rule.one_shot and rule.unit == "block" and not rule.measures
+    assert rule.one_shot and rule.granularity == "block" and not rule.measures
     assert ranking(rule(Scan(found, n_blocks=count))) == order
     # the first drops of the order do not change the rest of it
     kept = [c for c in found if c[0].block not in order[:2]]

@@ -159,7 +159,7 @@ class _Texts(Dataset[dict[str, list[int]]]):
             # the last token predicts nothing and is not among ours, so it is put back
             tokens = [*item.tokens, item.targets[-1]]
             labels = [IGNORED] * len(tokens)
-            for source, target in zip(item.sources, item.targets, strict=True):
+            for source, target in zip(item.logit_index, item.targets, strict=True):
                 labels[source + 1] = target
             self.rows.append({"input_ids": tokens, "labels": labels})
 

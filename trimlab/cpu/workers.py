@@ -1,8 +1,8 @@
-"""Several passes at once: on a CPU, each lane has cores of its own.
+"""Several passes at once: on a CPU, each worker has cores of its own.
 
 Where all cores share every product of a pass, each product ends when the slowest of them does, and
 what is too small to share is done by one. With a pass each they wait for one another once, in the
-end. Passes register hooks and bypass sublayers, so every lane has modules of its own around the
+end. Passes register hooks and bypass sublayers, so every worker has modules of its own around the
 same weights.
 """
 
@@ -18,7 +18,8 @@ import torch
 
 from trimlab.model.sublayers import SublayerStack
 
-MAX_LANES = 4  # each has the states and logits of a pass in memory; more than two are not measured
+# each has the states and logits of a pass in memory; more than two are not measured
+MAX_WORKERS = 4
 
 
 Part = TypeVar("Part")
@@ -27,12 +28,12 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-class Lanes:
-    """What runs passes of a model side by side. Made by `lanes`.
+class Workers:
+    """What runs passes of a model side by side. Made by `workers`.
 
     Args:
-        stacks: The model, once for every lane.
-        threads: Threads of all lanes together.
+        stacks: The model, once for every worker.
+        threads: Threads of all workers together.
 
     Attributes:
         n: How many passes run at once.
@@ -85,7 +86,7 @@ class Lanes:
         """For long work: ends it where nobody waits for its result any more.
 
         Raises:
-            CancelledError: The lanes are being closed.
+            CancelledError: The workers are being closed.
         """
         if self._closing:
             raise CancelledError
@@ -97,8 +98,8 @@ class Lanes:
 
 
 @contextmanager
-def lanes(stack: SublayerStack) -> Iterator[Lanes]:
-    """Opens lanes for passes of a model: on a CPU up to four, if torch's threads can be shared out.
+def open_workers(stack: SublayerStack) -> Iterator[Workers]:
+    """Opens workers for passes of a model: on a CPU as many as torch's threads can be shared among.
 
     Elsewhere there is one, which does one part after another. The model must stay as it is while
     they are open.
@@ -108,22 +109,23 @@ def lanes(stack: SublayerStack) -> Iterator[Lanes]:
     """
     threads, n = torch.get_num_threads(), 1
     if stack.model.device.type == "cpu":
-        n = max(n for n in range(1, MAX_LANES + 1) if threads % n == 0)
-    twins = [_twin(stack) for _ in range(n - 1)]
-    open_lanes = Lanes([stack, *twins], threads)
+        n = max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+    replicas = [_replica(stack) for _ in range(n - 1)]
+    opened = Workers([stack, *replicas], threads)
     try:
-        yield open_lanes
+        yield opened
     finally:
         try:
-            open_lanes.close()
+            opened.close()
         finally:
-            for twin in twins:  # a hook refers back to its stack; weights dropped later must go
-                twin.model._forward_pre_hooks.clear()
+            # a hook refers back to its stack; weights dropped later must go
+            for replica in replicas:
+                replica.model._forward_pre_hooks.clear()
             if n > 1:
                 torch.set_num_threads(threads)  # what threads that start from now on take
 
 
-def _twin(stack: SublayerStack) -> SublayerStack:
+def _replica(stack: SublayerStack) -> SublayerStack:
     """The same stack with modules of its own around the same parameters and buffers."""
     shared = itertools.chain(stack.model.parameters(), stack.model.buffers())
     return copy.deepcopy(stack, {id(tensor): tensor for tensor in shared})

@@ -18,22 +18,22 @@ class Batch:
     Attributes:
         input_ids: Token ids.  # (B, T)
         positions: Position ids.  # (B, T)
-        branches: Branch of each token, -1 where there is none.  # (B, T)
-        rows: Item of each scored token.  # (P,)
-        sources: Position in its row that predicts it.  # (P,)
+        continuations: Branch of each token, -1 where there is none.  # (B, T)
+        item_index: Item of each scored token.  # (P,)
+        logit_index: Position in its row that predicts it.  # (P,)
         targets: Its id.  # (P,)
-        owners: Its choice.  # (P,)
+        choice_index: Its choice.  # (P,)
         gold: Right choice of each item.  # (B,)
         order: Place of each item in the set that the batch was taken from.  # (B,)
     """
 
     input_ids: Tensor
     positions: Tensor
-    branches: Tensor
-    rows: Tensor
-    sources: Tensor
+    continuations: Tensor
+    item_index: Tensor
+    logit_index: Tensor
     targets: Tensor
-    owners: Tensor
+    choice_index: Tensor
     gold: Tensor
     order: Tensor
 
@@ -43,24 +43,24 @@ class Batch:
     @property
     def n_choices(self) -> int:
         """The largest number of choices of an item."""
-        return int(self.owners.max()) + 1
+        return int(self.choice_index.max()) + 1
 
     @property
-    def places(self) -> Tensor:
+    def scored_positions(self) -> Tensor:
         """Where a scored token is predicted: indices into batch and time, flattened.  # (U,)"""
-        return (self.rows * self.input_ids.shape[1] + self.sources).unique()
+        return (self.item_index * self.input_ids.shape[1] + self.logit_index).unique()
 
     @property
     def choice_tokens(self) -> Tensor:
         """Scored tokens of every choice, 0 where an item has fewer choices.  # (B, K)"""
         shape = len(self), self.n_choices
-        owner = self.rows * shape[1] + self.owners
-        return torch.bincount(owner, minlength=shape[0] * shape[1]).view(shape)
+        choice_of = self.item_index * shape[1] + self.choice_index
+        return torch.bincount(choice_of, minlength=shape[0] * shape[1]).view(shape)
 
     @property
-    def real(self) -> Tensor:
+    def token_mask(self) -> Tensor:
         """True for tokens, False for padding.  # (B, T)"""
-        return self.branches >= 0
+        return self.continuations >= 0
 
     def to(self, device: torch.device | str) -> "Batch":
         """A copy on another device."""
@@ -72,7 +72,7 @@ class Batch:
         Args:
             chosen: True for the scored tokens that stay, or their indices.  # (P,)
         """
-        names = ("rows", "sources", "targets", "owners")
+        names = ("item_index", "logit_index", "targets", "choice_index")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def repeated(self, times: int) -> "Batch":
@@ -80,10 +80,10 @@ class Batch:
         copies = {
             f.name: torch.cat([getattr(self, f.name)] * times)
             for f in fields(self)
-            if f.name != "rows"
+            if f.name != "item_index"
         }
-        rows = torch.cat([self.rows + copy * len(self) for copy in range(times)])
-        return replace(self, rows=rows, **copies)
+        rows = torch.cat([self.item_index + copy * len(self) for copy in range(times)])
+        return replace(self, item_index=rows, **copies)
 
     def parts(self, max_tokens: int) -> list["Batch"]:
         """The same items in batches of similar length, see `length_groups`.
@@ -91,21 +91,21 @@ class Batch:
         Args:
             max_tokens: Most tokens of a part, padding included.
         """
-        lengths = self.real.sum(1).tolist()
+        lengths = self.token_mask.sum(1).tolist()
         groups = length_groups(lengths, max_tokens)
         return [self._items(torch.tensor(g, device=self.gold.device)) for g in groups]
 
     def _items(self, chosen: Tensor) -> "Batch":
         place = torch.full_like(self.gold, -1)
         place[chosen] = torch.arange(len(chosen), device=place.device)
-        rows = place[self.rows]
+        rows = place[self.item_index]
         order = rows.argsort(stable=True)  # the scored tokens of one item after another
         part = self.scoring(order[(rows < 0).sum() :])
-        longest = int(self.real[chosen].sum(1).max())
-        tokens = ("input_ids", "positions", "branches")
+        longest = int(self.token_mask[chosen].sum(1).max())
+        tokens = ("input_ids", "positions", "continuations")
         return replace(
             part,
-            rows=place[part.rows],
+            item_index=place[part.item_index],
             gold=self.gold[chosen],
             order=self.order[chosen],
             **{name: getattr(self, name)[chosen, :longest] for name in tokens},
@@ -132,11 +132,11 @@ def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) 
     return Batch(
         input_ids=padded([item.tokens for item in items], 0),
         positions=padded([item.positions for item in items], 0),
-        branches=padded([item.branches for item in items], -1),
-        rows=flat([(row,) * len(item.targets) for row, item in enumerate(items)]),
-        sources=flat([item.sources for item in items]),
+        continuations=padded([item.continuations for item in items], -1),
+        item_index=flat([(row,) * len(item.targets) for row, item in enumerate(items)]),
+        logit_index=flat([item.logit_index for item in items]),
         targets=flat([item.targets for item in items]),
-        owners=flat([item.owners for item in items]),
+        choice_index=flat([item.choice_index for item in items]),
         gold=torch.tensor([item.gold for item in items]),
         order=torch.tensor(indices),
     )

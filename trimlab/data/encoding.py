@@ -1,4 +1,4 @@
-"""Items to token ids, as a tree: the context that all choices share, and a branch for each."""
+"""Items to token ids, as a tree: the prefix that all choices share, a continuation for each."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ class EncodedItem:
     """A tokenised item as a tree.
 
     Attributes:
-        tokens: The trunk, then the branches one after another.  # (T,)
+        tokens: The prefix, then the continuations one after another.  # (T,)
         positions: Distance of each token from the start of its own text.  # (T,)
-        branches: 0 in the trunk, 1 + k in the branch of choice k.  # (T,)
-        sources: Index in `tokens` of the token that predicts a scored token.  # (P,)
+        continuations: 0 in the prefix, 1 + k in the continuation of choice k.  # (T,)
+        logit_index: Index in `tokens` of the token that predicts a scored token.  # (P,)
         targets: Id of each scored token.  # (P,)
-        owners: The choice that each scored token belongs to.  # (P,)
+        choice_index: The choice that each scored token belongs to.  # (P,)
         gold: Index of the right choice.
     """
 
     tokens: tuple[int, ...]
     positions: tuple[int, ...]
-    branches: tuple[int, ...]
-    sources: tuple[int, ...]
+    continuations: tuple[int, ...]
+    logit_index: tuple[int, ...]
     targets: tuple[int, ...]
-    owners: tuple[int, ...]
+    choice_index: tuple[int, ...]
     gold: int
 
 
@@ -68,28 +68,28 @@ def encode(
     excess = max(0, max(map(len, texts)) - max_length)
     texts, start = [text[excess:] for text in texts], start - excess
 
-    # the trunk ends before the first token on which two choices differ, and before the last
+    # the prefix ends before the first token on which two choices differ, and before the last
     # token of the context, from which every choice's first token is predicted, at the latest
-    trunk = start
-    while any(text[:trunk] != texts[0][:trunk] for text in texts):
-        trunk -= 1
-    tokens, positions = list(texts[0][:trunk]), list(range(trunk))
-    branches, sources, targets, owners = [0] * trunk, [], [], []
+    prefix = start
+    while any(text[:prefix] != texts[0][:prefix] for text in texts):
+        prefix -= 1
+    tokens, positions = list(texts[0][:prefix]), list(range(prefix))
+    continuations, logit_index, targets, choice_index = [0] * prefix, [], [], []
     for k, text in enumerate(texts):
-        offset = len(tokens) - trunk  # where this branch's positions begin in `tokens`
+        offset = len(tokens) - prefix  # where this continuation's positions begin in `tokens`
         for position in range(start, len(text)):
             source = position - 1
-            sources.append(source if source < trunk else source + offset)
+            logit_index.append(source if source < prefix else source + offset)
             targets.append(text[position])
-            owners.append(k)
+            choice_index.append(k)
         # the last token predicts nothing, so it is not computed
-        tokens += text[trunk:-1]
-        positions += range(trunk, len(text) - 1)
-        branches += [k + 1] * (len(text) - 1 - trunk)
+        tokens += text[prefix:-1]
+        positions += range(prefix, len(text) - 1)
+        continuations += [k + 1] * (len(text) - 1 - prefix)
     if len(texts) == 1:
-        branches = [0] * len(tokens)  # one branch is no tree: the plain causal mask serves
+        continuations = [0] * len(tokens)  # no tree: the causal mask serves
     return EncodedItem(
-        *map(tuple, (tokens, positions, branches, sources, targets, owners)),
+        *map(tuple, (tokens, positions, continuations, logit_index, targets, choice_index)),
         gold=0 if only_gold else item.gold,
     )
 

@@ -48,7 +48,7 @@ class Task(ABC):
     example: ClassVar[Mapping[str, Any] | None] = None
     licence: ClassVar[str]
     paper: ClassVar[dict[str, float] | None] = None
-    metric: ClassVar[Literal["accuracy", "likelihood"]] = "accuracy"
+    metric: ClassVar[Literal["accuracy", "exp_neg_loss"]] = "accuracy"
     prompts: ClassVar[tuple[str, ...]] = ("authors",)
     splits: ClassVar[tuple[str, str, str]] = ("train", "validation", "test")
     official: ClassVar[Mapping[str, int]] = {}

@@ -7,20 +7,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from trimlab.cpu.onednn import onednn_linears
-from trimlab.cpu.workers import lanes
+from trimlab.cpu import inference
 from trimlab.data.batching import Batch
 from trimlab.data.items import Item
 from trimlab.evaluation.likelihoods import log_likelihoods
 from trimlab.evaluation.metrics import (
+    Estimate,
     MetricName,
-    Score,
-    TaskScore,
+    TaskMetric,
     chosen,
     length_normalised,
     share,
 )
-from trimlab.model.sublayers import SublayerStack, evaluating
+from trimlab.model.sublayers import SublayerStack
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Answers:
         tokens: Tokens of every choice, 0 where there is none.  # (N, K)
     """
 
-    score: Score
+    score: Estimate
     right: Tensor
     gold: Tensor
     likelihoods: Tensor
@@ -77,22 +76,20 @@ def answer(
         winner_only = metric == "accuracy" and not full
         return log_likelihoods(stack, part.to(stack.model.device), winner_only).cpu()
 
-    total = TaskScore(metric)
+    total = TaskMetric(metric)
     n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
     likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
     tokens = torch.zeros((n, choices), dtype=torch.long)
     gold = torch.zeros(n, dtype=torch.long)
     with (
-        evaluating(stack.model),
-        onednn_linears(stack.model),
-        lanes(stack) as side_by_side,
+        inference(stack) as workers,
     ):
-        # as many tokens at once as without lanes
-        most = max(batch.input_ids.numel() for batch in batches) // side_by_side.n
+        # as many tokens at once as without workers
+        most = max(batch.input_ids.numel() for batch in batches) // workers.n
         parts = [part for batch in batches for part in batch.parts(most)]
         length = sum(part.input_ids.numel() for part in parts)
         with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
-            found = side_by_side.map(measure, parts)
+            found = workers.map(measure, parts)
             for part, of_part in zip(parts, found, strict=True):
                 total.update(of_part, part)
                 likelihoods[part.order, : part.n_choices] = of_part.double()
@@ -108,7 +105,7 @@ def evaluate(
     metric: MetricName = "accuracy",
     progress: bool = False,
     name: str = "evaluate",
-) -> Score:
+) -> Estimate:
     """Scores a model.
 
     Args:
@@ -124,7 +121,7 @@ def evaluate(
     return answer(stack, batches, metric, progress=progress, name=name).score
 
 
-def normalised_score(answers: Answers, items: Sequence[Item]) -> Score:
+def normalised_score(answers: Answers, items: Sequence[Item]) -> Estimate:
     """Length-normalised accuracy: a choice's log-likelihood counts per character.
 
     lm-evaluation-harness's `acc_norm`: characters, not bytes (that is its `acc_bytes`), without

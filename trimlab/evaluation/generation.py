@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.items import Item
-from trimlab.evaluation.metrics import Score, share
+from trimlab.evaluation.metrics import Estimate, share
 from trimlab.model.sublayers import SublayerStack, evaluating
 
 ROOM = 4  # tokens beyond those of the longest choice, for another spelling and the end
@@ -58,7 +58,7 @@ def exact_match(
     max_length: int = 1024,
     progress: bool = False,
     name: str = "generate",
-) -> Score | None:
+) -> Estimate | None:
     """Share of the items whose right choice is what the model writes.
 
     As SQuAD compares answers (arXiv 1606.05250): without case, punctuation, articles and extra

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.items import Item
 from trimlab.errors import InputError
-from trimlab.evaluation.metrics import Score
+from trimlab.evaluation.metrics import Estimate
 from trimlab.model.sublayers import evaluating
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def harness_evaluate(
     name: str = "items",
     batch_size: int = 8,
     max_length: int | None = None,
-) -> dict[str, Score]:
+) -> dict[str, Estimate]:
     """Scores a model with the harness itself, from its task loading to its metrics.
 
     Args:
@@ -114,7 +114,7 @@ def harness_evaluate(
         results: Any = simple_evaluate(lm, tasks=[task], log_samples=False)
     (found,) = results["results"].values()
     return {
-        metric: Score(
+        metric: Estimate(
             100 * found[f"{metric},none"], 100 * found[f"{metric}_stderr,none"], len(items)
         )
         for metric in ("acc", "acc_norm")

@@ -1,9 +1,10 @@
 """Multiple-choice scoring: the log-likelihood of every choice, the context computed once.
 
-The choices of an item are branches of a tree whose trunk is the context they share. One
-sequence holds the trunk and then every branch; an attention mask keeps the branches apart and
-position ids put each branch right behind the trunk, so a single pass over the item gives what
-one pass per choice gives. The LM head runs only where a choice token is predicted.
+The choices of an item are a tree: a prefix, the context that they share, and a continuation for
+each. One sequence holds the prefix and then every continuation. An attention mask keeps the
+continuations apart, and position ids put each right behind the prefix, so that a single pass over
+the item gives what one pass per choice gives. The LM head runs only where a choice token is
+predicted.
 
 Tokenisation and metric follow lm-evaluation-harness (`TemplateLM._encode_pair`,
 `ConfigurableTask.process_results`).
@@ -24,38 +25,38 @@ CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
 
 
-def tree_mask(branches: Tensor, positions: Tensor, window: int | None = None) -> Tensor:
+def tree_mask(continuations: Tensor, positions: Tensor, window: int | None = None) -> Tensor:
     """Which key each query may attend to.
 
-    A token sees itself, the trunk, and the earlier tokens of its own branch.
+    A token sees itself, the prefix, and the earlier tokens of its own continuation.
 
     Args:
-        branches: 0 in the trunk, 1 + k in branch k, -1 in the padding.  # (B, T)
+        continuations: 0 in the prefix, 1 + k in continuation k, -1 in the padding.  # (B, T)
         positions: Position ids.  # (B, T)
         window: Size of the sliding window in positions, or None.
 
     Returns:
         True where attention is allowed.  # (B, 1, T, T)
     """
-    query, key = branches[:, :, None], branches[:, None, :]
+    query, key = continuations[:, :, None], continuations[:, None, :]
     distance = positions[:, :, None] - positions[:, None, :]
     allowed = ((key == 0) | (key == query)) & (distance >= 0)
     if window is not None:
         allowed &= distance < window
     # padding attends to itself alone: a row with no key at all would be NaN
     real = key >= 0
-    itself = torch.eye(branches.shape[1], dtype=torch.bool, device=branches.device)
+    itself = torch.eye(continuations.shape[1], dtype=torch.bool, device=continuations.device)
     return torch.where(real, allowed, itself)[:, None]  # (B, 1, T, T)
 
 
 def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, object]:
     """Arguments for the decoder: token ids, position ids and, for a tree, its masks."""
     inputs: dict[str, object] = {"input_ids": batch.input_ids}
-    if not bool((batch.branches > 0).any()):
+    if not bool((batch.continuations > 0).any()):
         return inputs  # right padding behind a causal mask changes no real token
 
     def additive(window: int | None) -> Tensor:
-        allowed = tree_mask(batch.branches, batch.positions, window)
+        allowed = tree_mask(batch.continuations, batch.positions, window)
         blocked = torch.finfo(dtype).min
         return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
             ~allowed, blocked
@@ -75,7 +76,7 @@ def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> 
 def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
     """Log-probability of every scored token.
 
-    Positions that predict several tokens (the end of the trunk predicts the first token of
+    Positions that predict several tokens (the end of the prefix predicts the first token of
     each choice) go through the LM head once, and the head runs on `HEAD_ROWS` rows at a time.
 
     Args:
@@ -86,7 +87,7 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
     Returns:
         Natural logarithms, at least in float32.  # (P,)
     """
-    flat = batch.rows * hidden.shape[1] + batch.sources  # (P,)
+    flat = batch.item_index * hidden.shape[1] + batch.logit_index  # (P,)
     unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
     rows = hidden.flatten(0, 1)[unique]  # (U, D)
     result = hidden.new_empty(
@@ -110,22 +111,24 @@ def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
 
     Returns:
         The positions of each item, filled up with 0 (B, S), and the batch for hidden states of
-        these alone (B, S, D): its sources are places in the first.
+        these alone (B, S, D): its `logit_index` points into the first.
     """
     length = batch.input_ids.shape[1]
-    unique, which = (batch.rows * length + batch.sources).unique(return_inverse=True)  # (U,), (P,)
+    flat = batch.item_index * length + batch.logit_index  # (P,)
+    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
     items = unique // length  # (U,)
     counts = torch.bincount(items, minlength=len(batch))  # (B,)
-    places = torch.arange(len(unique), device=unique.device) - (counts.cumsum(0) - counts)[items]
+    before = (counts.cumsum(0) - counts)[items]  # (U,)
+    slots = torch.arange(len(unique), device=unique.device) - before  # (U,)
     positions = unique.new_zeros(len(batch), int(counts.max()))  # (B, S)
-    positions[items, places] = unique % length
-    return positions, replace(batch, sources=places[which])
+    positions[items, slots] = unique % length
+    return positions, replace(batch, logit_index=slots[which])
 
 
 def sum_by_choice(log_probs: Tensor, batch: Batch) -> Tensor:
     """Log-likelihood of every choice, -inf where an item has fewer.  # (P,) -> (B, K)"""
     shape = len(batch), batch.n_choices
-    index = batch.rows * shape[1] + batch.owners
+    index = batch.item_index * shape[1] + batch.choice_index
     sums = log_probs.new_zeros(shape).flatten().index_add_(0, index, log_probs)
     missing = torch.ones_like(sums, dtype=torch.bool).index_fill_(0, index, False)
     return sums.masked_fill_(missing, -torch.inf).view(shape)
@@ -152,16 +155,16 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
         Log-likelihoods or upper bounds, -inf where an item has fewer choices.  # (B, K)
     """
     # scored tokens stand in order, so a choice's first one is where item or choice changes
-    owner = batch.rows * batch.n_choices + batch.owners  # (P,)
-    first = torch.ones_like(owner, dtype=torch.bool)
-    first[1:] = owner[1:] != owner[:-1]
+    choice_of = batch.item_index * batch.n_choices + batch.choice_index  # (P,)
+    first = torch.ones_like(choice_of, dtype=torch.bool)
+    first[1:] = choice_of[1:] != choice_of[:-1]
     shape = len(batch), batch.n_choices
     bounds = hidden.new_full(
         shape, -torch.inf, dtype=torch.promote_types(hidden.dtype, torch.float32)
     )
     bounds = bounds.flatten()  # (B * K,)
-    bounds[owner[first]] = token_log_probs(stack, hidden, batch.scoring(first))
-    unfinished = torch.zeros_like(bounds, dtype=torch.bool).index_fill_(0, owner[~first], True)
+    bounds[choice_of[first]] = token_log_probs(stack, hidden, batch.scoring(first))
+    unfinished = torch.zeros_like(bounds, dtype=torch.bool).index_fill_(0, choice_of[~first], True)
     while True:
         best = bounds.masked_fill(unfinished, -torch.inf).view(shape).amax(-1)  # (B,)
         bound, choice = bounds.masked_fill(~unfinished, -torch.inf).view(shape).max(-1)  # (B,)
@@ -169,10 +172,12 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
         contends = (bound >= best) & (bound > -torch.inf)
         if not bool(contends.any()):
             return bounds.view(shape)
-        chosen = ~first & contends[batch.rows] & (choice[batch.rows] == batch.owners)
+        chosen = (
+            ~first & contends[batch.item_index] & (choice[batch.item_index] == batch.choice_index)
+        )
         log_probs = token_log_probs(stack, hidden, batch.scoring(chosen))
-        bounds.index_add_(0, owner[chosen], log_probs)
-        unfinished[owner[chosen]] = False
+        bounds.index_add_(0, choice_of[chosen], log_probs)
+        unfinished[choice_of[chosen]] = False
 
 
 @torch.inference_mode()
@@ -187,6 +192,6 @@ def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = Fals
     Returns:
         Natural logarithms, -inf where an item has fewer choices.  # (B, K)
     """
-    with stack.read_at(batch.places):
+    with stack.last_mlp_only_at(batch.scored_positions):
         hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
     return (winning_likelihoods if winner_only else choice_likelihoods)(stack, hidden, batch)

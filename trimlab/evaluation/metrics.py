@@ -12,10 +12,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from trimlab.data.batching import Batch
 
-MetricName = Literal["accuracy", "likelihood"]
+MetricName = Literal["accuracy", "exp_neg_loss"]
 
 
-class Score(NamedTuple):
+class Estimate(NamedTuple):
     """A measured value.
 
     Attributes:
@@ -29,7 +29,7 @@ class Score(NamedTuple):
     n: int
 
 
-def share(right: Tensor) -> Score:
+def share(right: Tensor) -> Estimate:
     """Share of the items that are right, in percent, with its standard error.
 
     Args:
@@ -37,7 +37,7 @@ def share(right: Tensor) -> Score:
     """
     n, percent = len(right), 100.0 * right.double()  # (N,)
     stderr = float(percent.std()) / n**0.5 if n > 1 else 0.0
-    return Score(float(percent.mean()), stderr, n)
+    return Estimate(float(percent.mean()), stderr, n)
 
 
 def length_normalised(likelihoods: Tensor, lengths: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def chosen(likelihoods: Tensor) -> Tensor:
     return likelihoods.argmax(-1).where(~likelihoods.isnan().any(-1), -1)
 
 
-class TaskScore(Metric):
+class TaskMetric(Metric):
     """Accuracy in percent or, for plain text, the likelihood 100 exp(-mean token loss).
 
     Both are a ratio of sums over the items: right answers over items, or loss over tokens. The
@@ -143,8 +143,8 @@ class TaskScore(Metric):
             self.amounts.append((chosen(likelihoods) == batch.gold).double())
             self.weights.append(torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device))
         else:
-            gold = batch.owners == batch.gold[batch.rows]
-            tokens = torch.bincount(batch.rows[gold], minlength=len(batch)).double()
+            gold = batch.choice_index == batch.gold[batch.item_index]
+            tokens = torch.bincount(batch.item_index[gold], minlength=len(batch)).double()
             self.amounts.append(-likelihoods.gather(1, batch.gold[:, None]).squeeze(1))
             self.weights.append(tokens)
 
@@ -152,13 +152,13 @@ class TaskScore(Metric):
         """The value, in [0, 100]."""
         return torch.tensor(self.score().value, dtype=torch.float64)
 
-    def score(self) -> Score:
+    def score(self) -> Estimate:
         """The value with its standard error and the number of items."""
         amounts, weights = dim_zero_cat(self.amounts), dim_zero_cat(self.weights)
         n, ratio = len(amounts), amounts.sum() / weights.sum()
         spread = (amounts - ratio * weights).square().sum() / max(n - 1, 1)
         stderr = (spread / n).sqrt() / weights.mean()
         if self.name == "accuracy":
-            return Score(100 * float(ratio), 100 * float(stderr), n)
+            return Estimate(100 * float(ratio), 100 * float(stderr), n)
         value = 100 * float(torch.exp(-ratio))
-        return Score(value, value * float(stderr), n)
+        return Estimate(value, value * float(stderr), n)

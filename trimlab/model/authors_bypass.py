@@ -17,7 +17,7 @@ from torch import nn
 
 from trimlab.errors import InputError
 from trimlab.model.family import Layout
-from trimlab.model.sublayers import Kind, Nothing, SublayerStack, residual_stand_in
+from trimlab.model.sublayers import Kind, NoOp, SublayerStack, residual_replacement
 
 
 def use_authors_bypass(stack: SublayerStack) -> None:
@@ -41,18 +41,18 @@ def use_authors_bypass(stack: SublayerStack) -> None:
         raise InputError("this model has dropped sublayers already, with the residual bypass")
     attention = stack.family.attention
 
-    def stand_in(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
+    def replacement(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
         if kind == "attention" and name == attention.modules[0]:
             return module
-        return residual_stand_in(kind, layout, name, module)
+        return residual_replacement(kind, layout, name, module)
 
     def normalise(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not isinstance(getattr(block, attention.core), Nothing):
+        if not isinstance(getattr(block, attention.core), NoOp):
             return None
         norm = getattr(block, attention.modules[0])
         return norm(args[0]), *args[1:]
 
-    stack.bypass_rule, stack.stand_in = "authors", stand_in
+    stack.bypass_rule, stack.replacement = "authors", replacement
     for block in stack.blocks:
         # the whole block reads norm(h), exactly, in any precision: its attention adds zero
         block.register_forward_pre_hook(normalise)

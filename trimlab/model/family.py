@@ -35,7 +35,7 @@ class Family:
 
     Attributes:
         blocks: Dotted path from the `...ForCausalLM` to the list of decoder blocks.
-        tail: Dotted paths of what follows the last block, before the LM head. Missing ones
+        final_norm: Dotted paths of what follows the last block, before the LM head. Missing ones
             are skipped (OPT has a final norm and a projection in some sizes only).
         attention: Modules of the attention sublayer.
         mlp: Modules of the MLP sublayer.
@@ -46,7 +46,7 @@ class Family:
     """
 
     blocks: str = "model.layers"
-    tail: tuple[str, ...] = ("model.norm",)
+    final_norm: tuple[str, ...] = ("model.norm",)
     attention: Layout = Layout(("input_layernorm", "self_attn"), core="self_attn")
     mlp: Layout = Layout(("post_attention_layernorm", "mlp"), core="mlp")
     parallel: str | None = None

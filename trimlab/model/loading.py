@@ -104,7 +104,7 @@ def load_model(
         parameter.data = parameter.data.clone()
     for module in model.modules():
         # bitsandbytes: else the first pass takes the scales out of a weight, and copies of the
-        # model that share it (`lanes`) have none
+        # model that share it (`workers`) have none
         if hasattr(module, "init_8bit_state"):
             module.init_8bit_state()
     # Exports name their base by this; the path of a cache folder would tell nobody anything.

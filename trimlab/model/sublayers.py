@@ -42,7 +42,7 @@ class Sublayer(NamedTuple):
         return cls(int(block), kind)
 
 
-class Nothing(nn.Module):
+class NoOp(nn.Module):
     """Stands where a sublayer's core was and outputs zero, so that the residual passes."""
 
     def __init__(self, kind: Kind):
@@ -57,12 +57,12 @@ class Nothing(nn.Module):
 
 
 # what stands in the place of a module of a sublayer that is out, given kind, name and module
-StandIn = Callable[[Kind, Layout, str, nn.Module], nn.Module]
+Replacement = Callable[[Kind, Layout, str, nn.Module], nn.Module]
 
 
-def residual_stand_in(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
+def residual_replacement(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
     """The residual identity: the core adds zero, and the norms are gone."""
-    return Nothing(kind) if name == layout.core else nn.Identity()
+    return NoOp(kind) if name == layout.core else nn.Identity()
 
 
 class SublayerStack:
@@ -82,7 +82,7 @@ class SublayerStack:
         model_bytes: Bytes of the whole model at the start, embeddings included.
         bypass_rule: `"residual"`: the residual stream passes unchanged where a sublayer is out.
             Another name is that of an ablation, which can't be exported.
-        stand_in: What the rule puts in the place of a sublayer's modules.
+        replacement: What the rule puts in the place of a sublayer's modules.
 
     Raises:
         InputError: The model type is not supported, or the model has dropped sublayers already.
@@ -95,8 +95,8 @@ class SublayerStack:
         self.blocks: list[nn.Module] = list(model.get_submodule(self.family.blocks))  # type: ignore[arg-type]
         self.history: list[Sublayer] = []
         self.bypass_rule = "residual"
-        self.stand_in: StandIn = residual_stand_in
-        if any(isinstance(module, Nothing) for module in model.modules()):
+        self.replacement: Replacement = residual_replacement
+        if any(isinstance(module, NoOp) for module in model.modules()):
             raise InputError("this model has dropped sublayers already; use the stack that did it")
         everything = [
             Sublayer(block, kind)
@@ -109,7 +109,7 @@ class SublayerStack:
         model.register_forward_pre_hook(self._provide_cache, with_kwargs=True)
 
     def __iter__(self) -> Iterator[Sublayer]:
-        return (s for s in self.original if not isinstance(self._core(s), Nothing))
+        return (s for s in self.original if not isinstance(self._core(s), NoOp))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -197,14 +197,14 @@ class SublayerStack:
         return decoder(**inputs, use_cache=False).last_hidden_state
 
     @contextmanager
-    def read_at(self, places: Tensor) -> Iterator[None]:
+    def last_mlp_only_at(self, scored_positions: Tensor) -> Iterator[None]:
         """Computes the last sublayer, if it is an MLP, only where its result is read.
 
         An MLP does not mix positions, and nothing that does comes behind the last one. Elsewhere
         the hidden states are those without it.
 
         Args:
-            places: Indices into batch and time, flattened.  # (U,)
+            scored_positions: Indices into batch and time, flattened.  # (U,)
         """
         last = list(self)[-1:]
         if not last or last[0].kind != "mlp":
@@ -214,11 +214,16 @@ class SublayerStack:
 
         def gather(_module: Any, args: tuple[Tensor, ...]) -> Tensor:
             shapes.append(args[0].shape)
-            return args[0].flatten(0, -2)[places]  # (U, D)
+            return args[0].flatten(0, -2)[scored_positions]  # (U, D)
 
         def scatter(_module: Any, _args: Any, output: Tensor) -> Tensor:
             shape = shapes.pop()
-            return output.new_zeros(shape).flatten(0, -2).index_copy(0, places, output).view(shape)
+            return (
+                output.new_zeros(shape)
+                .flatten(0, -2)
+                .index_copy(0, scored_positions, output)
+                .view(shape)
+            )
 
         first, *_, final = self.modules(last[0])
         handles = [
@@ -231,9 +236,9 @@ class SublayerStack:
             for handle in handles:
                 handle.remove()
 
-    def tail(self, hidden: Tensor) -> Tensor:
+    def final_norm(self, hidden: Tensor) -> Tensor:
         """What follows the last block: the final norm and, in some OPTs, a projection."""
-        for path in self.family.tail:
+        for path in self.family.final_norm:
             module = _get(self.model, path)
             hidden = hidden if module is None else module(hidden)
         return hidden
@@ -253,12 +258,12 @@ class SublayerStack:
     def _take_out(self, sublayer: Sublayer) -> dict[str, nn.Module]:
         if sublayer not in self._bytes:
             raise InputError(f"the model has no sublayer {sublayer}")
-        if isinstance(self._core(sublayer), Nothing):
+        if isinstance(self._core(sublayer), NoOp):
             raise InputError(f"sublayer {sublayer} is dropped already")
         layout, block = self.layout(sublayer), self.blocks[sublayer.block]
         taken = {name: getattr(block, name) for name in layout.modules}
         for name, module in taken.items():
-            empty = self.stand_in(sublayer.kind, layout, name, module)
+            empty = self.replacement(sublayer.kind, layout, name, module)
             setattr(block, name, empty.train(block.training))
         return taken
 

@@ -8,27 +8,27 @@ from trimlab.model.sublayers import Sublayer, SublayerStack
 Candidate = tuple[Sublayer, ...]  # sublayers that are dropped together
 
 
-Unit = Literal["sublayer", "pair", "block"]
+Granularity = Literal["sublayer", "pair", "block"]
 
 
-def candidates(stack: SublayerStack, unit: Unit = "sublayer") -> list[Candidate]:
+def candidates(stack: SublayerStack, granularity: Granularity = "sublayer") -> list[Candidate]:
     """What can be dropped next.
 
     Args:
         stack: The model.
-        unit: `"sublayer"`: each one alone. `"pair"`: an attention and the MLP after it, or an
-            MLP and the attention after it, so that what alternates goes on alternating; in a
+        granularity: `"sublayer"`: each one alone. `"pair"`: an attention and the MLP after it, or
+            an MLP and the attention after it, so that what alternates goes on alternating; in a
             model with parallel blocks, whole blocks. `"block"`: attention and MLP of a block.
     """
     remaining = list(stack)
-    if unit == "sublayer":
+    if granularity == "sublayer":
         return [(sublayer,) for sublayer in remaining]
     pairs = [
         (first, second)
         for first, second in itertools.pairwise(remaining)
         if first.kind != second.kind
     ]
-    if unit == "block" or stack.parallel:
+    if granularity == "block" or stack.parallel:
         return [pair for pair in pairs if pair[0].block == pair[1].block]
     return pairs
 

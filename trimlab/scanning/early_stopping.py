@@ -18,29 +18,29 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from trimlab.cpu.onednn import onednn_linears
-from trimlab.cpu.workers import Lanes, lanes
+from trimlab.cpu import inference
+from trimlab.cpu.workers import Workers
 from trimlab.data.batching import Batch, collate, scan_batches
 from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_likelihoods, winning_likelihoods
 from trimlab.evaluation.metrics import chosen
-from trimlab.model.sublayers import SublayerStack, evaluating
-from trimlab.scanning.candidates import Candidate, Unit, candidates
-from trimlab.scanning.forward_cache import Passage, hidden_without, record_passage
+from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.candidates import Candidate, Granularity, candidates
+from trimlab.scanning.forward_cache import ForwardCache, cache_forward, hidden_without
 from trimlab.scanning.scan import Scan, scan
 from trimlab.scanning.selection import Scores
-from trimlab.scanning.statistics import BatchSizes, Measure, Sizes
+from trimlab.scanning.statistics import BatchStats, Measure, SublayerStats
 
 MAX_BYTES = 4 * 2**30
 
 
-# Where lanes would else wait for each other. Tried on records of who answers which item: with much
-# more, more is computed in vain.
+# Where workers would else wait for each other. Tried on records of who answers which item: with
+# much more, more is computed in vain.
 ROUND = 8  # passes on one item, at most, before the front is looked up again
 
 
-FEW = 3  # candidates for each lane
+FEW = 3  # candidates for each worker
 
 
 class KeptItem(NamedTuple):
@@ -48,13 +48,13 @@ class KeptItem(NamedTuple):
 
     Attributes:
         batch: The item alone, without padding.
-        passage: The pass, as long as its batch was: what pads it on the right moves no place.
+        cache: The pass, as long as its batch was: what pads it on the right moves no place.
         margin: How far the right choice's log-likelihood is ahead of the best other's; negative
             if the model is wrong.
     """
 
     batch: Batch
-    passage: Passage
+    cache: ForwardCache
     margin: float
 
     @property
@@ -70,7 +70,7 @@ def best_first_scan(
     items: Sequence[EncodedItem],
     score: Callable[[Scan], Scores],
     choose: Callable[[Scores], list[int]],
-    unit: Unit = "sublayer",
+    granularity: Granularity = "sublayer",
     measures: Iterable[Measure] = ("accuracy", "norm"),
     max_tokens: int = 1024,
     max_bytes: int | None = None,
@@ -85,7 +85,7 @@ def best_first_scan(
         items: Calibration items; their metric is accuracy.
         score: A scorer whose scores never rise with accuracy.
         choose: Indices of the candidates that are chosen, given all scores.
-        unit: What is dropped together, see `calibration.candidates`.
+        granularity: What is dropped together, see `calibration.candidates`.
         measures: What the scorer needs; everything but accuracy is measured in full.
         max_tokens: Most tokens that are computed at once, see `calibration.scan`.
         max_bytes: Most bytes of residual streams that are kept, by default 4 GiB, or a quarter of a
@@ -97,7 +97,7 @@ def best_first_scan(
     Returns:
         Like a whole scan, with an upper bound in place of the accuracy of every candidate whose
         entry in `items` is less than the number of items. How far such a one got depends on the
-        number of lanes.
+        number of workers.
 
     Raises:
         InputError: There is nothing to measure on.
@@ -111,7 +111,7 @@ def best_first_scan(
         return scan(
             stack,
             by_length,
-            unit,
+            granularity,
             measures,
             step=step,
             progress=progress,
@@ -119,17 +119,17 @@ def best_first_scan(
             seed=seed,
         )
 
-    plain = Scan(candidates(stack, unit), n_blocks=len(stack.blocks), step=step, seed=seed)
-    # the products and the lanes of a whole scan
-    with evaluating(model), onednn_linears(model), lanes(stack) as side_by_side:
+    plain = Scan(candidates(stack, granularity), n_blocks=len(stack.blocks), step=step, seed=seed)
+    # the products and the workers of a whole scan
+    with inference(stack) as workers:
         # in a frame of its own: all that it keeps is gone before the weights are put back
         return _until_chosen(
-            side_by_side, plain, items, by_length, measures, score, choose, max_tokens, progress
+            workers, plain, items, by_length, measures, score, choose, max_tokens, progress
         )
 
 
 def _until_chosen(
-    side_by_side: Lanes,
+    workers: Workers,
     plain: Scan,
     items: Sequence[EncodedItem],
     batches: Sequence[Batch],
@@ -140,9 +140,9 @@ def _until_chosen(
     progress: bool,
 ) -> Scan:
     found = plain.candidates
-    sizes = Sizes(found, measures)
-    kept = _plain_passes(side_by_side, items, batches, sizes)
-    plain = replace(plain, norm=sizes.norm, similarity=sizes.similarity)
+    stats = SublayerStats(found, measures)
+    kept = _plain_passes(workers, items, batches, stats)
+    plain = replace(plain, norm=stats.norm, similarity=stats.similarity)
     right, met = [0] * len(found), [0] * len(found)
 
     def as_far_as_known() -> Scan:
@@ -161,9 +161,9 @@ def _until_chosen(
             equals = [i for i in range(len(found)) if (right[i], met[i]) == alike]
             behind = [i for i in equals if i != front and scores[i] >= scores[front]]
             group = [front, *sorted(behind, key=scores.__getitem__)]
-            shares = _shares(kept[met[front] :], group, max_tokens, side_by_side.n)
+            shares = _shares(kept[met[front] :], group, max_tokens, workers.n)
             parts = [(item, [found[i] for i in share]) for item, share in shares]
-            answered = side_by_side.map(_answers_without, parts)
+            answered = workers.map(_answers_without, parts)
             for (_, share), answers in zip(shares, answered, strict=True):
                 for index, is_right in zip(share, answers, strict=True):
                     right[index] += is_right
@@ -172,37 +172,37 @@ def _until_chosen(
 
 
 def _shares(
-    items: Sequence[KeptItem], group: Sequence[int], max_tokens: int, n_lanes: int
+    items: Sequence[KeptItem], group: Sequence[int], max_tokens: int, n_workers: int
 ) -> list[tuple[KeptItem, list[int]]]:
     """What is run before anybody looks again who is in front.
 
-    Many candidates are shared out on the first item. Of few, each lane takes an item of its own:
+    Many candidates are shared out on the first item. Of few, each worker takes an item of its own:
     the items behind the first are needed almost surely.
 
     Args:
         items: What the candidates have still to meet.
         group: Candidates, the one in front first.
-        max_tokens: Most tokens that all lanes compute at once.
-        n_lanes: Number of lanes.
+        max_tokens: Most tokens that all workers compute at once.
+        n_workers: Number of workers.
 
     Returns:
         Items, and the candidates that meet them, in the order of execution; the longest first.
     """
 
     def length(item: KeptItem) -> int:
-        return item.passage.hidden.shape[1]
+        return item.cache.hidden.shape[1]
 
     def room(item: KeptItem) -> int:
-        return max(1, max_tokens // n_lanes // length(item))
+        return max(1, max_tokens // n_workers // length(item))
 
-    few = len(group) < FEW * n_lanes
-    passes = 1 if n_lanes == 1 else ROUND
+    few = len(group) < FEW * n_workers
+    passes = 1 if n_workers == 1 else ROUND
     group = sorted(group[: passes * room(items[0])])
     if few:
-        each = [(item, -(-len(group) // room(item))) for item in items[:n_lanes]]
+        each = [(item, -(-len(group) // room(item))) for item in items[:n_workers]]
     else:
-        for_each_lane = -(-len(group) // room(items[0]) // n_lanes)
-        each = [(items[0], min(len(group), for_each_lane * n_lanes))]
+        for_each_worker = -(-len(group) // room(items[0]) // n_workers)
+        each = [(items[0], min(len(group), for_each_worker * n_workers))]
     # dealt like cards, since early candidates run most blocks
     shares = [(item, group[start::n]) for item, n in each for start in range(n)]
     return sorted(shares, key=lambda share: len(share[1]) * length(share[0]), reverse=True)
@@ -214,7 +214,7 @@ def _answers_without(
     """Whether the item is answered right without each of some candidates."""
     item, group = part
     batch = item.batch
-    hidden = hidden_without(stack, item.passage, group, batch.places)  # (C, T, D)
+    hidden = hidden_without(stack, item.cache, group, batch.scored_positions)  # (C, T, D)
     likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C, K)
     return (chosen(likelihoods) == batch.gold).tolist()
 
@@ -226,32 +226,32 @@ def _room(device: torch.device) -> int:
 
 
 def _plain_passes(
-    side_by_side: Lanes,
+    workers: Workers,
     items: Sequence[EncodedItem],
     batches: Sequence[Batch],
-    sizes: Sizes,
+    stats: SublayerStats,
 ) -> list[KeptItem]:
     """Runs every batch once, and takes it apart into its items, in the order of their turns."""
 
-    def keep(stack: SublayerStack, batch: Batch) -> tuple[BatchSizes, list[KeptItem]]:
+    def keep(stack: SublayerStack, batch: Batch) -> tuple[BatchStats, list[KeptItem]]:
         batch = batch.to(stack.model.device)
-        changes = sizes.of(batch)
-        passage = record_passage(stack, batch, changes.look)
-        likelihoods = choice_likelihoods(stack, passage.hidden, batch)  # (B, K)
+        changes = stats.of(batch)
+        cache = cache_forward(stack, batch, changes.on_sublayer)
+        likelihoods = choice_likelihoods(stack, cache.hidden, batch)  # (B, K)
         gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
         others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
         margins = (gold[:, 0] - others.amax(1)).tolist()
         return changes, [
             KeptItem(
                 collate([items[index]]).to(stack.model.device),
-                passage.of_item(row),
+                cache.of_item(row),
                 margin,
             )
             for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True))
         ]
 
     kept: list[KeptItem] = []
-    for changes, of_batch in side_by_side.map(keep, batches):
-        sizes.add(changes)
+    for changes, of_batch in workers.map(keep, batches):
+        stats.add(changes)
         kept += of_batch
     return sorted(kept, key=lambda item: item.turn)

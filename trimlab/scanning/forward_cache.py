@@ -13,11 +13,11 @@ from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.scanning.candidates import Candidate
 
 # is shown a sublayer as it runs: the stream before it, and what it adds  # (B, T, D) each
-Look = Callable[[Sublayer, Tensor, Tensor], object]
+SublayerHook = Callable[[Sublayer, Tensor, Tensor], object]
 
 
 @dataclass(frozen=True)
-class Passage:
+class ForwardCache:
     """One plain pass over a batch, kept so that it can be restarted anywhere.
 
     Attributes:
@@ -30,7 +30,7 @@ class Passage:
     before: dict[Sublayer, Tensor]
     hidden: Tensor
 
-    def of_item(self, index: int) -> "Passage":
+    def of_item(self, index: int) -> "ForwardCache":
         """The same of one item of the batch."""
         size, row = len(self.hidden), slice(index, index + 1)
         calls = [
@@ -38,17 +38,19 @@ class Passage:
             for args, kwargs in self.calls
         ]
         before = {sublayer: state[row] for sublayer, state in self.before.items()}
-        return Passage(calls, before, self.hidden[row])
+        return ForwardCache(calls, before, self.hidden[row])
 
 
-def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None) -> Passage:
+def cache_forward(
+    stack: SublayerStack, batch: Batch, on_sublayer: SublayerHook | None = None
+) -> ForwardCache:
     """Runs the model once and keeps what a restart needs.
 
     Args:
         stack: The model.
         batch: The items.
-        look: Is shown every remaining sublayer, in the order of execution. What sublayers add is
-            not kept: it would double what a passage holds.
+        on_sublayer: Is shown every remaining sublayer, in the order of execution. What sublayers
+            add is not kept: it would double what a cache holds.
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     before: dict[Sublayer, Tensor] = {}
@@ -63,10 +65,10 @@ def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None)
 
         return hook
 
-    def show(sublayer: Sublayer, look: Look) -> Callable[..., None]:
+    def show(sublayer: Sublayer, on_sublayer: SublayerHook) -> Callable[..., None]:
         def hook(_module: Any, _args: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
-            look(sublayer, before[sublayer], output.view(shape))
+            on_sublayer(sublayer, before[sublayer], output.view(shape))
 
         return hook
 
@@ -74,21 +76,21 @@ def record_passage(stack: SublayerStack, batch: Batch, look: Look | None = None)
     for sublayer in stack:
         first, *_, last = stack.modules(sublayer)
         handles.append(first.register_forward_pre_hook(keep_state(sublayer)))
-        if look is not None:
-            handles.append(last.register_forward_hook(show(sublayer, look)))
+        if on_sublayer is not None:
+            handles.append(last.register_forward_hook(show(sublayer, on_sublayer)))
     try:
         hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
     finally:
         for handle in handles:
             handle.remove()
-    return Passage(calls, before, hidden)
+    return ForwardCache(calls, before, hidden)
 
 
 def hidden_without(
     stack: SublayerStack,
-    passage: Passage,
+    cache: ForwardCache,
     group: Sequence[Candidate],
-    places: Tensor,
+    scored_positions: Tensor,
 ) -> Tensor:
     """Last hidden states of a batch without each of some candidates, computed together.
 
@@ -97,52 +99,59 @@ def hidden_without(
 
     Args:
         stack: The model.
-        passage: A pass over the same batch with every candidate in its place.
+        cache: A pass over the same batch with every candidate in its place.
         group: Candidates, in the order of execution.
-        places: Where the hidden states are read, see `Batch.places`.  # (U,)
+        scored_positions: Where the hidden states are read, see `Batch.scored_positions`.  # (U,)
 
     Returns:
-        Hidden states after the final norm, right at the places alone.  # (C * B, T, D)
+        Hidden states after the final norm, right at the scored_positions alone.  # (C * B, T, D)
     """
     joined: Tensor | None = None  # (C' * B, T, D)
     ahead: list[int] = []  # what they have still to run
     for candidate in group:
-        own, last = passage.before[candidate[0]], candidate[-1].block
+        own, last = cache.before[candidate[0]], candidate[-1].block
         behind = blocks_behind(stack, candidate)
         with stack.bypass(*candidate):
-            own = restart(stack, passage, own, [b for b in behind if b <= last], places)
+            own = run_blocks(stack, cache, own, [b for b in behind if b <= last], scored_positions)
         if joined is None:
             joined = own
         else:
-            joined = restart(stack, passage, joined, [b for b in ahead if b <= last], places)
+            joined = run_blocks(
+                stack, cache, joined, [b for b in ahead if b <= last], scored_positions
+            )
             joined = torch.cat([joined, own])
         ahead = [b for b in behind if b > last]
     assert joined is not None
-    return stack.tail(restart(stack, passage, joined, ahead, places))
+    return stack.final_norm(run_blocks(stack, cache, joined, ahead, scored_positions))
 
 
-def restart(
-    stack: SublayerStack, passage: Passage, state: Tensor, blocks: Iterable[int], places: Tensor
+def run_blocks(
+    stack: SublayerStack,
+    cache: ForwardCache,
+    state: Tensor,
+    blocks: Iterable[int],
+    scored_positions: Tensor,
 ) -> Tensor:
     """Runs some of the blocks, as they are now, on several copies of a batch.
 
     Args:
         stack: The model.
-        passage: A pass over the batch.
+        cache: A pass over the batch.
         state: The residual stream before the first of the blocks.  # (C * B, T, D)
         blocks: What has to run, see `blocks_behind`.
-        places: Where hidden states are read in a copy, see `Batch.places`.  # (U,)
+        scored_positions: Where hidden states are read in a copy of the batch, see
+            `Batch.scored_positions`.  # (U,)
 
     Returns:
         The residual stream behind the last of the blocks; in the model's last block, right at
-        the places alone.  # (C * B, T, D)
+        the scored_positions alone.  # (C * B, T, D)
     """
-    batch_size, length, _ = passage.hidden.shape
+    batch_size, length, _ = cache.hidden.shape
     copies = len(state) // batch_size
-    offsets = torch.arange(copies, device=places.device) * batch_size * length  # (C,)
-    with stack.read_at((offsets[:, None] + places).flatten()):
+    offsets = torch.arange(copies, device=scored_positions.device) * batch_size * length  # (C,)
+    with stack.last_mlp_only_at((offsets[:, None] + scored_positions).flatten()):
         for index in blocks:
-            (_, *args), kwargs = passage.calls[index]
+            (_, *args), kwargs = cache.calls[index]
             kwargs = {name: _copied(value, batch_size, copies) for name, value in kwargs.items()}
             state = stack.blocks[index](state, *_copied(tuple(args), batch_size, copies), **kwargs)
     return state

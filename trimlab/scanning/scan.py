@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from trimlab.cpu.onednn import onednn_linears
-from trimlab.cpu.workers import lanes
+from trimlab.cpu import inference
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_likelihoods, head_positions, winning_likelihoods
-from trimlab.evaluation.metrics import MetricName, TaskScore
+from trimlab.evaluation.metrics import MetricName, TaskMetric
 from trimlab.memory import give_back_memory
-from trimlab.model.sublayers import SublayerStack, evaluating
-from trimlab.scanning.candidates import Candidate, Unit, candidates
-from trimlab.scanning.forward_cache import Passage, blocks_behind, hidden_without, record_passage
-from trimlab.scanning.statistics import BatchSizes, Measure, Sizes
+from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.candidates import Candidate, Granularity, candidates
+from trimlab.scanning.forward_cache import (
+    ForwardCache,
+    blocks_behind,
+    cache_forward,
+    hidden_without,
+)
+from trimlab.scanning.statistics import BatchStats, Measure, SublayerStats
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Scan:
 
 def likelihoods_without(
     stack: SublayerStack,
-    passage: Passage,
+    cache: ForwardCache,
     batch: Batch,
     found: Sequence[Candidate],
     metric: MetricName,
@@ -67,7 +71,7 @@ def likelihoods_without(
 
     Args:
         stack: The model.
-        passage: A plain pass over the batch.
+        cache: A plain pass over the batch.
         batch: The items.
         found: The candidates.
         metric: The task's metric: accuracy asks for the likeliest choice alone.
@@ -77,12 +81,13 @@ def likelihoods_without(
     Returns:
         Natural logarithms, or bounds that cannot win, see `winning_likelihoods`.  # (C, B, K)
     """
-    places, (positions, scored) = batch.places, head_positions(batch)  # (U,), (B, S)
+    scored_positions = batch.scored_positions  # (U,)
+    positions, scored = head_positions(batch)  # (B, S)
     seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
     together = max(1, max_tokens // batch.input_ids.numel())
     for start in range(0, len(found), together):
         group = found[start : start + together]
-        hidden = hidden_without(stack, passage, group, places)  # (C * B, T, D)
+        hidden = hidden_without(stack, cache, group, scored_positions)  # (C * B, T, D)
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
         seen.append(hidden[rows, positions.repeat(len(group), 1)])
         done(sum(len(blocks_behind(stack, candidate)) for candidate in group))
@@ -97,7 +102,7 @@ def likelihoods_without(
 def scan(
     stack: SublayerStack,
     batches: Sequence[Batch],
-    unit: Unit = "sublayer",
+    granularity: Granularity = "sublayer",
     measures: Iterable[Measure] = ("accuracy", "norm"),
     metric: MetricName = "accuracy",
     step: int = 0,
@@ -109,14 +114,14 @@ def scan(
 
     Args:
         stack: The model.
-        batches: Calibration items; memory holds the passage of one batch for each lane.
-        unit: What is dropped together, see `candidates`.
+        batches: Calibration items; memory holds the cache of one batch for each worker.
+        granularity: What is dropped together, see `candidates`.
         measures: What to measure; without `"accuracy"` a scan is one plain pass.
         metric: The task's metric.
         step: How many scans came before this one.
         progress: Show a bar with the time left.
         max_tokens: As many candidates are computed at once as a batch leaves room for, in all
-            lanes together.
+            workers together.
         seed: Seed of the run, for scores that draw numbers.
 
     Returns:
@@ -125,53 +130,51 @@ def scan(
     Raises:
         InputError: There is nothing to measure on.
     """
-    measures, found = set(measures), candidates(stack, unit)
+    measures, found = set(measures), candidates(stack, granularity)
     if not measures:  # a rule, which looks at nothing
         return Scan(found, n_blocks=len(stack.blocks), step=step, seed=seed)
     if not batches:
         raise InputError("a scan needs calibration items")
     batches = [batch.to(stack.model.device) for batch in batches]
-    sizes = Sizes(found, measures)
-    accuracy = [TaskScore(metric).to(stack.model.device) for _ in found]
+    stats = SublayerStats(found, measures)
+    accuracy = [TaskMetric(metric).to(stack.model.device) for _ in found]
     asked = found if "accuracy" in measures else []
     runs = len(stack.blocks) + sum(len(blocks_behind(stack, c)) for c in asked)  # of blocks
     with (
-        evaluating(stack.model),
-        onednn_linears(stack.model if asked else stack.model.base_model),
-        lanes(stack) as side_by_side,
+        inference(stack, lm_head=bool(asked)) as workers,
         tqdm(
             total=len(batches) * runs, desc="scan", unit="block", disable=not progress, leave=False
         ) as bar,
     ):
-        room = max_tokens // min(side_by_side.n, len(batches))
+        room = max_tokens // min(workers.n, len(batches))
 
         def done(n_blocks: int) -> None:
-            side_by_side.check()
+            workers.check()
             bar.update(n_blocks)
 
-        def measure(stack: SublayerStack, batch: Batch) -> tuple[BatchSizes, Tensor | None]:
-            of_batch = sizes.of(batch)
-            passage = record_passage(stack, batch, of_batch.look)
+        def measure(stack: SublayerStack, batch: Batch) -> tuple[BatchStats, Tensor | None]:
+            of_batch = stats.of(batch)
+            cache = cache_forward(stack, batch, of_batch.on_sublayer)
             done(len(stack.blocks))
             if not asked:
                 return of_batch, None
-            likelihoods = likelihoods_without(stack, passage, batch, asked, metric, room, done)
-            del passage
+            likelihoods = likelihoods_without(stack, cache, batch, asked, metric, room, done)
+            del cache
             give_back_memory()  # in pieces that the next batch, of another length, may not fit in
             return of_batch, likelihoods
 
         # added up in the order of the batches, whichever is done first
-        measured = side_by_side.map(measure, batches)
+        measured = workers.map(measure, batches)
         for batch, (of_batch, likelihoods) in zip(batches, measured, strict=True):
-            sizes.add(of_batch)
+            stats.add(of_batch)
             if likelihoods is not None:
                 for score, of_candidate in zip(accuracy, likelihoods, strict=True):
                     score.update(of_candidate, batch)
     return Scan(
         candidates=found,
         accuracy=[score.score().value for score in accuracy] if asked else None,
-        norm=sizes.norm,
-        similarity=sizes.similarity,
+        norm=stats.norm,
+        similarity=stats.similarity,
         n_blocks=len(stack.blocks),
         step=step,
         seed=seed,

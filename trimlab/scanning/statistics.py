@@ -41,7 +41,7 @@ def cosines(before: Tensor, added: Tensor, real: Tensor) -> Tensor:
     return (cosine * real).sum(-1)
 
 
-class BatchSizes:
+class BatchStats:
     """How much candidates change the residual stream of one batch.
 
     Args:
@@ -57,16 +57,16 @@ class BatchSizes:
     """
 
     def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure], batch: Batch):
-        self._found, self._real = found, batch.real
+        self._found, self._real = found, batch.token_mask
         self._measures = {"norm", "similarity"} & set(measures)
-        self.norms = torch.zeros(len(found), dtype=torch.float64, device=batch.real.device)
+        self.norms = torch.zeros(len(found), dtype=torch.float64, device=batch.token_mask.device)
         self.cosines = torch.zeros_like(self.norms)
-        self.n_items, self.n_tokens = len(batch), int(batch.real.sum())
+        self.n_items, self.n_tokens = len(batch), int(batch.token_mask.sum())
         # candidates that have run in part: the stream before them, what they have added so far
         self._begun: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def look(self, sublayer: Sublayer, before: Tensor, added: Tensor) -> None:
-        """Measures the candidates that end with a sublayer, see `record_passage`.
+    def on_sublayer(self, sublayer: Sublayer, before: Tensor, added: Tensor) -> None:
+        """Measures the candidates that end with a sublayer, see `cache_forward`.
 
         Args:
             sublayer: What has been run.
@@ -89,12 +89,12 @@ class BatchSizes:
                 self.cosines[index] = cosines(start, total, self._real).sum()
 
 
-class Sizes:
+class SublayerStats:
     """How much candidates change the residual stream, added up over batches.
 
     Args:
         found: The candidates.
-        measures: What to measure, see `BatchSizes`.
+        measures: What to measure, see `BatchStats`.
     """
 
     def __init__(self, found: Sequence[Candidate], measures: Iterable[Measure]):
@@ -103,11 +103,11 @@ class Sizes:
         self._cosines = torch.zeros(len(found), dtype=torch.float64)
         self._items = self._tokens = 0
 
-    def of(self, batch: Batch) -> BatchSizes:
-        """Those of one batch: what is to `look` at a pass over it."""
-        return BatchSizes(self.found, self.measures, batch)
+    def of(self, batch: Batch) -> BatchStats:
+        """Those of one batch: what is to `on_sublayer` at a pass over it."""
+        return BatchStats(self.found, self.measures, batch)
 
-    def add(self, of_batch: BatchSizes) -> None:
+    def add(self, of_batch: BatchStats) -> None:
         """Adds those of a batch."""
         self._norms += of_batch.norms.cpu()
         self._cosines += of_batch.cosines.cpu()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from trimlab.errors import InputError
 from trimlab.plugins import plugin_class, plugin_module, plugin_names
-from trimlab.scanning.candidates import Unit
+from trimlab.scanning.candidates import Granularity
 from trimlab.scanning.scan import Scan
 from trimlab.scanning.selection import Scores
 from trimlab.scanning.statistics import Measure
@@ -24,14 +24,14 @@ class Scorer(ABC):
     Attributes:
         measures: What the scan has to measure for this score.
         one_shot: Whether everything is dropped at the start and trained afterwards.
-        unit: The only unit that the score is defined for, or None for any.
+        granularity: The only granularity that the score is defined for, or None for any.
         falls_with_accuracy: Whether a higher accuracy never gives a higher score, other
             measurements being equal: then candidates can stop early (`trim.scan: choice`).
     """
 
     measures: ClassVar[frozenset[Measure]] = frozenset()
     one_shot: ClassVar[bool] = False
-    unit: ClassVar[Unit | None] = None
+    granularity: ClassVar[Granularity | None] = None
     falls_with_accuracy: ClassVar[bool] = False
 
     @abstractmethod

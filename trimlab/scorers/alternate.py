@@ -14,7 +14,7 @@ class Alternate(Scorer):
     """
 
     one_shot = True
-    unit = "block"
+    granularity = "block"
 
     def __call__(self, scan: Scan) -> Scores:
         return [

@@ -9,7 +9,7 @@ class Top(Scorer):
     """Whole blocks, those nearest the output first, in one shot before training."""
 
     one_shot = True
-    unit = "block"
+    granularity = "block"
 
     def __call__(self, scan: Scan) -> Scores:
         return [(float(-candidate[0].block),) for candidate in scan.candidates]

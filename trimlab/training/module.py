@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import log_likelihoods, model_inputs, token_log_probs
-from trimlab.evaluation.metrics import MetricName, Score, TaskScore
+from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -76,7 +76,7 @@ class DomainLM(L.LightningModule):
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
         self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
         self.metric: MetricName = "accuracy"
-        self.dev = Score(float("nan"), float("nan"), 0)  # of the epoch that just ended
+        self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
 
     def fresh(self, base: str | None = None) -> "DomainLM":
         """Another module made with the same arguments, untrained and untrimmed.
@@ -152,13 +152,13 @@ class DomainLM(L.LightningModule):
 
     def _loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of a batch's answer tokens, summed."""
-        with self.stack.read_at(batch.places):
+        with self.stack.last_mlp_only_at(batch.scored_positions):
             hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
         return -token_log_probs(self.stack, hidden, batch).sum()
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""
-        self._dev_metric = TaskScore(self.metric).to(self.device)
+        self._dev_metric = TaskMetric(self.metric).to(self.device)
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Adds a batch of dev items."""

@@ -286,7 +286,7 @@ def test_hidden_states_then_head_are_the_logits(family: str, tiny_model: TinyMod
         )
         assert torch.equal(stack.hidden(input_ids=IDS), hidden)
         last = before_tail[0][0] if isinstance(before_tail[0], tuple) else before_tail[0]
-        assert torch.equal(stack.tail(last), hidden)
+        assert torch.equal(stack.final_norm(last), hidden)
 
 
 @every_family

@@ -16,7 +16,7 @@ class Text(Task):
 
     example: ClassVar = {"text": "The pump must be primed before it is started."}
     licence = "that of your own rows"
-    metric = "likelihood"
+    metric = "exp_neg_loss"
     own_rows = True
 
     def item(self, row: Row, prompt: str) -> Item:

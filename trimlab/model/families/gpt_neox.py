@@ -7,7 +7,7 @@ from trimlab.model.family import Family, Layout
 
 FAMILY = Family(
     blocks="gpt_neox.layers",
-    tail=("gpt_neox.final_layer_norm",),
+    final_norm=("gpt_neox.final_layer_norm",),
     attention=Layout(("input_layernorm", "attention"), core="attention"),
     mlp=Layout(("post_attention_layernorm", "mlp"), core="mlp"),
     parallel="use_parallel_residual",

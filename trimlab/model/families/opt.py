@@ -8,7 +8,7 @@ from trimlab.model.family import Family, Layout
 
 FAMILY = Family(
     blocks="model.decoder.layers",
-    tail=("model.decoder.final_layer_norm", "model.decoder.project_out"),
+    final_norm=("model.decoder.final_layer_norm", "model.decoder.project_out"),
     attention=Layout(("self_attn_layer_norm", "self_attn"), core="self_attn"),
     # fc1 is the one to silence: the activation of zero is zero, and fc2 becomes the identity
     mlp=Layout(("final_layer_norm", "fc1", "fc2"), core="fc1"),
