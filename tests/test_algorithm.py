@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 
-from trimlab import algorithm
+from trimlab import stop_rules
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
@@ -130,7 +130,7 @@ def test_same_scores_drops_and_order_as_the_plain_algorithm(
         loader.sampler.epoch = lambda epoch=epoch: epoch  # type: ignore[union-attr]
         for batch in loader:  # line 4
             logits = plain.model(batch.input_ids, use_cache=False).logits
-            log_probs = logits.log_softmax(-1)[batch.rows, batch.sources, batch.targets]
+            log_probs = logits.log_softmax(-1)[batch.item_index, batch.logit_index, batch.targets]
             optimizer.zero_grad()
             (-log_probs.mean()).backward()
             optimizer.step()
@@ -356,7 +356,7 @@ def test_drops_go_on_until_the_latency_is_reached(
     def latency(model: Any) -> float:
         return sum(p.numel() for p in model.parameters()) + next(extra)
 
-    monkeypatch.setattr(algorithm, "decode_latency_ms", latency)
+    monkeypatch.setattr(stop_rules, "decode_latency_ms", latency)
     target = size - 2 * each
     module, trim = fit(
         base, root, tmp_path, target_latency_ms=target, scorer=f"{__name__}.AttentionsFirst"

@@ -23,6 +23,7 @@ from trimlab.records.rows import TIMING_FIELDS, read_rows
 from trimlab.runs import run as running
 from trimlab.scanning import scan as scan_module
 from trimlab.scorers import Scorer
+from trimlab.training import operating_points
 from trimlab.training.module import DomainLM
 
 QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -277,13 +278,13 @@ CRASHES: dict[str, Callable[[], None]] = {
         scan_module, "hidden_without", on_call(4 + 3, scan_module.hidden_without)
     ),
     "between scan and drop": lambda: setattr(
-        algorithm.Trim, "drop", on_call(2, algorithm.Trim.drop)
+        algorithm.Trim, "drop", on_call(3, algorithm.Trim.drop)
     ),
     "while a checkpoint is written": lambda: setattr(torch, "save", half_written(torch.save, 4)),
     "between record and checkpoint": lambda: setattr(
-        algorithm,
+        operating_points,
         "append_row",
-        lambda *a, f=algorithm.append_row: (f(*a), a[1]["step"] == 1 and die()),
+        lambda *a, f=operating_points.append_row: (f(*a), a[1]["step"] == 1 and die()),
     ),
     "Ctrl-C": lambda: setattr(
         DomainLM, "training_step", on_call(9, DomainLM.training_step, interrupt)

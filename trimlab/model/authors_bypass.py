@@ -20,6 +20,22 @@ from trimlab.model.family import Layout
 from trimlab.model.sublayers import Kind, NoOp, SublayerStack, residual_replacement
 
 
+def check_authors_bypass(stack: SublayerStack) -> None:
+    """Refuses a stack that cannot drop as the authors' released code does; changes nothing.
+
+    Raises:
+        InputError: Attention and MLP read the same input (GPT-NeoX), so that no block of the
+            authors' code corresponds to it, or the stack has dropped sublayers already.
+    """
+    if stack.parallel:
+        raise InputError(
+            "trim.bypass authors is not defined where attention and MLP of a block read the same "
+            "input: leave it at residual"
+        )
+    if stack.history and stack.bypass_rule != "authors":
+        raise InputError("this model has dropped sublayers already, with the residual bypass")
+
+
 def use_authors_bypass(stack: SublayerStack) -> None:
     """Makes a stack drop and bypass attentions as the authors' released code does.
 
@@ -27,18 +43,11 @@ def use_authors_bypass(stack: SublayerStack) -> None:
         stack: A stack that has dropped nothing yet; one that does so already stays as it is.
 
     Raises:
-        InputError: Attention and MLP read the same input (GPT-NeoX), so that no block of the
-            authors' code corresponds to it, or the stack has dropped sublayers already.
+        InputError: The stack cannot, see `check_authors_bypass`.
     """
     if stack.bypass_rule == "authors":
         return
-    if stack.parallel:
-        raise InputError(
-            "trim.bypass authors is not defined where attention and MLP of a block read the same "
-            "input: leave it at residual"
-        )
-    if stack.history:
-        raise InputError("this model has dropped sublayers already, with the residual bypass")
+    check_authors_bypass(stack)
     attention = stack.family.attention
 
     def replacement(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:

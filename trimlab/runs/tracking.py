@@ -244,7 +244,7 @@ class TrackFit(L.Callback):
             self._log(trainer, {f"dev_{pl_module.metric}": pl_module.dev.value})
         if self.trim and len(self.trim.points) > self._logged:
             self._logged = len(self.trim.points)
-            self.tracker.log_point(self.trim.points, pl_module.stack.original)
+            self.tracker.log_point(self.trim.points.rows(), pl_module.stack.original)
 
     def _log(self, trainer: L.Trainer, row: Row) -> None:
         named = {f"{self.prefix}{name}": value for name, value in row.items()}

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -34,6 +35,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+
+
+def checkpoint_folder(trainer: L.Trainer) -> Path:
+    """The folder of a run's checkpoints."""
+    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 def restore(module: DomainLM, checkpoint: Path) -> None:

@@ -1,0 +1,115 @@
+"""Scoring the candidates of a drop step: the scan that a scorer needs, and what it makes of it."""
+
+import time
+from dataclasses import dataclass
+
+from trimlab.data.domain import DomainData
+from trimlab.evaluation.metrics import MetricName
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.records.operating_point import ScannedCandidate
+from trimlab.scanning.candidates import Candidate, Granularity, candidates, name_of
+from trimlab.scanning.early_stopping import best_first_scan
+from trimlab.scanning.scan import Scan, scan
+from trimlab.scanning.selection import Scores, lowest, most_important
+from trimlab.scorers import Scorer
+
+STATISTICS = ("accuracy", "norm", "similarity", "items")
+
+
+@dataclass(frozen=True)
+class ScoredCandidates:
+    """The candidates of a drop step with their importance scores.
+
+    Attributes:
+        scan: What was measured.
+        scores: One score per candidate of the scan.
+        seconds: Time of the scan.
+    """
+
+    scan: Scan
+    scores: Scores
+    seconds: float
+
+    def lowest(self, k: int) -> list[Candidate]:
+        """The k candidates with the lowest scores; of two that share a sublayer, the lower one."""
+        return [self.scan.candidates[i] for i in lowest(self.scan.candidates, self.scores, k)]
+
+    def most_important(self, r: float) -> list[Sublayer]:
+        """The share r of the sublayers with the highest scores."""
+        return most_important(self.scan.candidates, self.scores, r)
+
+    def entries(self) -> list[ScannedCandidate]:
+        """The scan as it is recorded."""
+        measured = {name: getattr(self.scan, name) for name in STATISTICS}
+        return [
+            ScannedCandidate(
+                candidate=name_of(candidate),
+                score=list(score),
+                statistics={name: values[i] for name, values in measured.items() if values},
+            )
+            for i, (candidate, score) in enumerate(
+                zip(self.scan.candidates, self.scores, strict=True)
+            )
+        ]
+
+
+def score_candidates(
+    scorer: Scorer,
+    stack: SublayerStack,
+    data: DomainData,
+    granularity: Granularity,
+    *,
+    metric: MetricName,
+    step: int,
+    only_lowest: int | None = None,
+    progress: bool = False,
+) -> ScoredCandidates:
+    """Scans the calibration items for what a scorer needs, and scores every candidate.
+
+    Args:
+        scorer: The importance score.
+        stack: The model.
+        data: The domain, for its calibration items.
+        granularity: What is dropped together.
+        metric: Metric of the task.
+        step: Number of scans before this one.
+        only_lowest: Number of lowest candidates that must be known. Where the score allows it, the
+            scan ends when they are certain, and the other scores are bounds. None: every candidate
+            is measured in full.
+        progress: Show a bar with the time left.
+
+    Raises:
+        InputError: There are no calibration items.
+    """
+    start = time.perf_counter()
+    everything = candidates(stack, granularity)
+    if only_lowest is not None and _can_stop_early(scorer, metric):
+        found = best_first_scan(
+            stack,
+            data.calibration_items(),
+            scorer,
+            lambda scores: lowest(everything, scores, only_lowest),
+            granularity=granularity,
+            measures=scorer.measures,
+            max_tokens=data.eval_tokens,
+            step=step,
+            progress=progress,
+            seed=data.seed,
+        )
+    else:
+        found = scan(
+            stack,
+            data.calibration_batches() if scorer.measures else [],
+            granularity=granularity,
+            measures=scorer.measures,
+            metric=metric,
+            step=step,
+            progress=progress,
+            max_tokens=data.eval_tokens,
+            seed=data.seed,
+        )
+    return ScoredCandidates(found, scorer(found), time.perf_counter() - start)
+
+
+def _can_stop_early(scorer: Scorer, metric: MetricName) -> bool:
+    return "accuracy" in scorer.measures and scorer.falls_with_accuracy and metric == "accuracy"
