@@ -271,7 +271,8 @@ class Trim(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self._restored = state_dict["points"]
-        self.step = state_dict["step"] and DropStep.from_row(state_dict["step"])
+        step = state_dict.get("step", state_dict.get("pending"))  # its name in earlier versions
+        self.step = DropStep.from_row(step) if step else None
         self.epochs_left, self.finished = state_dict["epochs_left"], state_dict["finished"]
 
 
