@@ -6,7 +6,7 @@ from analysis.tables import Table
 from trimlab.records.results import Records
 
 MODELS = ("facebook/opt-1.3b", "facebook/opt-6.7b")
-# one benchmark each of common sense, medicine and law
+# One task each of common sense, medicine and law
 TASKS = ("piqa", "medmcqa", "lexglue")
 
 
@@ -26,5 +26,5 @@ def build(records: Records, paper: Paper) -> Table:
         mine,
         methods,
         own_domain(mine, TASKS),
-        MODELS,
+        bases=MODELS,
     )
