@@ -23,7 +23,7 @@ EXPERIMENTS = ("figure1", "table3", "figure2")
 
 
 def build(records: Records, paper: Paper) -> Figure:
-    """TrimLLM's accuracy as layers go, one panel per benchmark."""
+    """TrimLLM's accuracy by layer memory, one panel per task."""
     papers = Records(tuple(r for r in records if _is_the_papers(r)))
     found = {task: papers.where(task=task).of(*EXPERIMENTS) for task in {r["task"] for r in papers}}
     measured = {task for task, mine in found.items() if len(mine)}

@@ -59,7 +59,8 @@ def _place(pattern: Data) -> tuple[Any, ...]:
 
 def _pattern(run: Records) -> Data:
     records = sorted(run, key=lambda record: record["step"])
-    points = [record.result.finding for record in records]
+    findings = [record.result.finding for record in records]
+    points = [finding for finding in findings if isinstance(finding, OperatingPoint)]
     sublayers = _sublayers(points)
     rows = [_scores(point, sublayers) for point in points]
     marked = [[sublayers.index(s) for s in point.dropped] for point in points]

@@ -50,13 +50,14 @@ def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) 
         if r["cell"].get("trim.r") == RATIOS[method] and machine_title(r) == machine
     ]
 
-    def full(record: Record) -> Record | None:
-        """The full fine-tuning with the same seed, task and epochs on the same machine."""
+    def hours_in_full(record: Record) -> float | None:
+        """Hours of full fine-tuning with the same seed, task and epochs on the same machine."""
         same = {"epochs": epochs, "seed": record["seed"], "task": record["task"]}
         runs = mine.where(method="full_ft", **same)
-        return next((run for run in runs if machine_title(run) == machine), None)
+        return next((run["hours"] for run in runs if machine_title(run) == machine), None)
 
-    compared = [record for record in found if full(record)]
+    shares = {r.place: 100 * r["hours"] / full for r in found if (full := hours_in_full(r))}
+    compared = [record for record in found if record.place in shares]
     hours = paper.row("table9", method=METHODS[method], epochs=str(epochs)).get("hours")
     whole = paper.row("table9", method=METHODS["full_ft"], epochs=str(epochs)).get("hours")
     published_share = None
@@ -64,8 +65,5 @@ def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) 
         published_share = f"{100 * float(hours or 0) / float(whole or 0):.0f}"
     return {
         "hours": Cell(hours, measure(found, "hours")),
-        "share": Cell(
-            published_share,
-            measure(compared, lambda record: 100 * record["hours"] / full(record)["hours"]),
-        ),
+        "share": Cell(published_share, measure(compared, lambda record: shares[record.place])),
     }
