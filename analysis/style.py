@@ -42,6 +42,12 @@ STYLE: dict[Any, Any] = {
 def panels(count: int, width: float = 3.6, height: float = 3.0, columns: int = 3) -> Any:
     """An empty figure with axes in rows.
 
+    Args:
+        count: Number of axes.
+        width: Width of each, in inches.
+        height: Height of each, in inches.
+        columns: Most axes of a row.
+
     Returns:
         The figure and the list of its axes.
     """
