@@ -1,8 +1,7 @@
-"""What Tables 2 to 8 have in common: methods down, benchmarks across, accuracies in."""
+"""The common form of Tables 2 to 8: accuracies of methods (rows) on tasks (columns)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from analysis.measurements import (
     Measurement,
@@ -12,15 +11,16 @@ from analysis.measurements import (
     scorer_of,
     update_ratio_of,
 )
-from analysis.names import TASKS, task_order, task_title
+from analysis.names import BASELINES, TASKS, baseline_order, task_order, task_title
 from analysis.paper import number
 from analysis.tables import Cell, Column, Group, Table, TableRow
+from trimlab.records.result_row import ModelName
 from trimlab.records.results import Record, Records
 
-# trained on, evaluated on
+# Task of the training, task of the evaluation
 Pair = tuple[str, str]
 
-# the paper's main setting: half of the layers
+# The paper's main setting: half of the layer memory
 ASKED_RATIO = 0.5
 HELD_TO = {"final_memory": Column("held to, % of layer memory", "low", 0, ("paper", "measured"))}
 SIZES = {
@@ -31,21 +31,21 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Method:
-    """A row: which records belong to it, and which published row stands beside it.
+    """A row: a selection of records, and the published row beside it.
 
     Attributes:
         title: Its title.
-        model: Which model of a run it is.
+        model: Name of the model in the run.
         scorer: Importance score of the run; None for any, two-step first.
         r: Sparse update ratio of the run; None for any.
         paper: The published row, by column title.
-        baseline: The method that made a model of `model` smaller, if one did.
-        ratio: The layer memory that a trimmed model was asked for; by default the paper's half,
-            and what else there is.
+        baseline: Name of the baseline that compressed the model; None for the model itself.
+        ratio: The requested layer-memory ratio of a trimmed model. None for the paper's half and,
+            for tasks without it, the nearest other ratio.
     """
 
     title: str
-    model: Literal["untrimmed", "fine_tuned", "trimmed"]
+    model: ModelName
     scorer: str | None = None
     r: float | None = None
     paper: Mapping[str, str] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Method:
     ratio: float | None = None
 
     def tests(self, mine: Records) -> Records:
-        """The test results among its rows."""
+        """The test results of the method, among the records of `select`."""
         if self.baseline is None:
             return mine.where(kind="test")
         return mine.where(kind="compressed", method=self.baseline, of=self.model)
 
     def select(self, records: Records) -> Records:
-        """Its rows of all kinds but those of other models."""
+        """The records of its runs, without the tests of their other models."""
         found = [
             record
             for record in records
@@ -70,14 +70,37 @@ class Method:
         return Records(tuple(sorted(found, key=lambda record: scorer_of(record) != "two_step")))
 
 
+def baselines(
+    records: Records, of: Sequence[ModelName], expected: Iterable[str] = ()
+) -> list[tuple[str, str, ModelName]]:
+    """Name, title and compressed model of every baseline in the records.
+
+    Args:
+        records: Records of the experiment.
+        of: The compressed models of the table.
+        expected: Names of further baselines that get a row without records; keys of `BASELINES`.
+    """
+    titles = dict(BASELINES)
+    found: dict[str, set[ModelName]] = {name: set() for name in expected}
+    for record in records.where(kind="compressed"):
+        if record["of"] in of:
+            titles.setdefault(record["method"], record["title"])
+            found.setdefault(record["method"], set()).add(record["of"])
+    return [
+        (name, titles[name], model)
+        for name in sorted(found, key=baseline_order)
+        for model in sorted(found[name] or of[:1])
+    ]
+
+
 def own_domain(records: Records, published: Iterable[str] = ()) -> list[Pair]:
-    """Every benchmark that a model was trained and evaluated on, and the published ones."""
+    """The tasks of both training and evaluation in the records, and the published ones."""
     tasks = {r["task"] for r in records.where(kind="test") if r["task"] == r["evaluated_on"]}
     return [(task, task) for task in sorted({*tasks, *published}, key=task_order)]
 
 
 def other_domains(records: Records, published: Iterable[Pair] = ()) -> list[Pair]:
-    """Every pair of a domain and another benchmark, and the published ones."""
+    """The pairs of different tasks in the records, and the published ones."""
     tests = records.where(kind="test")
     pairs = {(r["task"], r["evaluated_on"]) for r in tests if r["task"] != r["evaluated_on"]}
     return sorted({*pairs, *published}, key=lambda pair: [task_order(task) for task in pair])
@@ -97,11 +120,11 @@ def accuracy_table(
     Args:
         title: Its title.
         caption: Its caption.
-        records: Of the experiment.
+        records: Records of the experiment.
         methods: Its rows.
         pairs: Its columns.
-        bases: Models that are expected; those of the records come by themselves.
-        held_to: Show how far the layer memory goes down while accuracy holds.
+        bases: Base models with rows even without records; those in the records are added.
+        held_to: Add a column with the layer memory down to which accuracy holds.
     """
     columns = {"/".join(pair): Column(_title(pair)) for pair in pairs}
     columns |= (HELD_TO if held_to else {}) | SIZES
@@ -114,7 +137,7 @@ def accuracy_table(
 
 
 def _rows_note(records: Records) -> str:
-    """How many rows there were to train on, as far as the records say it."""
+    """The numbers of training rows in the records, as a sentence."""
     said: dict[str, set[str]] = {}
     for record in records.where(kind="test", model="trimmed"):
         if record.get("rows") is None:
@@ -132,7 +155,7 @@ def _rows_note(records: Records) -> str:
 
 
 def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[TableRow]:
-    """The row of a method, and one more for every other ratio that a benchmark stopped at."""
+    """The row of a method, and one for every other ratio of tasks without the paper's ratio."""
     mine = method.select(records)
     tests = method.tests(mine)
     ratios: list[float | None] = [method.ratio]
@@ -164,7 +187,7 @@ def _rows(method: Method, records: Records, pairs: Sequence[Pair]) -> list[Table
 
 
 def _other_ratios(tests: Records, pairs: Sequence[Pair]) -> list[float]:
-    """Where a benchmark has no model at the paper's ratio: the nearest that it has."""
+    """The nearest ratio of every task that has no model at the paper's ratio."""
     ratios = set()
     for task, evaluated_on in pairs:
         asked = {
@@ -178,18 +201,18 @@ def _other_ratios(tests: Records, pairs: Sequence[Pair]) -> list[float]:
 
 
 def _percent(records: list[Record], field: str) -> Measurement | None:
-    """Mean of a ratio over everything in a row."""
+    """Mean of a ratio over all records of a row, in percent."""
     if not records:
         return None
     mean, _ = mean_and_stderr([100 * record[field] for record in records])
-    return Measurement(mean, None, None, None, None, tuple(records))
+    return Measurement(mean, records=tuple(records))
 
 
 def _held_to(mine: Records, everyone: Records, pairs: Sequence[Pair]) -> Measurement | None:
-    """The worst benchmark's final memory, a mean over its seeds.
+    """The final memory of the worst task, a mean over its seeds.
 
-    None for a method that lacks one of the benchmarks that others have: the worst of fewer is not
-    to be compared.
+    None for a method without one of the tasks of the other methods: the worst of fewer tasks is
+    not comparable.
     """
     found: list[Measurement] = []
     trained_on = {task for task, _ in pairs}
@@ -202,7 +225,7 @@ def _held_to(mine: Records, everyone: Records, pairs: Sequence[Pair]) -> Measure
             return None
         mean, stderr = mean_and_stderr(ratios)
         last = tuple(list(runs[run])[-1] for run, ratio in held.items() if ratio is not None)
-        found.append(Measurement(mean, stderr, None, stderr, None, last))
+        found.append(Measurement(mean, stderr, stderr_seeds=stderr, records=last))
     return max(found, key=lambda measured: measured.mean, default=None)
 
 
@@ -212,6 +235,6 @@ def _title(pair: Pair) -> str:
 
 
 def published_tasks(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The benchmarks among the columns of a published table, by their names in records."""
+    """The tasks among the columns of a published table, by their names in records."""
     columns = {column for row in rows for column, value in row.items() if number(value) is not None}
     return [task for task, title in TASKS.items() if title in columns]

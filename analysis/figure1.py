@@ -1,5 +1,6 @@
 """Figure 1: accuracy against the part of the model that is left."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from analysis.figures import Data, Figure
@@ -17,12 +18,12 @@ from analysis.style import (
 from analysis.tables import anchor
 from trimlab.records.results import Record, Records
 
-# whose runs are drawn: for each benchmark the first of these that has any
+# Experiments of the drawn runs: for each task the first with any
 EXPERIMENTS = ("figure1", "table3", "figure2")
 
 
 def build(records: Records, paper: Paper) -> Figure:
-    """TrimLLM's accuracy as layers go, one panel per benchmark."""
+    """TrimLLM's accuracy by layer memory, one panel per task."""
     papers = Records(tuple(r for r in records if _is_the_papers(r)))
     found = {task: papers.where(task=task).of(*EXPERIMENTS) for task in {r["task"] for r in papers}}
     measured = {task for task, mine in found.items() if len(mine)}
@@ -56,13 +57,13 @@ def _task(task: str, records: Records, paper: Paper) -> Data:
 
 
 def _is_the_papers(record: Record) -> bool:
-    """Whether a run is the paper's main setting: two-step, r = 1/4, the residual bypass."""
+    """Whether a run has the paper's main setting: two-step, r = 1/4, the residual bypass."""
     setting = (scorer_of(record), update_ratio_of(record), bypass_of(record))
     return setting == ("two_step", DEFAULT_R, "residual")
 
 
 def published(task: str, paper: Paper) -> Data:
-    """LLaMA-7B's accuracies in Table 2, by the percent of memory left."""
+    """LLaMA-7B's accuracies in Table 2, by the share of memory left."""
     column = TASKS.get(task, "")
     rows = {row["method"]: row for row in paper.rows("table2", model="LLaMA-7B")}
     points = []
@@ -108,58 +109,69 @@ def _mean(records: Records) -> float | None:
 
 
 def draw(data: Data) -> Any:
-    """One panel per benchmark; the model shrinks to the right."""
+    """One panel per task; the model shrinks to the right."""
     figure, axes = panels(len(data["tasks"]))
     for axis, task in zip(axes, data["tasks"], strict=True):
         axis.set_title(task_title(task["task"]))
-        published = task["paper"]
-        if published["points"]:
-            at_full = [{"ratio": 1.0, "value": published["fine_tuned"]}]
-            line = at_full + published["points"]
-            axis.plot(
-                [100 * p["ratio"] for p in line],
-                [p["value"] for p in line],
-                color=PAPER_COLOUR,
-                marker="s",
-                markerfacecolor="white",
-                label="LLaMA-7B, published",
-            )
-        for name, label in (("untrimmed", "not fine-tuned"), ("fine_tuned", "full depth")):
-            if task[name] is not None:
-                axis.axhline(task[name], color=REFERENCE_COLOUR, lw=0.9, ls="--")
-                axis.annotate(
-                    label,
-                    (1, task[name]),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-2, 2),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=7,
-                    color=REFERENCE_COLOUR,
-                )
-        for i, run in enumerate(task["dev"]):
-            axis.plot(
-                [100 * p["ratio"] for p in run],
-                [p["value"] for p in run],
-                color=COLOURS[0],
-                lw=0.8,
-                alpha=0.5,
-                label="dev, one seed" if i == 0 else None,
-            )
-        if task["test"]:
-            axis.errorbar(
-                [100 * p["ratio"] for p in task["test"]],
-                [p["value"] for p in task["test"]],
-                yerr=[p["stderr"] for p in task["test"]],
-                color=COLOURS[0],
-                marker="o",
-                capsize=2.5,
-                label="test, trimmed",
-            )
-        elif not task["dev"]:
-            nothing_measured(axis)
+        _draw_published(axis, task["paper"])
+        _draw_references(axis, task)
+        _draw_runs(axis, task)
         axis.set_xlim(103, 17)
         axis.set_xlabel("layer memory left, %")
         axis.set_ylabel("accuracy, %")
     shared_legend(figure)
     return figure
+
+
+def _draw_published(axis: Any, published: Data) -> None:
+    if not published["points"]:
+        return
+    line = [{"ratio": 1.0, "value": published["fine_tuned"]}, *published["points"]]
+    axis.plot(
+        *_coordinates(line),
+        color=PAPER_COLOUR,
+        marker="s",
+        markerfacecolor="white",
+        label="LLaMA-7B, published",
+    )
+
+
+def _draw_references(axis: Any, task: Data) -> None:
+    """Dashed lines at the accuracies of the models at full depth."""
+    for name, label in (("untrimmed", "not fine-tuned"), ("fine_tuned", "full depth")):
+        if task[name] is not None:
+            axis.axhline(task[name], color=REFERENCE_COLOUR, lw=0.9, ls="--")
+            axis.annotate(
+                label,
+                (1, task[name]),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 2),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7,
+                color=REFERENCE_COLOUR,
+            )
+
+
+def _draw_runs(axis: Any, task: Data) -> None:
+    """Dev accuracy of every run, and test accuracy over the seeds."""
+    for i, run in enumerate(task["dev"]):
+        label = "dev, one seed" if i == 0 else None
+        axis.plot(*_coordinates(run), color=COLOURS[0], lw=0.8, alpha=0.5, label=label)
+    if task["test"]:
+        axis.errorbar(
+            *_coordinates(task["test"]),
+            yerr=[point["stderr"] for point in task["test"]],
+            color=COLOURS[0],
+            marker="o",
+            capsize=2.5,
+            label="test, trimmed",
+        )
+    elif not task["dev"]:
+        nothing_measured(axis)
+
+
+def _coordinates(points: Iterable[Data]) -> tuple[list[float], list[float]]:
+    """Percent of memory left, and accuracy."""
+    points = list(points)
+    return [100 * point["ratio"] for point in points], [point["value"] for point in points]

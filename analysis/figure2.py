@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from analysis._figure2_page import SIZES, interactive, method_titles
 from analysis.figure1 import published
 from analysis.figures import Data, Figure
 from analysis.measurements import (
@@ -16,7 +17,6 @@ from analysis.names import TASKS, ratio_title, scorer_title, task_order, task_ti
 from analysis.paper import Paper, number
 from analysis.style import (
     PAPER_COLOUR,
-    PLOTLY_SYMBOLS,
     REFERENCE_COLOUR,
     look_of,
     nothing_measured,
@@ -26,15 +26,9 @@ from analysis.style import (
 from analysis.tables import anchor
 from trimlab.records.results import Record, Records
 
-MEASURES = {
-    "layer_memory_ratio": ("layer memory left, %", 100.0),
-    "model_memory_ratio": ("whole model left, %", 100.0),
-    "tokens_per_second": ("decoding speed, tokens/s", 1.0),
-}
-
 
 def build(records: Records, paper: Paper) -> Figure:
-    """Every tested model of every experiment, and the ones that no other beats."""
+    """Every tested model of every experiment, and the Pareto frontier."""
     tested = [r for r in records if r["kind"] in ("test", "compressed")]
     tests = _whole([r for r in tested if r["task"] == r["evaluated_on"]])
     tasks = sorted({r["task"] for r in tests} or {"sciq", "medmcqa"}, key=task_order)
@@ -50,7 +44,7 @@ def build(records: Records, paper: Paper) -> Figure:
 
 
 def _whole(tests: Sequence[Record]) -> Records:
-    """Those of the most items there are: a run about time has a few, and luck with them."""
+    """The tests with the most items of their task: runs about time have few items."""
     most: dict[str, int] = {}
     for record in tests:
         most[record["task"]] = max(record["n"], most.get(record["task"], 0))
@@ -58,7 +52,7 @@ def _whole(tests: Sequence[Record]) -> Records:
 
 
 def method_title(record: Record) -> str:
-    """What made a model; a cell with other overrides is named by them too."""
+    """The method of a model, with the other overrides of its cell."""
     if record["kind"] == "compressed":
         return record["title"] + (" of a trimmed model" if record["of"] == "trimmed" else "")
     if record["model"] == "untrimmed":
@@ -73,9 +67,9 @@ def method_title(record: Record) -> str:
 
 
 def frontier(points: Sequence[Data]) -> list[int]:
-    """Indices of the points that no other beats, from the smallest model on.
+    """Indices of the Pareto-optimal points, from the smallest model on.
 
-    A point is beaten by one that is no larger and at least as accurate, and not the same in both.
+    A point is beaten by another one that is no larger, at least as accurate, and not equal.
     """
 
     def beaten(point: Data) -> bool:
@@ -95,10 +89,10 @@ def _task(task: str, tests: Records, paper: Paper) -> Data:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for r in tests:
         for experiment in r.experiments:
-            # the same method and point of its run: what is left to differ is the seed
+            # records of a group differ in the seed only
             key = (experiment, r["base"], method_title(r), r["asked_ratio"])
             groups.setdefault(key, []).append(r)
-    # what one experiment has, another may have with more seeds, or the same
+    # largest groups first: those of other experiments may be subsets of them
     seen: list[set[str]] = []
     points = []
     for key, rows in sorted(groups.items(), key=lambda group: -len(group[1])):
@@ -118,7 +112,7 @@ def _point(experiment: str, method: str, rows: Iterable[Record]) -> Data:
     accuracy = measure(rows)
     assert accuracy is not None
     sizes = {}
-    for name in MEASURES:
+    for name in SIZES:
         values = [r for r in accuracy.records if r.get(name) is not None]
         measured = measure(values, name)
         sizes[name] = measured and measured.mean
@@ -135,7 +129,7 @@ def _point(experiment: str, method: str, rows: Iterable[Record]) -> Data:
 
 
 def _paper(task: str, paper: Paper) -> list[Data]:
-    """Table 2's methods; a memory of `>25%` stands at its bound."""
+    """Table 2's methods; a memory of `>25%` is drawn at its bound."""
     trimmed = published(task, paper)["points"]
     points = [{"method": f"TrimLLM ({100 * p['ratio']:.0f} %)", **p} for p in trimmed]
     for row in paper.rows("table2", model="LLaMA-7B"):
@@ -146,14 +140,10 @@ def _paper(task: str, paper: Paper) -> list[Data]:
     return points
 
 
-def _methods(data: Data) -> list[str]:
-    return list(dict.fromkeys(p["method"] for task in data["tasks"] for p in task["points"]))
-
-
 def draw(data: Data) -> Any:
-    """One panel per benchmark."""
+    """One panel per task."""
     figure, axes = panels(len(data["tasks"]), width=4.2, height=3.4)
-    methods = _methods(data)
+    methods = method_titles(data)
     looks = look_of(methods)
     for axis, task in zip(axes, data["tasks"], strict=True):
         axis.set_title(task_title(task["task"]))
@@ -192,119 +182,7 @@ def draw(data: Data) -> Any:
                 )
         if not task["points"]:
             nothing_measured(axis)
-        axis.set_xlabel(MEASURES["layer_memory_ratio"][0])
+        axis.set_xlabel(SIZES["layer_memory_ratio"][0])
         axis.set_ylabel("accuracy, %")
     shared_legend(figure)
     return figure
-
-
-def interactive(data: Data) -> Data:
-    """One benchmark at a time, any of the sizes across; a click leads to the record."""
-    methods = _methods(data)
-    looks = look_of(methods)
-    traces: list[Data] = []
-    owners: list[str] = []
-    for task in data["tasks"]:
-        for method in methods:
-            points = [p for p in task["points"] if p["method"] == method]
-            if points:
-                traces.append(_trace(method, points, *looks[method]))
-                owners.append(task["task"])
-        best = [task["points"][i] for i in task["frontier"]]
-        line = {
-            "mode": "lines",
-            "line": {"color": REFERENCE_COLOUR, "width": 1},
-            "hoverinfo": "skip",
-        }
-        traces.append(
-            {**_trace("frontier", best, REFERENCE_COLOUR), **line, "error_y": {"visible": False}}
-        )
-        owners.append(task["task"])
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "LLaMA-7B, published",
-                "x": [100 * p["ratio"] for p in task["paper"]],
-                "y": [p["value"] for p in task["paper"]],
-                "text": [p["method"] for p in task["paper"]],
-                "hovertemplate": "%{text}: %{y:.1f} % at %{x:.0f} %<extra>published</extra>",
-                "marker": {"symbol": "square-open", "color": PAPER_COLOUR, "size": 8},
-            }
-        )
-        owners.append(task["task"])
-    first = data["tasks"][0]["task"]
-    for trace, owner in zip(traces, owners, strict=True):
-        trace["visible"] = owner == first
-    tasks = [
-        {
-            "label": task_title(task["task"]),
-            "method": "update",
-            "args": [{"visible": [owner == task["task"] for owner in owners]}],
-        }
-        for task in data["tasks"]
-    ]
-    # only the layer memory has published values beside it and a frontier
-    sizes = [
-        {
-            "label": title,
-            "method": "update",
-            "args": [{"x": [_across(t, name) for t in traces]}, {"xaxis.title.text": title}],
-        }
-        for name, (title, _) in MEASURES.items()
-    ]
-    menu = {"type": "dropdown", "showactive": True, "y": 1.16, "yanchor": "top", "xanchor": "left"}
-    for trace in traces:
-        trace.pop("meta", None)
-    return {
-        "data": traces,
-        "layout": {
-            "xaxis": {"title": {"text": MEASURES["layer_memory_ratio"][0]}},
-            "yaxis": {"title": {"text": "accuracy, %"}},
-            "hovermode": "closest",
-            "updatemenus": [
-                {**menu, "buttons": tasks, "x": 0},
-                {**menu, "buttons": sizes, "x": 0.2},
-            ],
-        },
-    }
-
-
-def _trace(method: str, points: Sequence[Data], colour: str, marker: str = "o") -> Data:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": method,
-        "x": [100 * p["layer_memory_ratio"] for p in points],
-        "y": [p["value"] for p in points],
-        "error_y": {"type": "data", "array": [p["stderr"] or 0 for p in points], "thickness": 1},
-        "customdata": [p["records"][0] for p in points],
-        "text": [_hover(p) for p in points],
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": colour, "symbol": PLOTLY_SYMBOLS[marker], "size": 9},
-        "meta": {
-            name: [None if p[name] is None else scale * p[name] for p in points]
-            for name, (_, scale) in MEASURES.items()
-        },
-    }
-
-
-def _hover(point: Data) -> str:
-    lines = [
-        f"<b>{point['method']}</b> ({point['experiment']})",
-        f"accuracy {point['value']:.1f} ± {point['stderr'] or 0:.1f}, seeds {point['seeds']}",
-        f"layer memory {100 * point['layer_memory_ratio']:.1f} %",
-        f"whole model {100 * point['model_memory_ratio']:.1f} %",
-    ]
-    if point["tokens_per_second"] is not None:
-        lines.append(f"{point['tokens_per_second']:.1f} tokens/s")
-    return "<br>".join([*lines, *(["measured with a dirty tree"] if point["dirty"] else [])])
-
-
-def _across(trace: Data, name: str) -> list[float | None]:
-    """The values across for a choice of the menu; none where there is no such value."""
-    if name == "layer_memory_ratio":
-        return trace["x"]
-    if "meta" in trace and trace["mode"] == "markers":
-        return trace["meta"][name]
-    return [None] * len(trace["x"])

@@ -1,4 +1,4 @@
-"""Figure 3: dropping patterns, and whether they come from the task or from the bypass."""
+"""Figure 3: dropping patterns by task and by bypass."""
 
 from typing import Any
 
@@ -11,16 +11,17 @@ from analysis.names import task_order, task_title
 from analysis.paper import Paper
 from analysis.style import DROPPED_COLOUR, SCORE_COLOURS, nothing_measured, panels
 from analysis.tables import anchor
+from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.results import Records
 
 KINDS = ("attention", "mlp")
 DROPPED = -1.0
-# a few sublayers score so much higher that a scale up to them would show nothing else
+# Quantile of the scores at the end of the colour scale: a few outliers would take all of it
 BRIGHTEST = 0.9
 
 
 def build(records: Records, paper: Paper) -> Figure:
-    """Every run of the two-step algorithm at r = 1/4: benchmark, bypass, seed."""
+    """Every run of the two-step algorithm at r = 1/4."""
     points = Records(
         tuple(
             point
@@ -46,7 +47,7 @@ def build(records: Records, paper: Paper) -> Figure:
 
 
 def _place(pattern: Data) -> tuple[Any, ...]:
-    """By benchmark, the residual bypass first; runs to one half, as here, before others."""
+    """Sort key: by task, the residual bypass first, runs of Figure 3 and Table 3 before others."""
     return (
         task_order(pattern["task"]),
         pattern["bypass"] != "residual",
@@ -57,25 +58,18 @@ def _place(pattern: Data) -> tuple[Any, ...]:
 
 
 def _pattern(run: Records) -> Data:
-    points = sorted(run, key=lambda point: point["step"])
+    records = sorted(run, key=lambda record: record["step"])
+    findings = [record.result.finding for record in records]
+    points = [finding for finding in findings if isinstance(finding, OperatingPoint)]
     sublayers = _sublayers(points)
-    rows, marked, bounds = [], [], []
-    for point in points:
-        gone = set(point["history"]) - set(point["dropped"])
-        scores: dict[str, float] = {}
-        for entry in point["scan"]:
-            for sublayer in entry["candidate"].split("+"):
-                # a sublayer may be in two pairs: the lower score is what it can be dropped for
-                score = entry["score"][0]
-                scores[sublayer] = min(score, scores.get(sublayer, score))
-        rows.append([DROPPED if s in gone else scores.get(s) for s in sublayers])
-        marked.append([sublayers.index(s) for s in point["dropped"]])
-        bounds.append([sublayers.index(s) for s in _stopped_early(point)])
-    last = points[-1]
-    rows.append([DROPPED if s in last["history"] else None for s in sublayers])
+    rows = [_scores(point, sublayers) for point in points]
+    marked = [[sublayers.index(s) for s in point.dropped] for point in points]
+    bounds = [[sublayers.index(s) for s in _stopped_early(point)] for point in points]
+    first, last = records[0], points[-1]
+    # the end of the run: no scan, but the drops
+    rows.append([DROPPED if s in last.history else None for s in sublayers])
     marked.append([])
     bounds.append([])
-    first = points[0]
     return {
         "task": first["task"],
         "base": first["base"],
@@ -89,26 +83,37 @@ def _pattern(run: Records) -> Data:
         "limits": _limits(rows),
         "dropped": marked,
         "bounds": bounds,
-        "counts": {kind: sum(s.endswith(kind) for s in last["history"]) for kind in KINDS},
-        "layer_memory_ratio": last["layer_memory_ratio"],
-        "records": [anchor(point) for point in points],
+        "counts": {kind: sum(s.endswith(kind) for s in last.history) for kind in KINDS},
+        "layer_memory_ratio": last.layer_memory_ratio,
+        "records": [anchor(record) for record in records],
     }
 
 
-def _stopped_early(point: Any) -> list[str]:
-    """Sublayers that a scan left before it had run all items, since they could not be chosen."""
-    items = [entry.get("items", 0) for entry in point["scan"]]
-    names = (
+def _scores(point: OperatingPoint, sublayers: list[str]) -> list[float | None]:
+    """The score of every sublayer in the scan of a point, `DROPPED` for earlier drops."""
+    gone = set(point.history) - set(point.dropped)
+    scores: dict[str, float] = {}
+    for entry in point.scan:
+        for sublayer in entry.sublayers:
+            # of a sublayer in two pairs, the lower score decides
+            scores[sublayer] = min(entry.score[0], scores.get(sublayer, entry.score[0]))
+    return [DROPPED if s in gone else scores.get(s) for s in sublayers]
+
+
+def _stopped_early(point: OperatingPoint) -> list[str]:
+    """Sublayers whose scan ended before the last item, since their score was not the lowest."""
+    items = [entry.statistics.get("items", 0) for entry in point.scan]
+    names = {
         name
-        for entry, met in zip(point["scan"], items, strict=True)
+        for entry, met in zip(point.scan, items, strict=True)
         if met < max(items)
-        for name in entry["candidate"].split("+")
-    )
-    return sorted(set(names))
+        for name in entry.sublayers
+    }
+    return sorted(names)
 
 
 def _limits(rows: list[list[float | None]]) -> tuple[float, float]:
-    """Lowest score, and the one at which the colours end."""
+    """The scores at the ends of the colour scale."""
     known = sorted(s for row in rows for s in row if s is not None and s != DROPPED)
     if not known:
         return 0.0, 1.0
@@ -116,10 +121,10 @@ def _limits(rows: list[list[float | None]]) -> tuple[float, float]:
     return low, high if high > low else known[-1]
 
 
-def _sublayers(points: list[Any]) -> list[str]:
-    """Every sublayer of the model, in order: what was scanned, and what had been dropped before."""
-    names = {s for p in points for s in p["history"]}
-    names |= {s for p in points for entry in p["scan"] for s in entry["candidate"].split("+")}
+def _sublayers(points: list[OperatingPoint]) -> list[str]:
+    """Every scanned or dropped sublayer, in the order of the model."""
+    names = {s for point in points for s in point.history}
+    names |= {s for point in points for entry in point.scan for s in entry.sublayers}
 
     def place(name: str) -> tuple[int, int]:
         block, _, kind = name.partition(".")
@@ -129,7 +134,7 @@ def _sublayers(points: list[Any]) -> list[str]:
 
 
 def pattern_title(pattern: Data) -> str:
-    """What a panel shows, and its answer: how many of each kind were dropped."""
+    """The title of a panel: the run, and the number of drops of each kind."""
     counts = pattern["counts"]
     run = f"{pattern['bypass']} bypass{pattern['overrides']}, seed {pattern['seed']}"
     dropped = f"dropped {counts['mlp']} MLPs and {counts['attention']} of the attentions"
@@ -137,9 +142,9 @@ def pattern_title(pattern: Data) -> str:
 
 
 def draw(data: Data) -> Any:
-    """A heat map of the first run of every benchmark and bypass, one below the other.
+    """A heat map of the first run of every task and bypass, one below the other.
 
-    Runs that override something else, as those about time do, are left to the page.
+    Runs with other overrides (such as those about time) are on the page only.
     """
     first: dict[tuple[str, str], Data] = {}
     for pattern in data["patterns"]:
@@ -176,60 +181,17 @@ def _short(sublayer: str) -> str:
 
 
 def interactive(data: Data) -> Data:
-    """One run at a time; the score under the pointer."""
-    traces: list[Data] = []
-    for i, pattern in enumerate(data["patterns"]):
-        steps = [*map(str, range(len(pattern["scores"]) - 1)), "end"]
-        records = [*pattern["records"], pattern["records"][-1]]
-        shared = {"x": pattern["sublayers"], "y": steps, "visible": i == 0}
-        customdata = [[record] * len(pattern["sublayers"]) for record in records]
-        columns = range(len(pattern["sublayers"]))
-        signs = [["≥ " * (column in row) for column in columns] for row in pattern["bounds"]]
-        traces += [
-            {
-                **shared,
-                "type": "heatmap",
-                "z": [[None if s == DROPPED else s for s in row] for row in pattern["scores"]],
-                "zmin": pattern["limits"][0],
-                "zmax": pattern["limits"][1],
-                "customdata": customdata,
-                "text": signs,
-                "colorscale": "Viridis",
-                "colorbar": {"title": {"text": "score"}},
-                "hoverongaps": False,
-                "xgap": 1,
-                "ygap": 1,
-                "hovertemplate": "%{x}, scan %{y}: score %{text}%{z:.4g}<extra></extra>",
-            },
-            {
-                **shared,
-                "type": "heatmap",
-                "z": [[s if s == DROPPED else None for s in row] for row in pattern["scores"]],
-                "customdata": customdata,
-                "colorscale": [[0, DROPPED_COLOUR], [1, DROPPED_COLOUR]],
-                "showscale": False,
-                "hoverongaps": False,
-                "xgap": 1,
-                "ygap": 1,
-                "hovertemplate": "%{x}: dropped before scan %{y} (−1)<extra></extra>",
-            },
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "visible": i == 0,
-                "x": [pattern["sublayers"][c] for row in pattern["dropped"] for c in row],
-                "y": [steps[y] for y, row in enumerate(pattern["dropped"]) for _ in row],
-                "marker": {"symbol": "x", "color": "#D55E00", "size": 7},
-                "showlegend": False,
-                "hoverinfo": "skip",
-            },
-        ]
-    each = 3
+    """A Plotly figure of one run at a time, with the score under the pointer."""
+    traces_of = [_traces(pattern) for pattern in data["patterns"]]
+    owners = [i for i, traces in enumerate(traces_of) for _ in traces]
+    traces = [trace for traces in traces_of for trace in traces]
+    for trace, owner in zip(traces, owners, strict=True):
+        trace["visible"] = owner == 0
     buttons = [
         {
             "label": pattern_title(pattern),
             "method": "update",
-            "args": [{"visible": [t // each == i for t in range(len(traces))]}],
+            "args": [{"visible": [owner == i for owner in owners]}],
         }
         for i, pattern in enumerate(data["patterns"])
     ]
@@ -242,3 +204,45 @@ def interactive(data: Data) -> Data:
             "updatemenus": [{**menu, "yanchor": "top"}] if buttons else [],
         },
     }
+
+
+def _traces(pattern: Data) -> list[Data]:
+    """The Plotly traces of a run: scores, earlier drops, and a cross at every drop."""
+    sublayers, scores = pattern["sublayers"], pattern["scores"]
+    steps = [*map(str, range(len(scores) - 1)), "end"]
+    records = [*pattern["records"], pattern["records"][-1]]
+    heatmap = {
+        "type": "heatmap",
+        "x": sublayers,
+        "y": steps,
+        "customdata": [[record] * len(sublayers) for record in records],
+        "hoverongaps": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+    bounds = [["≥ " * (i in row) for i in range(len(sublayers))] for row in pattern["bounds"]]
+    scored = heatmap | {
+        "z": [[None if s == DROPPED else s for s in row] for row in scores],
+        "zmin": pattern["limits"][0],
+        "zmax": pattern["limits"][1],
+        "text": bounds,
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": "score"}},
+        "hovertemplate": "%{x}, scan %{y}: score %{text}%{z:.4g}<extra></extra>",
+    }
+    gone = heatmap | {
+        "z": [[s if s == DROPPED else None for s in row] for row in scores],
+        "colorscale": [[0, DROPPED_COLOUR], [1, DROPPED_COLOUR]],
+        "showscale": False,
+        "hovertemplate": "%{x}: dropped before scan %{y} (−1)<extra></extra>",
+    }
+    crosses = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [sublayers[column] for row in pattern["dropped"] for column in row],
+        "y": [steps[y] for y, row in enumerate(pattern["dropped"]) for _ in row],
+        "marker": {"symbol": "x", "color": "#D55E00", "size": 7},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return [scored, gone, crosses]

@@ -13,7 +13,7 @@ from trimlab.records.results import Record, Records
 
 N = 64  # sublayers of LLaMA-7B
 C = 1.0  # time of one epoch over one sublayer
-SPARSE = 0.6  # what sparse fine-tuning costs of full fine-tuning, as published
+SPARSE = 0.6  # published time of sparse fine-tuning, as a share of full fine-tuning's
 
 SCHEMES = {
     "full fine-tuning, as many epochs": (1, False),
@@ -33,8 +33,8 @@ def two_drops_per_epoch(n_d: int, n: int = N, c: float = C) -> float:
 
 
 def build(records: Records, paper: Paper) -> Figure:
-    """The paper's curves, and the time that runs took, each in units of its own full epoch."""
-    # the experiments about time: runs about accuracy may have shared their machine
+    """The paper's curves, and the times of runs, each in units of its own full epoch."""
+    # only the experiments about time: other runs may have shared their machine
     mine = records.where(kind="operating_point").of("figure4", "table9")
     mine = Records(tuple(p for p in mine if scorer_of(p) == "two_step"))
     runs = [_run(mine.where(run=run)) for run in dict.fromkeys(p["run"] for p in mine)]
@@ -75,14 +75,14 @@ def curves(n: int = N, c: float = C) -> list[Data]:
 
 
 def _run(points: Records) -> Data | None:
-    """A run's time in full epochs; None where its first epoch was not at full depth."""
+    """A run's time in full epochs; None if its first epoch was not at full depth."""
     in_order = sorted(points, key=lambda point: point["step"])
     first = in_order[0]
     training = [point["seconds"] - point["scan_seconds"] for point in in_order]
     if first["history"] or training[0] <= 0:
         return None
     r = update_ratio_of(first)
-    n = sum(len(entry["candidate"].split("+")) for entry in first["scan"])
+    n = sum(len(entry.sublayers) for entry in first["scan"])
     scans = [point["scan_seconds"] for point in in_order]
     ends = [point["epoch"] + 1 for point in in_order]
     lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -91,13 +91,13 @@ def _run(points: Records) -> Data | None:
     formula = [
         share * epochs * sublayers / n for epochs, sublayers in zip(lengths, left, strict=True)
     ]
-    unit = training[0] / formula[0]  # what an epoch at full depth takes
+    unit = training[0] / formula[0]  # seconds of an epoch at full depth
     return {
         "task": first["task"],
         "base": first["base"],
         "seed": first["seed"],
         "r": r,
-        "drops_per_step": override(first, "drops_per_step", _drops(in_order)),
+        "drops_per_step": override(first, "trim.drops_per_step", _drops(in_order)),
         "n": n,
         "dropped": [len(point["history"]) for point in in_order],
         "time": [time / unit for time in accumulate(training)],
@@ -111,7 +111,7 @@ def _run(points: Records) -> Data | None:
 
 
 def _drops(points: list[Record]) -> int | None:
-    """Sublayers that most steps dropped."""
+    """The most frequent number of drops per step."""
     counts = [len(point["dropped"]) for point in points[1:]]
     return max(set(counts), key=counts.count) if counts else None
 

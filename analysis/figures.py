@@ -1,4 +1,4 @@
-"""A figure as data, and the files it becomes."""
+"""A figure as data, and its files."""
 
 import json
 from collections.abc import Callable
@@ -16,14 +16,14 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows, and how.
+    """The data of a figure, and the functions that draw it.
 
     Attributes:
         title: Its title.
-        caption: What it shows and where the published numbers come from.
-        data: Everything that is drawn, JSON only; records go by their anchors.
-        draw: Draws it on paper.
-        interactive: Gives a Plotly figure (`data`, `layout`) for the page.
+        caption: Description of the figure, with the source of the published numbers.
+        data: All of its content as JSON; records by their anchors.
+        draw: Draws it with matplotlib.
+        interactive: Makes a Plotly figure (`data`, `layout`) for the page.
     """
 
     title: str
@@ -38,5 +38,5 @@ class Figure:
         with matplotlib.rc_context(STYLE):
             drawing = self.draw(self.data)
             drawing.savefig(stem.with_suffix(".png"), dpi=150)
-            # no date in it: the same records give the same file
+            # without a date: equal records give equal files
             drawing.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})

@@ -1,65 +1,83 @@
-"""From records to one measured number: the mean over seeds, its standard error, a paired test."""
+"""Measurements: means over seeds, their standard errors, and paired tests."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import Any
 
+from trimlab.records.result_row import Test
 from trimlab.records.results import Record, Records
 
-# what an operating point must keep of the fine-tuned model's accuracy to count (Tables 3 and 6)
+# The share of the fine-tuned model's accuracy that trimming must hold (Tables 3 and 6)
 KEPT_SHARE = 0.9
-# what `Trim` does where neither a cell nor its name says otherwise
+# The options of `Trim` in a cell that sets none
 DEFAULT_SCORER, DEFAULT_R, DEFAULT_BYPASS = "two_step", 0.25, "residual"
-# measured beside accuracy where a sweep asks for it
-FURTHER = ("value_normalised", "stability", "exact_match", "tokens_per_second")
+# The optional numbers of a test row that are no standard errors
+EXTRA_METRICS = tuple(
+    declared.name
+    for declared in fields(Test)
+    if declared.default is None
+    and declared.type == float | None
+    and not declared.name.endswith("_stderr")
+)
+# Options with a place of their own in tables and figures
+NAMED_OPTIONS = frozenset({"trim.scorer", "trim.r", "trim.bypass", "data.task", "model.base"})
 
 
 def override(record: Record, name: str, default: Any) -> Any:
-    """What the cell of a record sets an option to; the option's last name is enough."""
-    for key, value in record["cell"].items():
-        if key.rpartition(".")[2] == name:
-            return value
-    return default
+    """The value of an option in the cell of a record.
+
+    Args:
+        record: The record.
+        name: Dotted name of the option.
+        default: The value if the cell does not set it.
+    """
+    return record["cell"].get(name, default)
 
 
 def scorer_of(record: Record) -> str:
-    """The importance score that chose the drops."""
-    return override(record, "scorer", DEFAULT_SCORER)
+    """The importance score of the run."""
+    return override(record, "trim.scorer", DEFAULT_SCORER)
 
 
 def update_ratio_of(record: Record) -> float:
-    """The sparse update ratio r."""
-    return override(record, "r", DEFAULT_R)
+    """The sparse update ratio r of the run."""
+    return override(record, "trim.r", DEFAULT_R)
 
 
 def bypass_of(record: Record) -> str:
-    """What stands in for a dropped attention: the residual identity, or the authors' norm."""
-    return override(record, "bypass", DEFAULT_BYPASS)
+    """The bypass of a dropped attention: the residual identity, or the authors' norm."""
+    return override(record, "trim.bypass", DEFAULT_BYPASS)
 
 
 def other_overrides(record: Record) -> str:
-    """What else the cell of a record overrides, as text after a comma; mostly nothing."""
-    # named elsewhere, or without a part in what a model is
-    named = {"scorer", "r", "bypass", "task", "base"}
-    named |= {"save_at", "full_depth", "also_on", "generate", "further", "speed", "compare"}
-    others = {key.rpartition(".")[2]: value for key, value in record["cell"].items()}
-    return "".join(f", {name} {value}" for name, value in others.items() if name not in named)
+    """Other options in the cell of a record that change the model, as text after a comma.
+
+    Options of the section `run` choose the measurements of a model and `trim.save_at` the models
+    that are measured: neither changes a model.
+    """
+    others = {
+        name.rpartition(".")[2]: value
+        for name, value in record["cell"].items()
+        if name not in NAMED_OPTIONS and name != "trim.save_at" and not name.startswith("run.")
+    }
+    return "".join(f", {name} {value}" for name, value in others.items())
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Exact sign test of a model against its reference on the same items.
+    """Exact sign test of a model against a reference on the same items.
 
-    An item counts for the model that answered it right under more of the seeds. With one seed this
-    is McNemar's exact test. (Adding up the discordant pairs of several seeds instead would count
-    an item several times, as if its answers were independent.)
+    An item counts for the model with more right answers over the seeds. With one seed this is
+    McNemar's exact test. (The sum of the discordant pairs of several seeds would count an item
+    several times, as if its answers were independent.)
 
     Attributes:
-        won: Items that only, or more often, the model answered right.
-        lost: Items that only, or more often, the reference answered right.
-        p: Two-sided probability of a split at least as uneven, were both equally good.
-        against: The reference.
+        won: Items with more right answers of the model.
+        lost: Items with more right answers of the reference.
+        p: Two-sided probability of a split at least as uneven between equally good models.
+        against: Name of the reference.
     """
 
     won: int
@@ -74,33 +92,33 @@ class Measurement:
 
     Attributes:
         mean: The mean.
-        stderr: Standard error over seeds and items: the root of the sum of the two squares below,
-            a little more than the truth since what items and seeds do together is in both.
+        stderr: Standard error over seeds and items: the root of the sum of the two squares below.
+            Slightly too large, since both contain the interaction of items and seeds.
         stderr_items: Standard error over the items (of the items' means over the seeds).
         stderr_seeds: Standard error over the seeds; None for one seed.
-        n: Items.
-        records: Where it comes from, by seed.
-        test: Against full fine-tuning with as many optimizer steps.
-        further: Means of what else was measured.
+        n: Number of items.
+        records: Its records, by seed.
+        test: Paired test against fine-tuning at full depth with as many optimizer steps.
+        extra_metrics: Means of the measured `EXTRA_METRICS`; None without any.
     """
 
     mean: float
-    stderr: float | None
-    stderr_items: float | None
-    stderr_seeds: float | None
-    n: int | None
-    records: tuple[Record, ...]
+    stderr: float | None = None
+    stderr_items: float | None = None
+    stderr_seeds: float | None = None
+    n: int | None = None
+    records: tuple[Record, ...] = ()
     test: PairedTest | None = None
-    further: dict[str, float] | None = None
+    extra_metrics: dict[str, float] | None = None
 
     @property
     def dirty(self) -> bool:
-        """Whether any of it was measured with code that is in no commit."""
+        """Whether any record was measured with uncommitted code."""
         return any(record.dirty for record in self.records)
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and its standard error, which one value has not."""
+    """The mean and its standard error, None for one value."""
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
@@ -117,29 +135,32 @@ def one_per_seed(records: Iterable[Record]) -> tuple[Record, ...]:
 
 
 def measure(
-    records: Iterable[Record], field: str = "value", references: Records | None = None
+    records: Iterable[Record],
+    value: str | Callable[[Record], float] = "value",
+    references: Records | None = None,
 ) -> Measurement | None:
-    """One number from the records of several seeds.
+    """The mean of a value over the seeds.
 
     Args:
-        records: Of one model, one task; the first of every seed counts.
-        field: What is averaged.
-        references: Fine-tuned models to test against.
+        records: Records of one model and one task; the first of every seed counts.
+        value: Name of a field, or a function of a record.
+        references: Records to take the reference of a paired test from.
 
     Returns:
-        The measurement, or None where there is no record.
+        The measurement; None without records.
     """
     found = one_per_seed(records)
     if not found:
         return None
-    mean, stderr_seeds = mean_and_stderr([float(record[field]) for record in found])
-    stderr_items = _stderr_over_items(found) if field == "value" else None
+    of = itemgetter(value) if isinstance(value, str) else value
+    mean, stderr_seeds = mean_and_stderr([float(of(record)) for record in found])
+    stderr_items = _stderr_over_items(found) if value == "value" else None
     parts = [part for part in (stderr_items, stderr_seeds) if part is not None]
-    further = {}
-    for name in FURTHER:
+    extra_metrics = {}
+    for name in EXTRA_METRICS:
         values = [float(r[name]) for r in found if r.get(name) is not None]
         if values:
-            further[name] = math.fsum(values) / len(values)
+            extra_metrics[name] = math.fsum(values) / len(values)
     return Measurement(
         mean=mean,
         stderr=math.hypot(*parts) if parts else None,
@@ -148,37 +169,43 @@ def measure(
         n=found[0].get("n"),
         records=found,
         test=None if references is None else paired_test(found, references),
-        further=further or None,
+        extra_metrics=extra_metrics or None,
     )
 
 
 def _stderr_over_items(records: Sequence[Record]) -> float:
     rights = [record["correct"] for record in records]
     if None in rights or not same_items(records):
-        # their errors may have much in common, and are not averaged out
+        # the errors of the seeds may be correlated: no division by their number
         return math.sqrt(math.fsum(r["stderr"] ** 2 for r in records) / len(records))
     items = [100 * sum(map(int, item)) / len(rights) for item in zip(*rights, strict=True)]
     return mean_and_stderr(items)[1] or 0.0
 
 
 def same_items(records: Sequence[Record]) -> bool:
-    """Whether records are about the same test items, which stand in the same order then."""
+    """Whether records have the same test items, in the same order."""
     return len({(record["row_sets"]["test"], record["n"]) for record in records}) == 1
 
 
 def sign_test(won: int, lost: int) -> float:
-    """Two-sided exact p of a fair coin that falls this unevenly."""
+    """Two-sided exact p-value of a sign test."""
     tosses, fewer = won + lost, min(won, lost)
     tail = sum(math.comb(tosses, k) for k in range(fewer + 1))
     return min(1.0, 2 * tail / 2**tosses)
 
 
 def paired_test(records: Sequence[Record], references: Records) -> PairedTest | None:
-    """Tests a model against the fine-tuned full-depth model with as many optimizer steps.
+    """Tests a model against a full-depth model with as many optimizer steps.
 
-    Full fine-tuning (r = 1) is the reference where every seed has it, otherwise the full-depth
-    model of the same run, which trains the same share r. None where neither is there, or where the
-    seeds were tested on different items.
+    The reference is full fine-tuning (r = 1) if every seed has it, otherwise the full-depth model
+    of the same run (the same r).
+
+    Args:
+        records: Records of one model, one per seed.
+        references: Records to take the reference from.
+
+    Returns:
+        The test. None without a reference, or if the seeds have different test items.
     """
     if not same_items(records):
         return None
@@ -204,7 +231,7 @@ def paired_test(records: Sequence[Record], references: Records) -> PairedTest | 
 def _reference(
     record: Record, references: Records, r: float | None = None, run: str | None = None
 ) -> Record | None:
-    """The fine-tuned model that differs in nothing but the drops and, perhaps, r."""
+    """The fine-tuned model that differs in the drops only and, with `r`, in the update ratio."""
     same = ("base", "task", "evaluated_on", "seed", "optimizer_steps", "n", "row_sets")
     for reference in references.where(kind="test", model="fine_tuned"):
         if (
@@ -218,9 +245,15 @@ def _reference(
 
 
 def final_memory(points: Iterable[Record]) -> float | None:
-    """Least layer-memory ratio of a run up to which dev accuracy holds `KEPT_SHARE` of step 0.
+    """The layer-memory ratio of the last operating point before accuracy falls too low.
 
-    None for a run that has no operating point at full depth to compare with.
+    Too low is a dev accuracy below `KEPT_SHARE` of the accuracy at full depth.
+
+    Args:
+        points: The operating points of one run.
+
+    Returns:
+        The ratio. None without an operating point at full depth.
     """
     in_order = sorted(points, key=lambda point: point["step"])
     if not in_order or in_order[0]["history"]:

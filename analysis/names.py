@@ -1,10 +1,10 @@
-"""How the things of a record are called in a table or a figure."""
+"""Names in tables and figures: tasks, scores, baselines, machines, series."""
 
 import re
 
 from trimlab.records.results import Record, Series
 
-# The paper's columns first, in its order. A task that is not here goes by its own name.
+# Titles of tasks, in the order of the paper's columns. Other tasks go by their own name.
 TASKS = {
     "piqa": "PIQA",
     "sciq": "SciQ",
@@ -18,6 +18,18 @@ TASKS = {
     "mmlu_economics": "MMLU economics",
 }
 
+# Titles of baselines in the paper's spelling and order, ours among them. Other baselines go by the
+# title in their records, after these.
+BASELINES = {
+    "llm_pruner": "LLM-Pruner",
+    "llm_streamline": "LLM-Streamline",
+    "sparsegpt": "SparseGPT (2:4)",
+    "llm_int8": "LLM.int8()",
+    "awq": "AWQ-int4",
+    "gptq": "GPTQ-int4",
+}
+
+# Titles of importance scores. Other scores go by their own name.
 SCORERS = {
     "two_step": "both (two-step)",
     "sensitivity": "calibration",
@@ -29,18 +41,27 @@ RATIOS = {1.0: "1", 0.5: "1/2", 0.25: "1/4", 0.125: "1/8"}
 
 
 def task_title(task: str) -> str:
-    """A task as the paper writes it."""
+    """The title of a task, in the paper's spelling."""
     return TASKS.get(task, task)
 
 
 def task_order(task: str) -> tuple[int, str]:
-    """Sorts tasks as the paper does, others after them by name."""
-    order = list(TASKS)
-    return (order.index(task) if task in order else len(order), task)
+    """Sort key: the paper's tasks in its order, others after them by name."""
+    return _order(TASKS, task)
+
+
+def baseline_order(method: str) -> tuple[int, str]:
+    """Sort key: the known baselines in their order, others after them by name."""
+    return _order(BASELINES, method)
+
+
+def _order(titles: dict[str, str], name: str) -> tuple[int, str]:
+    order = list(titles)
+    return (order.index(name) if name in order else len(order), name)
 
 
 def scorer_title(scorer: str) -> str:
-    """An importance score as the paper calls it."""
+    """The title of an importance score."""
     return SCORERS.get(scorer, scorer)
 
 
@@ -50,7 +71,7 @@ def ratio_title(r: float) -> str:
 
 
 def machine_title(record: Record) -> str:
-    """A model and what it ran on."""
+    """A model and its machine."""
     hardware = record["hardware"]
     processor = hardware.get("gpu") or hardware.get("cpu") or hardware.get("machine")
     return f"{record['base']} on {processor} ({hardware.get('cores')} cores)"
@@ -72,7 +93,7 @@ def work_title(race: Record, *but: str) -> str:
 
 
 def series_title(series: Series) -> str:
-    """What a series is, a rehearsal in capitals."""
+    """The title of a series; rehearsals in capitals."""
     title = series.profile
     if series.prompt != "authors":
         title += f", prompt {series.prompt}"

@@ -1,4 +1,4 @@
-"""The page with everything in it: one HTML file that needs no network."""
+"""The page of the report: one HTML file that needs no network."""
 
 import base64
 import html
@@ -11,6 +11,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from analysis.detail import detail
 from analysis.figures import Figure
 from analysis.measurements import Measurement
 from analysis.names import series_title
@@ -29,7 +30,7 @@ class Entry:
 
     Attributes:
         name: File name without its ending; also its anchor.
-        series: What was measured; None where nothing was.
+        series: The series of its records; None without records.
         result: The table or figure.
     """
 
@@ -43,8 +44,8 @@ def write_page(path: Path, entries: list[Entry], records: Records, figures: Path
 
     Args:
         path: The HTML file.
-        entries: What it shows, in this order.
-        records: What it links to.
+        entries: Its tables and figures, in order.
+        records: Its records.
         figures: Folder of the drawn figures.
     """
     interactive: dict[str, Any] = {}
@@ -105,7 +106,7 @@ def _section(entry: Entry, figures: Path, interactive: bool) -> str:
 
 
 def _anchors(data: Any) -> Iterable[str]:
-    """Every record that a figure's data names."""
+    """The anchors of the records in the data of a figure."""
     if isinstance(data, list):
         for entry in data:
             yield from _anchors(entry)
@@ -139,7 +140,7 @@ def _table(table: Table) -> str:
             body += f'<tr class="group"><th colspan="{width}">{html.escape(group.title)}</th></tr>'
         for row in group.rows:
             cells = "".join(
-                _cell(table, group, row, key, part, i)
+                _cell(table, group, row, key, part=part, first=i == 0)
                 for key, column in table.columns.items()
                 for i, part in enumerate(column.parts)
             )
@@ -151,10 +152,10 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(table: Table, group: Group, row: TableRow, key: str, part: Part, place: int) -> str:
+def _cell(table: Table, group: Group, row: TableRow, key: str, *, part: Part, first: bool) -> str:
     cell = row.cells.get(key, Cell())
     text = table.text(key, cell, part)
-    names = ["first"] if place == 0 else []
+    names = ["first"] if first else []
     if text == MISSING:
         names.append("missing")
     elif table.is_best(group, row, key, part):
@@ -166,7 +167,7 @@ def _cell(table: Table, group: Group, row: TableRow, key: str, part: Part, place
 
 
 def _measured(text: str, measured: Measurement) -> str:
-    """A number that links to its record and, of several seeds, to each."""
+    """A number with a link to its record or, for several seeds, to each record."""
     first, *others = measured.records
     hint = [f"{len(measured.records)} seed(s)", *([f"n = {measured.n}"] if measured.n else [])]
     if measured.test:
@@ -181,13 +182,13 @@ def _measured(text: str, measured: Measurement) -> str:
 
 
 def _detail(table: Table) -> str:
-    detail = table.detail()
-    if not detail:
+    entries = detail(table)
+    if not entries:
         return ""
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in detail[0])
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in entries[0])
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in entry.values()) + "</tr>"
-        for entry in detail
+        for entry in entries
     )
     return (
         "<details><summary>the measured cells in full</summary>"
@@ -235,12 +236,12 @@ def _summary(record: Record) -> str:
     if kind in ("test", "compressed"):
         model = record["model"] if kind == "test" else f"{record['title']} of {record['of']}"
         said = f"{model} on {record['evaluated_on']}: {record['value']:.2f}"
-        return f"{record.where}: {said} ± {record['stderr']:.2f}, n = {record['n']}"
+        return f"{record.place}: {said} ± {record['stderr']:.2f}, n = {record['n']}"
     if kind == "operating_point":
         ratio = f"{100 * record['layer_memory_ratio']:.1f} % of the layer memory"
-        return f"{record.where}: operating point {record['step']}, {ratio}, dev {record['dev']:.2f}"
+        return f"{record.place}: operating point {record['step']}, {ratio}, dev {record['dev']:.2f}"
     if kind == "bench":
         said = f"{record['bench']}, {record['what']}: {record['ours_seconds']:.2f} s"
         peer = f", {record['peer']} {record['peer_seconds']:.2f} s" if record["peer"] else ""
-        return f"{record.where}: {said}{peer}"
-    return f"{record.where}: {record['method']}, {record['epochs']} epochs, {record['hours']:.3g} h"
+        return f"{record.place}: {said}{peer}"
+    return f"{record.place}: {record['method']}, {record['epochs']} epochs, {record['hours']:.3g} h"

@@ -1,4 +1,4 @@
-"""The published numbers, as they stand in `paper_values/*.csv`."""
+"""The published numbers of `paper_values/*.csv`."""
 
 import csv
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ class Paper:
     """The published tables.
 
     Attributes:
-        tables: Rows of each, by name (`table3`).
+        tables: Rows by name of the table (`table3`).
     """
 
     tables: dict[str, list[dict[str, str]]]
 
     def rows(self, table: str, **fields: str) -> list[dict[str, str]]:
-        """The rows of a table that have all of these values; none for an unknown table."""
+        """The rows of a table with all of these values; none for an unknown table."""
         rows = self.tables.get(table, [])
         return [row for row in rows if all(row[k] == v for k, v in fields.items())]
 
     def row(self, table: str, **fields: str) -> dict[str, str]:
-        """The one row with these values, or an empty one."""
+        """The first row with all of these values, or an empty one."""
         return next(iter(self.rows(table, **fields)), {})
 
 
@@ -37,7 +37,7 @@ def read_paper(folder: Path = PAPER_VALUES) -> Paper:
 
 
 def number(text: str | None) -> float | None:
-    """A published number, or None where there is none. `>50%` is a bound and no number."""
+    """A published number; None for an empty cell or a bound (`>50%`)."""
     try:
         return float(text or "")
     except ValueError:

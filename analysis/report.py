@@ -1,9 +1,12 @@
-"""Everything at once: tables, figures, the page, and RESULTS.md."""
+"""The report: tables, figures, the page, and RESULTS.md."""
 
+import json
 from pathlib import Path
 
 from analysis import results
 from analysis.figures import Figure
+from analysis.latex import latex
+from analysis.markdown import markdown
 from analysis.names import series_slug, series_title
 from analysis.page import LEGEND, Entry, write_page
 from analysis.paper import read_paper
@@ -16,11 +19,11 @@ def write_report(out: Path, folder: Path) -> list[str]:
     """Builds the report.
 
     Args:
-        out: Where it goes: `index.html`, `RESULTS.md`, `tables/`, `figures/`.
-        folder: The folder of the records.
+        out: Folder for `index.html`, `RESULTS.md`, `tables/` and `figures/`.
+        folder: Folder of the records.
 
     Returns:
-        What the reader of the records passed over, and why.
+        Notices of the reader about lines that it left out.
 
     Raises:
         InputError: The records cannot be read.
@@ -31,16 +34,20 @@ def write_report(out: Path, folder: Path) -> list[str]:
         (out / name).mkdir(parents=True, exist_ok=True)
     _remove_stale(out, entries)
     for entry in entries:
-        entry.result.save(out / _folder(entry) / entry.name)
+        stem = out / _folder(entry) / entry.name
+        if isinstance(entry.result, Table):
+            _save_table(entry.result, stem)
+        else:
+            entry.result.save(stem)
     write_page(out / "index.html", entries, records, out / "figures")
     write_text(out / "RESULTS.md", results_markdown(entries, records))
     return list(records.notices)
 
 
 def build(records: Records) -> list[Entry]:
-    """Every table and figure of every series that has something for it, data only.
+    """Every table and figure of every series with measurements for it, data only.
 
-    One that no series has anything for stands there with the published values alone.
+    One without measurements in any series appears once, with the published values.
     """
     paper = read_paper()
     entries = []
@@ -55,6 +62,14 @@ def build(records: Records) -> list[Entry]:
     return entries
 
 
+def _save_table(table: Table, stem: Path) -> None:
+    """Writes `stem`.md, .tex and .json."""
+    stem.with_suffix(".md").write_text(f"# {table.title}\n\n{markdown(table)}")
+    stem.with_suffix(".tex").write_text(latex(table))
+    text = json.dumps(table.as_json(), indent=1, ensure_ascii=False)
+    stem.with_suffix(".json").write_text(text + "\n")
+
+
 def _data(result: Table | Figure) -> object:
     return result.as_json() if isinstance(result, Table) else result.data
 
@@ -64,7 +79,7 @@ def _folder(entry: Entry) -> str:
 
 
 def _remove_stale(out: Path, entries: list[Entry]) -> None:
-    """Removes what an earlier report wrote and this one will not."""
+    """Removes the files of an earlier report that this one does not write."""
     written = {(_folder(entry), entry.name) for entry in entries}
     for name, _ in results():
         for folder in ("tables", "figures"):
@@ -87,7 +102,7 @@ def results_markdown(entries: list[Entry], records: Records) -> str:
         measured = series_title(entry.series) if entry.series else "not measured yet"
         parts.append(f"## {result.title} ({measured})")
         if isinstance(result, Table):
-            parts.append(result.markdown().rstrip())
+            parts.append(markdown(result).rstrip())
         else:
             stem = f"figures/{entry.name}"
             parts.append(f"![{result.title}]({stem}.png)")

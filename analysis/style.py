@@ -1,10 +1,10 @@
-"""The look that all figures share."""
+"""The common style of the figures."""
 
 from typing import Any
 
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too
+# Okabe and Ito's colours, distinct for colour-blind readers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PLOTLY_SYMBOLS: dict[str, str] = dict(
@@ -40,7 +40,13 @@ STYLE: dict[Any, Any] = {
 
 
 def panels(count: int, width: float = 3.6, height: float = 3.0, columns: int = 3) -> Any:
-    """An empty figure with this many axes, in rows.
+    """An empty figure with axes in rows.
+
+    Args:
+        count: Number of axes.
+        width: Width of each, in inches.
+        height: Height of each, in inches.
+        columns: Most axes of a row.
 
     Returns:
         The figure and the list of its axes.
@@ -55,7 +61,7 @@ def panels(count: int, width: float = 3.6, height: float = 3.0, columns: int = 3
 
 
 def nothing_measured(axes: Any) -> None:
-    """Says in the figure that no record stands behind it."""
+    """Writes "not measured yet" into axes without data."""
     axes.text(
         *(0.5, 0.5, "not measured yet"),
         transform=axes.transAxes,
@@ -67,7 +73,7 @@ def nothing_measured(axes: Any) -> None:
 
 
 def look_of(names: list[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for every name, in their order; no two names share both."""
+    """A colour and a marker for every name; the pairs are distinct."""
     return {
         name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
         for i, name in enumerate(names)
@@ -75,13 +81,13 @@ def look_of(names: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def shared_legend(figure: Any, columns: int = 3) -> None:
-    """One legend for all panels, below them; each label once."""
+    """One legend below all panels, with every label once."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
         legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns)
-        # beside a single panel the names of the methods need more room than the panel
+        # the legend may be wider than a single panel
         needed = legend.get_window_extent().width / figure.dpi + 0.2
         figure.set_figwidth(max(figure.get_figwidth(), needed))

@@ -1,24 +1,24 @@
 """Table 2: TrimLLM against quantisation and pruning."""
 
-from analysis.accuracy_table import Method, accuracy_table, own_domain, published_tasks
+from analysis.accuracy_table import (
+    Method,
+    accuracy_table,
+    baselines,
+    own_domain,
+    published_tasks,
+)
+from analysis.names import BASELINES
 from analysis.paper import Paper
 from analysis.tables import Table
 from trimlab.records.results import Records
 
 R = 0.25
 PUBLISHED = "LLaMA-7B"
-# as the paper calls them, in its order; those without a published row are peers of our own
-PRUNED_BEFORE = {"llm_pruner": "LLM-Pruner", "llm_streamline": "LLM-Streamline"}
-COMPRESSED_AFTER = {
-    "sparsegpt": "SparseGPT (2:4)",
-    "llm_int8": "LLM.int8()",
-    "awq": "AWQ-int4",
-    "gptq": "GPTQ-int4",
-}
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Every method on every benchmark, with what it leaves of the model."""
+    """Every method on every task, with the memory of its model."""
+    mine = records.of("table2")
 
     def published(method: str) -> dict[str, str]:
         return paper.row("table2", model=PUBLISHED, method=method)
@@ -28,12 +28,8 @@ def build(records: Records, paper: Paper) -> Table:
         Method("Full-FT", "fine_tuned", r=1, paper=published("Full-FT")),
         Method("Sparse-FT", "fine_tuned", r=R, paper=published("Sparse-FT")),
         *(
-            Method(title, "untrimmed", r=1, paper=published(title), baseline=name)
-            for name, title in PRUNED_BEFORE.items()
-        ),
-        *(
-            Method(title, "fine_tuned", r=1, paper=published(title), baseline=name)
-            for name, title in COMPRESSED_AFTER.items()
+            Method(title, model, r=1, paper=published(title), baseline=name)
+            for name, title, model in baselines(mine, ("untrimmed", "fine_tuned"), BASELINES)
         ),
         *(
             Method(f"TrimLLM ({percent}%)", "trimmed", "two_step", R, row, ratio=percent / 100)
@@ -41,7 +37,6 @@ def build(records: Records, paper: Paper) -> Table:
             for row in [published(f"TrimLLM ({percent}%)")]
         ),
     ]
-    mine = records.of("table2")
     return accuracy_table(
         "Table 2: TrimLLM and its baselines",
         f"Accuracy in percent; the published values are {PUBLISHED}'s. Weights are compressed "

@@ -1,4 +1,4 @@
-"""Table 3: which algorithm should choose what is dropped."""
+"""Table 3: algorithms for the choice of the drops."""
 
 from analysis.accuracy_table import Method, accuracy_table, own_domain, published_tasks
 from analysis.paper import Paper
@@ -9,7 +9,7 @@ R = 0.25
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Target-selection algorithms at r = 1/4, and dropping by rule."""
+    """Target-selection algorithms and rules at r = 1/4."""
 
     def published(method: str) -> dict[str, str]:
         return paper.row("table3", method=method)

@@ -1,4 +1,4 @@
-"""Table 4: what trimming on one domain does to a similar one."""
+"""Table 4: accuracy on a domain similar to that of the trimming."""
 
 from analysis.accuracy_table import Method, accuracy_table, other_domains
 from analysis.paper import Paper
@@ -16,7 +16,7 @@ METHODS = (
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Trained on one domain, evaluated on a similar one."""
+    """Training on one domain, evaluation on a similar one."""
     mine = records.of("table4")
     return accuracy_table(
         "Table 4: similar domains",

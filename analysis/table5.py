@@ -1,4 +1,4 @@
-"""Table 5: what trimming on one domain does to an unrelated one."""
+"""Table 5: accuracy on a domain unrelated to that of the trimming."""
 
 from analysis.accuracy_table import accuracy_table, other_domains
 from analysis.paper import Paper
@@ -14,7 +14,7 @@ UNRELATED = tuple(
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Trained on one domain, evaluated on an unrelated one."""
+    """Training on one domain, evaluation on an unrelated one."""
     mine = records.of("table5")
     return accuracy_table(
         "Table 5: unrelated domains",

@@ -1,4 +1,4 @@
-"""Table 6: how many sublayers should stay trainable, by importance score."""
+"""Table 6: sparse update ratios, by importance score."""
 
 from analysis.accuracy_table import Method, accuracy_table, own_domain, published_tasks
 from analysis.names import ratio_title
@@ -15,7 +15,7 @@ SCORERS = {
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Sparse update ratio times importance score."""
+    """Every sparse update ratio with every importance score."""
     methods = [
         Method(
             f"r = {ratio_title(r)}, {title}",

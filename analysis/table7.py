@@ -1,24 +1,27 @@
-"""Table 7: a trimmed model is an ordinary one, and can be compressed like one."""
+"""Table 7: trimming combined with quantisation and pruning."""
 
-from analysis.accuracy_table import Method, accuracy_table, own_domain
+from analysis.accuracy_table import Method, accuracy_table, baselines, own_domain
 from analysis.paper import Paper
-from analysis.table2 import COMPRESSED_AFTER, R
+from analysis.table2 import R
 from analysis.tables import Table
 from trimlab.records.results import Records
 
+# Baselines with a row even without records
+EXPECTED = ("sparsegpt", "llm_int8", "awq", "gptq")
+
 
 def build(records: Records, _paper: Paper) -> Table:
-    """TrimLLM alone and with each method that compresses weights."""
+    """TrimLLM alone and with each baseline that compressed its model."""
+    mine = records.of("table7")
     trimmed = ("trimmed", "two_step", R)
     methods = [
         Method("w/o training", "untrimmed"),
         Method("TrimLLM (50%)", *trimmed),
         *(
             Method(f"TrimLLM (50%) + {title}", *trimmed, baseline=name)
-            for name, title in COMPRESSED_AFTER.items()
+            for name, title, _ in baselines(mine, ("trimmed",), EXPECTED)
         ),
     ]
-    mine = records.of("table7")
     return accuracy_table(
         "Table 7: TrimLLM with quantisation and sparsity",
         "Accuracy in percent of models trimmed to half of the layer memory and then compressed. "

@@ -7,7 +7,7 @@ from analysis.tables import Cell, Column, Group, Table, TableRow
 from trimlab.records.results import Record, Records
 
 METHODS = {"full_ft": "Full FT", "sparse_ft": "Sparse FT (r=1/4)", "trimllm": "TrimLLM"}
-# the sparse update ratio of each; what a run at r = 1 drops beside full fine-tuning is not TrimLLM
+# The sparse update ratio of each; a run that trims at r = 1 is no row of the table
 RATIOS = {"full_ft": 1, "sparse_ft": 0.25, "trimllm": 0.25}
 
 
@@ -49,18 +49,21 @@ def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) 
         for r in mine.where(method=method, epochs=epochs)
         if r["cell"].get("trim.r") == RATIOS[method] and machine_title(r) == machine
     ]
-    shares = [
-        Record({**r.row, "share": 100 * r["hours"] / full["hours"]}, r.file, r.line, r.experiments)
-        for r in found
-        for full in mine.where(method="full_ft", epochs=epochs, seed=r["seed"], task=r["task"])
-        if machine_title(full) == machine
-    ]
+
+    def hours_in_full(record: Record) -> float | None:
+        """Hours of full fine-tuning with the same seed, task and epochs on the same machine."""
+        same = {"epochs": epochs, "seed": record["seed"], "task": record["task"]}
+        runs = mine.where(method="full_ft", **same)
+        return next((run["hours"] for run in runs if machine_title(run) == machine), None)
+
+    shares = {r.place: 100 * r["hours"] / full for r in found if (full := hours_in_full(r))}
+    compared = [record for record in found if record.place in shares]
     hours = paper.row("table9", method=METHODS[method], epochs=str(epochs)).get("hours")
     whole = paper.row("table9", method=METHODS["full_ft"], epochs=str(epochs)).get("hours")
-    share = None
+    published_share = None
     if number(hours) is not None and number(whole):
-        share = f"{100 * float(hours or 0) / float(whole or 0):.0f}"
+        published_share = f"{100 * float(hours or 0) / float(whole or 0):.0f}"
     return {
         "hours": Cell(hours, measure(found, "hours")),
-        "share": Cell(share, measure(shares, "share")),
+        "share": Cell(published_share, measure(compared, lambda record: shares[record.place])),
     }

@@ -1,31 +1,23 @@
-"""A table as data, and the Markdown, LaTeX and JSON it becomes."""
+"""A table as data; `markdown.py`, `latex.py` and `page.py` write it."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from analysis.measurements import FURTHER, Measurement
+from analysis.measurements import Measurement
 from analysis.paper import number
 from trimlab.records.results import Record
 
 MISSING = "—"
 Part = Literal["paper", "measured", "difference", "text"]
 ALL_PARTS: tuple[Part, ...] = ("paper", "measured", "difference")
-# marks of a paired test, from the strongest on
+# Marks of a paired test by its p-value, the strongest first
 MARKS = ((0.01, "‡"), (0.05, "†"))
 FOOTNOTE = (
     "± is the standard error over seeds and items. Differs from fine-tuning at full depth with as "
     "many optimizer steps (exact McNemar test on the same items): † p < 0.05, ‡ p < 0.01. "
     "(dirty): with code that is in no commit. "
     f"Bold: best of its column. {MISSING}: not published, or not measured."
-)
-STABILITY = (
-    "Stability (LLM-Streamline): the weight of the items that this model and the untrimmed one "
-    "both answer right or both wrong. The weights are a softmax of how far apart the untrimmed "
-    "model's perplexities of an item's choices are. Where these are large, as of short choices, "
-    "all of the weight can lie on one item: then it is 0 or 1, and says nothing of the others."
 )
 
 
@@ -35,9 +27,9 @@ class Column:
 
     Attributes:
         title: Its title.
-        better: Which values are best, and so bold.
+        better: Whether high or low values are best; None without a best (bold) value.
         decimals: Digits after the point.
-        parts: What is shown side by side.
+        parts: The parts of a cell, side by side.
     """
 
     title: str
@@ -48,12 +40,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A published and a measured value of the same thing, either of which may be missing.
+    """A published and a measured value of the same thing; either may be missing.
 
     Attributes:
-        paper: The published one, or what else stands beside the measured one.
-        measured: The measured one.
-        text: What stands there instead, where words say it.
+        paper: The published value, or another value for comparison.
+        measured: The measured value.
+        text: Text of a cell without numbers.
     """
 
     paper: str | None = None
@@ -79,7 +71,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row; it may be best of a column only if it competes."""
+    """A row.
+
+    Attributes:
+        title: Its title.
+        cells: By column key.
+        competes: Whether it can be the best of a column.
+    """
 
     title: str
     cells: dict[str, Cell]
@@ -88,7 +86,12 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows under a title of their own, among which the best are found."""
+    """Rows under a common title; the best values are those of a group.
+
+    Attributes:
+        title: Its title, or an empty string.
+        rows: Its rows.
+    """
 
     title: str
     rows: list[TableRow]
@@ -100,11 +103,11 @@ class Table:
 
     Attributes:
         title: Its title.
-        caption: What is compared, and how.
+        caption: Description of the comparison.
         columns: By key.
         groups: Its rows.
-        footnote: What the marks mean.
-        beside: What stands beside measured values.
+        footnote: Legend of the marks.
+        beside: Head of the values beside the measured ones.
     """
 
     title: str
@@ -122,7 +125,14 @@ class Table:
                     yield group, row, key, row.cells.get(key, Cell())
 
     def is_best(self, group: Group, row: TableRow, key: str, part: Part) -> bool:
-        """Whether a part of a cell is the best of the competing rows of its group, as shown."""
+        """Whether a part of a cell is the best of its group, after rounding.
+
+        Args:
+            group: The group.
+            row: One of its rows.
+            key: Key of the column.
+            part: Part of the cell.
+        """
         column = self.columns[key]
         shown = [
             round(value, column.decimals)
@@ -136,7 +146,7 @@ class Table:
         return best is not None and round(value, column.decimals) == best(shown)
 
     def text(self, key: str, cell: Cell, part: Part) -> str:
-        """A part of a cell as text, without marks."""
+        """A part of a cell of a column as text, without marks."""
         decimals = self.columns[key].decimals
         if part == "paper":
             return cell.paper or MISSING
@@ -152,108 +162,11 @@ class Table:
         return f"{value:.{decimals}f}{spread}"
 
     def head(self, part: Part) -> str:
-        """What stands above a part; above words, nothing but the title of the column."""
+        """The head of a part of a column; empty for texts."""
         return {"paper": self.beside, "measured": "measured", "difference": "Δ", "text": ""}[part]
 
-    # ---- what it becomes ----------------------------------------------------------------------
-
-    def markdown(self) -> str:
-        """Its parts side by side in every cell, then every measured cell in full."""
-        heads = [
-            "",
-            *(
-                "<br>".join(filter(None, (c.title, " \\| ".join(map(self.head, c.parts)))))
-                for c in self.columns.values()
-            ),
-        ]
-        lines = [_line(heads), _line(["---"] * len(heads))]
-        for group in self.groups:
-            if group.title:
-                lines.append(_line([f"*{group.title}*", *[""] * len(self.columns)]))
-            for row in group.rows:
-                lines.append(
-                    _line([row.title, *(self._parts(group, row, k) for k in self.columns)])
-                )
-        detail = self.detail()
-        text = f"{self.caption}\n\n" + "\n".join(lines) + f"\n\n{self.footnote}\n"
-        if detail:
-            text += "\nThe measured cells in full:\n\n" + "\n".join(
-                [_line(list(detail[0])), _line(["---"] * len(detail[0]))]
-                + [_line(list(entry.values())) for entry in detail]
-            )
-            text += "\n"
-            if any(entry["stability"] != MISSING for entry in detail):
-                text += f"\n{STABILITY}\n"
-        return text
-
-    def latex(self) -> str:
-        """A booktabs table."""
-        spec = "l" + "".join("r" * len(c.parts) for c in self.columns.values())
-        heads, rules, subheads, at = [], [], [], 2
-        for column in self.columns.values():
-            width = len(column.parts)
-            heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(column.title)}}}")
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-            subheads += [_tex(self.head(part)) for part in column.parts]
-            at += width
-        lines = [
-            "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(self.title)}. {_tex(self.caption)} {_tex(self.footnote)}}}",
-            r"\resizebox{\linewidth}{!}{%",
-            rf"\begin{{tabular}}{{{spec}}}",
-            r"\toprule",
-            " & ".join(["", *heads]) + r" \\",
-            "".join(rules),
-            " & ".join(["", *subheads]) + r" \\",
-        ]
-        for group in self.groups:
-            lines.append(r"\midrule")
-            if group.title:
-                lines.append(rf"\multicolumn{{{at - 1}}}{{l}}{{\emph{{{_tex(group.title)}}}}} \\")
-            for row in group.rows:
-                parts = [
-                    self._tex_part(group, row, key, part)
-                    for key, column in self.columns.items()
-                    for part in column.parts
-                ]
-                lines.append(" & ".join([_tex(row.title), *parts]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""]
-        return "\n".join(lines)
-
-    def detail(self) -> list[dict[str, str]]:
-        """Every measured accuracy with all that is known about it."""
-        entries = []
-        for group, row, key, cell in self.cells():
-            measured = cell.measured
-            if measured is None or measured.n is None:
-                continue
-            test, further = measured.test, measured.further or {}
-            entries.append(
-                {
-                    "model": f"{group.title}: {row.title}" if group.title else row.title,
-                    "on": self.columns[key].title,
-                    "mean": f"{measured.mean:.2f}",
-                    "± items": _decimal(measured.stderr_items),
-                    "± seeds": _decimal(measured.stderr_seeds),
-                    "n": str(measured.n),
-                    "seeds": ", ".join(str(record["seed"]) for record in measured.records),
-                    "steps": ", ".join(
-                        str(steps)
-                        for steps in sorted({r["optimizer_steps"] for r in measured.records})
-                    ),
-                    "won : lost": f"{test.won} : {test.lost}" if test else MISSING,
-                    "p": f"{test.p:.2g}" if test else MISSING,
-                    "against": test.against if test else MISSING,
-                    **{name.replace("_", " "): _decimal(further.get(name)) for name in FURTHER},
-                    "tree": "dirty" if measured.dirty else "clean",
-                }
-            )
-        return entries
-
     def as_json(self) -> dict[str, Any]:
-        """Everything that is shown, for programs and tests."""
+        """The content of the table as JSON."""
         return {
             "title": self.title,
             "caption": self.caption,
@@ -272,39 +185,9 @@ class Table:
             ],
         }
 
-    def save(self, stem: Path) -> None:
-        """Writes `stem`.md, .tex and .json."""
-        stem.with_suffix(".md").write_text(f"# {self.title}\n\n{self.markdown()}")
-        stem.with_suffix(".tex").write_text(self.latex())
-        text = json.dumps(self.as_json(), indent=1, ensure_ascii=False)
-        stem.with_suffix(".json").write_text(text + "\n")
-
-    # ---- inside -------------------------------------------------------------------------------
-
-    def _parts(self, group: Group, row: TableRow, key: str) -> str:
-        cell = row.cells.get(key, Cell())
-        texts = []
-        for part in self.columns[key].parts:
-            text = self.text(key, cell, part)
-            if self.is_best(group, row, key, part):
-                text = f"**{text}**"
-            if part == "measured":
-                text += "".join(marks(cell.measured))
-            texts.append(text)
-        return " \\| ".join(texts)
-
-    def _tex_part(self, group: Group, row: TableRow, key: str, part: Part) -> str:
-        cell = row.cells.get(key, Cell())
-        text = _tex(self.text(key, cell, part))
-        if self.is_best(group, row, key, part):
-            text = rf"\textbf{{{text}}}"
-        if part == "measured":
-            text += "".join(_tex(mark) for mark in marks(cell.measured))
-        return text
-
 
 def marks(measured: Measurement | None) -> list[str]:
-    """The mark of the paired test, and whether code of no commit measured it."""
+    """The mark of the paired test, and the mark of uncommitted code."""
     if measured is None:
         return []
     found = []
@@ -316,7 +199,7 @@ def marks(measured: Measurement | None) -> list[str]:
 
 
 def anchor(record: Record) -> str:
-    """Name of a record in the page."""
+    """The anchor of a record in the page."""
     return f"{record.file.removesuffix('.jsonl')}-{record.line}"
 
 
@@ -331,38 +214,5 @@ def _measured(measured: Measurement) -> dict[str, Any]:
         "records": [anchor(record) for record in measured.records],
         "dirty": measured.dirty,
         "test": test and {"won": test.won, "lost": test.lost, "p": test.p, "against": test.against},
-        "further": measured.further,
+        "further": measured.extra_metrics,
     }
-
-
-def _line(texts: list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
-
-
-def _decimal(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
-
-
-# what has another meaning, or no letter, in LaTeX
-_TEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "—": "---",
-    "→": r"$\rightarrow$",
-    "<": r"$<$",
-    ">": r"$>$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "†": r"$^{\dagger}$",
-    "‡": r"$^{\ddagger}$",
-    "Δ": r"$\Delta$",
-    "×": r"$\times$",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)

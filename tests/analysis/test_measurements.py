@@ -1,6 +1,7 @@
 """Means, standard errors and paired tests against numbers computed by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from analysis.measurements import (
     final_memory,
     mean_and_stderr,
     measure,
+    other_overrides,
     paired_test,
     scorer_of,
     sign_test,
     update_ratio_of,
 )
+from trimlab.records.result_row import ResultRow
 from trimlab.records.results import Record, Records, read_results
 
 RECORDS = read_results(Path(__file__).parent.parent / "golden" / "records").where(limit=None)
@@ -26,7 +29,7 @@ def two_step(model: str, r: float = 0.25) -> Records:
 
 
 def changed(record: Record, **fields: object) -> Record:
-    return Record({**record.row, **fields}, record.file, record.line, record.experiments)
+    return replace(record, result=ResultRow.from_row(record.row | fields))
 
 
 def test_mean_and_stderr() -> None:
@@ -48,7 +51,7 @@ def test_over_seeds_and_items() -> None:
     assert measured.stderr_items == pytest.approx(items)
     assert measured.stderr == pytest.approx(math.sqrt(items**2 + 2.5**2))
     assert [record["seed"] for record in measured.records] == [0, 1]
-    assert measured.further == pytest.approx(
+    assert measured.extra_metrics == pytest.approx(
         {"value_normalised": 66.5, "stability": 0.9, "tokens_per_second": 15.5}
     )
 
@@ -75,6 +78,22 @@ def test_seeds_on_different_items_are_not_lined_up() -> None:
     assert measured is not None and measured.test is None
     squares = [record["stderr"] ** 2 for record in (first, other)]
     assert measured.stderr_items == pytest.approx(math.sqrt(sum(squares) / 2))
+
+
+def test_the_mean_of_a_function() -> None:
+    measured = measure(two_step("trimmed"), lambda record: record["seed"] / 2)
+    assert measured is not None
+    assert (measured.mean, measured.stderr_items) == (0.25, None)
+
+
+def test_only_options_that_change_the_model_are_named() -> None:
+    record = two_step("trimmed").records[0]
+    # options of every version, old names and new ones
+    measured_only = {"run.further": True, "run.extra_metrics": True, "run.eval_tasks": ["piqa"]}
+    measured_only |= {"run.also_on": ["piqa"], "run.compare": ["awq"], "trim.save_at": [0.75]}
+    assert other_overrides(changed(record, cell=record["cell"] | measured_only)) == ""
+    told = record["cell"] | measured_only | {"trim.packable": True, "model.lr": 1e-4}
+    assert other_overrides(changed(record, cell=told)) == ", packable True, lr 0.0001"
 
 
 def test_nothing_measured() -> None:
@@ -153,5 +172,5 @@ def test_final_memory() -> None:
 def test_dirty() -> None:
     record = two_step("trimmed").records[0]
     dirty = changed(record, git_commit="abc-dirty")
-    assert not Measurement(1, None, None, None, 1, (record,)).dirty
-    assert Measurement(1, None, None, None, 1, (record, dirty)).dirty
+    assert not Measurement(1, records=(record,)).dirty
+    assert Measurement(1, records=(record, dirty)).dirty

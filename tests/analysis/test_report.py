@@ -15,20 +15,24 @@ from typing import Any
 import pytest
 
 import analysis
-from analysis import figure1, figure2, table3
+from analysis import figure1, figure2, table2, table3, table7
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
 from analysis.figure_growth import fit
 from analysis.figures import Figure
+from analysis.latex import latex
+from analysis.markdown import markdown
 from analysis.page import Entry
 from analysis.paper import Paper, read_paper
 from analysis.report import build, results_markdown, write_report
 from analysis.tables import Table
 from trimlab import cli
+from trimlab.records.result_row import ResultRow
 from trimlab.records.results import Record, Records, Series, read_results
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMITTED = Path(__file__).parent.parent.parent / "results"
+EXPERIMENTS = COMMITTED.parent / "experiments"
 RECORDS = read_results(GOLDEN / "records")
 FULL = Series("gemma-270m", "authors")
 EVERYTHING = list(analysis.results())
@@ -59,10 +63,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_result_of_the_paper_is_found() -> None:
-    names = [f"table{n}" for n in range(2, 10)] + [f"figure{n}" for n in (1, 2, 3, 4)]
-    # ours come after them
-    assert [name for name, _ in EVERYTHING] == [*names, "table_speed", "figure_growth"]
+def test_every_file_of_a_table_or_figure_is_found_in_order() -> None:
+    folder = Path(analysis.__file__).parent
+    papers = [*folder.glob("table[0-9]*.py"), *folder.glob("figure[0-9]*.py")]
+    ours = [*folder.glob("table_*.py"), *folder.glob("figure_*.py")]
+    names = [name for name, _ in EVERYTHING]
+    assert set(names) == {path.stem for path in (*papers, *ours)}
+    # the paper's first, tables before figures, by number
+    assert names[: len(papers)] == sorted(names[: len(papers)], key=lambda n: (n[0] == "f", n))
+    assert {path.stem for path in ours} == set(names[len(papers) :])
+
+
+def test_every_experiment_of_the_paper_has_its_table_or_figure() -> None:
+    experiments = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    named = {name for name in experiments if re.fullmatch(r"(table|figure)\d+", name)}
+    assert named and named <= {name for name, _ in EVERYTHING}
 
 
 def title_start(name: str) -> str:
@@ -82,7 +97,7 @@ def test_contract(name: str, build_one: Callable[..., Any], measured: bool) -> N
         assert result.title.startswith(title_start(name))
         if isinstance(result, Table):
             assert all(cell.measured is None for *_, cell in result.cells()) or measured
-            assert not re.search(r"\bnan\b", result.markdown() + result.latex())
+            assert not re.search(r"\bnan\b", markdown(result) + latex(result))
         else:
             json.dumps(result.data, allow_nan=False)
             plot = result.interactive(result.data) if result.interactive else {}
@@ -94,8 +109,8 @@ def test_golden_tables(entries: dict[str, Entry], name: str) -> None:
     profile = "paper" if name == "table8" else "gemma-270m"
     table = entries[f"{name}-{profile}"].result
     assert isinstance(table, Table)
-    golden(f"{name}.md", table.markdown())
-    golden(f"{name}.tex", table.latex())
+    golden(f"{name}.md", markdown(table))
+    golden(f"{name}.tex", latex(table))
     golden(f"{name}.json", as_text(table.as_json()))
 
 
@@ -112,12 +127,27 @@ def test_missing_cells_are_missing(entries: dict[str, Entry]) -> None:
     cells = {(row.title, key): cell for _, row, key, cell in table.cells()}
     assert cells["bottom 50 %", "sciq/sciq"].measured is None
     assert cells["alternate 50 %", "sciq/sciq"].paper is None
-    line = next(line for line in table.markdown().splitlines() if "bottom" in line)
+    line = next(line for line in markdown(table).splitlines() if "bottom" in line)
     assert "63.9 \\| — \\| —" in line
     assert "table8-gemma-270m" not in entries
 
 
-def test_races_that_were_not_run_keep_their_place(entries: dict[str, Entry]) -> None:
+def test_a_new_baseline_is_in_the_tables_by_its_records_alone() -> None:
+    def row_titles(build_one: Callable[..., Table], records: Records) -> list[str]:
+        (group,) = build_one(records, read_paper()).groups
+        return [row.title for row in group.rows if row.cells["layer_memory"].measured]
+
+    compressed = full_records().of("table2").where(kind="compressed", method="awq")
+    tuned, trimmed = (compressed.where(of=of).records[0] for of in ("fine_tuned", "trimmed"))
+    of_full = changed(tuned, "table2", method="mine", title="My method", run="a")
+    of_trimmed = changed(trimmed, "table7", method="mine", title="My method", run="b", cell={})
+    records = full_records(of_full, of_trimmed)
+    titles = row_titles(table2.build, records)
+    assert titles.index("AWQ-int4") < titles.index("My method") < titles.index("TrimLLM (50%)")
+    assert row_titles(table7.build, records)[-1] == "TrimLLM (50%) + My method"
+
+
+def test_benchmarks_that_were_not_run_keep_their_place(entries: dict[str, Entry]) -> None:
     speed = entries["table_speed-llama-shaped"].result
     assert isinstance(speed, Table)
     (group,) = speed.groups
@@ -134,28 +164,31 @@ def test_a_goal_is_for_the_work_that_it_names(entries: dict[str, Entry]) -> None
     assert [row.cells["faster"].paper for row in scored] == ["≥ 10", None]
 
 
-def test_races_stand_in_no_other_table_or_figure(entries: dict[str, Entry]) -> None:
-    races = [name for name in entries if name.endswith("llama-shaped")]
-    assert races == ["table_speed-llama-shaped"]
+def test_benchmarks_stand_in_no_other_table_or_figure(entries: dict[str, Entry]) -> None:
+    names = [name for name in entries if name.endswith("llama-shaped")]
+    assert names == ["table_speed-llama-shaped"]
     assert "figure_growth-gemma-270m" in entries
 
 
 def test_a_rehearsal_stands_apart(entries: dict[str, Entry], report: Path) -> None:
-    full, rehearsal = entries["table3-gemma-270m"], entries["table3-gemma-270m-rehearsal20"]
-    assert "100.0 ± 0.0" not in full.result.markdown()  # type: ignore[union-attr]
-    assert "100.0 ± 0.0" in rehearsal.result.markdown()  # type: ignore[union-attr]
+    full, rehearsal = (
+        entries[f"table3-gemma-270m{suffix}"].result for suffix in ("", "-rehearsal20")
+    )
+    assert isinstance(full, Table) and isinstance(rehearsal, Table)
+    assert "100.0 ± 0.0" not in markdown(full)
+    assert "100.0 ± 0.0" in markdown(rehearsal)
     assert "REHEARSAL with 20 rows" in (report / "RESULTS.md").read_text()
 
 
 def test_best_in_bold_and_dirty_said(entries: dict[str, Entry]) -> None:
     table = entries["table3-gemma-270m"].result
     assert isinstance(table, Table)
-    text = table.markdown()
+    text = markdown(table)
     # the best of the trimmed ones, not the larger model at 75 %
     assert "**67.5 ± 10.7**" in text
     assert "\\| 75.0 ± 9.9 \\|" in text
     assert "45.0 ± 11.4‡ (dirty)" in text
-    assert r"\textbf{67.5 $\pm$ 10.7}" in table.latex()
+    assert r"\textbf{67.5 $\pm$ 10.7}" in latex(table)
 
 
 def test_dropping_patterns_of_both_bypasses(entries: dict[str, Entry]) -> None:
@@ -188,7 +221,7 @@ def full_records(*more: Record) -> Records:
 
 
 def changed(record: Record, *experiments: str, **fields: Any) -> Record:
-    return Record({**record.row, **fields}, "more.jsonl", 1, experiments)
+    return Record(ResultRow.from_row(record.row | fields), "more.jsonl", 1, experiments)
 
 
 def trimmed_on_sciq() -> Record:

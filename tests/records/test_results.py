@@ -10,7 +10,8 @@ import pytest
 from trimlab.errors import InputError
 from trimlab.records.identity import config_hash
 from trimlab.records.provenance import git_commit
-from trimlab.records.results import Series, read_results
+from trimlab.records.result_row import KINDS, ResultRow
+from trimlab.records.results import Record, Series, read_results
 from trimlab.records.rows import append_row, read_rows
 
 RECORDS = Path(__file__).parents[1] / "golden" / "records"
@@ -18,6 +19,10 @@ RECORDS = Path(__file__).parents[1] / "golden" / "records"
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     return read_rows(RECORDS / f"{name}.jsonl")
+
+
+def record_of(row: dict[str, Any]) -> Record:
+    return Record(ResultRow.from_row(row), "table3.jsonl", 1, (row["experiment"],))
 
 
 @pytest.fixture
@@ -35,8 +40,30 @@ def test_reads_every_row_with_its_place() -> None:
     # a measurement that two experiments share is one record of both
     rows = sum(len(rows_of(path.stem)) for path in RECORDS.glob("*.jsonl"))
     assert sum(len(record.experiments) for record in records) == rows > len(records)
-    third = next(r for r in records if r.where == "table3.jsonl, line 3")
+    third = next(r for r in records if r.place == "table3.jsonl, line 3")
     assert (third.file, third.line, third["model"]) == ("table3.jsonl", 3, "trimmed")
+
+
+def test_a_field_without_a_value_is_none(row: dict[str, Any]) -> None:
+    record = record_of(row)
+    assert record["exact_match"] is None and record["rows"] is None
+    assert record.get("rows", {}) == {}
+    assert record.get("value") == record["value"] == 70.0
+    # a field of other kinds of row
+    assert record.get("dev") is None
+    with pytest.raises(KeyError):
+        record["dev"]
+
+
+def test_an_undeclared_field_is_an_error(row: dict[str, Any]) -> None:
+    record = record_of(row)
+    for read in (
+        record.get,
+        record.__getitem__,
+        lambda name: read_results(RECORDS).where(**{name: 1}),
+    ):
+        with pytest.raises(KeyError, match="acuracy"):
+            read("acuracy")
 
 
 def test_a_rehearsal_is_a_series_of_its_own() -> None:
@@ -142,7 +169,7 @@ def test_a_half_written_line_may_end_in_a_brace(tmp_path: Path, row: dict[str, A
     [
         ({"schema": 2}, "line 2: schema 2, and this version of trimlab reads schema 1"),
         ({"schema": None}, "line 2: schema None"),
-        ({"kind": "loss"}, "line 2: unknown kind 'loss'; known: operating_point, test, timing"),
+        ({"kind": "loss"}, f"line 2: unknown kind 'loss'; known: {', '.join(KINDS)}"),
         ({"model": "pruned"}, "line 2: unknown model 'pruned'"),
         ({"correct": "0110"}, "one 0 or 1 for each of the 20 items"),
         ({"correct": "2" * 20}, "one 0 or 1 for each of the 20 items"),
@@ -170,7 +197,14 @@ def test_a_timing_of_an_unknown_method(tmp_path: Path) -> None:
         read_results(write(tmp_path, timing))
 
 
-def test_a_race_without_the_peers_numbers(tmp_path: Path) -> None:
+def test_a_scan_entry_without_a_score(tmp_path: Path) -> None:
+    point = next(row for row in rows_of("figure3") if row["kind"] == "operating_point")
+    del point["scan"][0]["score"]
+    with pytest.raises(InputError, match="line 1: an entry of `scan` without score"):
+        read_results(write(tmp_path, point))
+
+
+def test_a_benchmark_without_the_peers_numbers(tmp_path: Path) -> None:
     alone = next(row for row in rows_of("bench") if row["peer"] is None)
     assert len(read_results(write(tmp_path, alone))) == 1
     with pytest.raises(InputError, match="line 1: bench without peer_seconds, .*memory_ratio"):
@@ -194,8 +228,8 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_the_same_row_twice_is_kept_once(tmp_path: Path, row: dict[str, Any]) -> None:
-    # another machine may be slower; the numbers are the same
-    records = read_results(write(tmp_path, row, row | {"seconds": 99.0}))
+    # another machine may be slower; the accuracies are the same
+    records = read_results(write(tmp_path, row, row | {"tokens_per_second": 99.0}))
     assert len(records) == 1
     assert records.notices == (
         "table3.jsonl, line 2: the same measurement as table3.jsonl, line 1; kept once",

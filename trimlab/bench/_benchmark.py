@@ -29,8 +29,8 @@ from trimlab.model.loading import load_model
 from trimlab.plugins import plugin_class, plugin_module
 from trimlab.records.identity import config_hash
 from trimlab.records.provenance import provenance
+from trimlab.records.result_row import SCHEMA
 from trimlab.records.rows import Row
-from trimlab.records.schema import SCHEMA
 
 BENCHMARKS = "trimlab.bench"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from trimlab.errors import InputError
 from trimlab.records.rows import Row
 from trimlab.records.typed import TypedRow, nullable
 
@@ -35,7 +36,13 @@ class ScannedCandidate:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Reads what `to_row` wrote."""
+        """Reads what `to_row` wrote.
+
+        Raises:
+            InputError: The candidate or its score is missing.
+        """
+        if missing := [name for name in ("candidate", "score") if name not in row]:
+            raise InputError(f"an entry of `scan` without {', '.join(missing)}")
         statistics = {k: v for k, v in row.items() if k not in ("candidate", "score")}
         return cls(candidate=row["candidate"], score=list(row["score"]), statistics=statistics)
 

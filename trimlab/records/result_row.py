@@ -1,7 +1,6 @@
-"""A row of the results of experiments: which run, where from, and what it found."""
+"""A row of the results of experiments: the run, its context, and one finding."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from trimlab.errors import InputError
@@ -18,16 +17,16 @@ TimingMethod = Literal["full_ft", "sparse_ft", "trimllm"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentCell(TypedRow):
-    """Which run of which experiment a row belongs to.
+    """The run of a row, and its place in the experiment.
 
     Attributes:
         experiment: Name of the experiment.
         profile: Name of the profile.
-        cell: What sets the run apart from the others of the experiment; dotted names.
+        cell: Options that distinguish the run from others of the experiment, by dotted name.
         run: Id of the run: the hash of its config.
         seed: Seed of everything.
         limit: Rows per set of a rehearsal; None for a full run.
-        overrides: What all runs of the sweep were told besides; part of the cell, too.
+        overrides: Options of every run of the sweep (`--set`); also part of the cell.
     """
 
     experiment: str
@@ -41,19 +40,19 @@ class ExperimentCell(TypedRow):
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext(TypedRow):
-    """What a number needs to be trusted: model, data, code, hardware.
+    """The context of a number: model, data, code, hardware.
 
     Attributes:
         base: The base model.
-        task: The task that it was trained on.
+        task: The task of its training.
         prompt: Prompt format.
         row_sets: Fingerprint of every row set.
-        git_commit: Commit of the code; `-dirty` where the code is in no commit.
+        git_commit: Commit of the code; ends in `-dirty` for uncommitted code.
         versions: Versions of the packages.
         hardware: Machine, processor, cores, GPU, Python.
         rows: Items per set.
-        rows_read: Rows that were there, by split.
-        rows_official: Rows that the splits have at the source.
+        rows_read: Available rows, by split.
+        rows_official: Rows of the splits at the source.
         rows_dropped_as_shared: Rows left out, by split.
         config_hash: Hash of the resolved config.
     """
@@ -73,16 +72,16 @@ class RunContext(TypedRow):
 
     @property
     def dirty(self) -> bool:
-        """Whether the code that measured it is in no commit."""
+        """Whether the code was uncommitted."""
         return str(self.git_commit or "-dirty").endswith("-dirty")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tested(TaskResult):
-    """What a test row has, whatever the model.
+    """The fields of every test row.
 
     Attributes: those of `ModelResult`, and
-        evaluated_on: The task whose test items these are.
+        evaluated_on: The task of the test items.
     """
 
     evaluated_on: str
@@ -106,7 +105,7 @@ class Test(_Tested):
     """The test result of a model of a run.
 
     Attributes: those of every test row, and
-        model: Which of its models.
+        model: Name of the model in the run.
     """
 
     __test__ = False
@@ -114,20 +113,20 @@ class Test(_Tested):
     model: ModelName
 
     def check(self) -> None:
-        """Refuses an unknown model, and what `TaskResult` refuses."""
+        """Refuses an unknown model and contradictory answers."""
         _check_name("model", self.model, ModelName)
         super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed(_Tested):
-    """The test result of what a baseline has made of a model of a run.
+    """The test result of a model that a baseline compressed.
 
     Attributes: those of every test row, and
         method: Name of the baseline.
-        title: The same in papers.
-        of: What it has made smaller.
-        zeros: Share of the matrix entries that are zero.
+        title: Its name in papers.
+        of: Name of the compressed model in the run.
+        zeros: Share of zeros among the matrix entries.
     """
 
     kind: ClassVar[str] = "compressed"
@@ -137,7 +136,7 @@ class Compressed(_Tested):
     zeros: float
 
     def check(self) -> None:
-        """Refuses an unknown model, and what `TaskResult` refuses."""
+        """Refuses an unknown model and contradictory answers."""
         _check_name("of", self.of, ModelName)
         super().check()
 
@@ -147,9 +146,9 @@ class Timing(TypedRow):
     """Hours of fine-tuning by scheme (Table 9).
 
     Attributes:
-        method: The scheme.
-        epochs: Epochs of it.
-        hours: What they took.
+        method: Name of the scheme.
+        epochs: Number of epochs.
+        hours: Their wall-clock time.
     """
 
     kind: ClassVar[str] = "timing"
@@ -164,23 +163,23 @@ class Timing(TypedRow):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(TypedRow):
-    """A benchmark: our time, and that of what a user would run instead.
+    """A benchmark: our time, and the time of a peer (an alternative to trimlab).
 
     Attributes:
         bench: Name of the benchmark.
-        what: What was timed.
-        peer: What it is compared with, or None; then nothing of the peer is there.
-        ours_seconds: Median time of ours.
-        ours_spread: Slowest less fastest.
-        ours_turns: Every time.
-        ours_peak_bytes: Peak memory.
-        same: How the results were compared, and what came out.
-        settings: Everything that is needed to repeat it.
-        peer_seconds: Median time of the peer, scaled by `peer_factor`.
-        peer_spread: Slowest less fastest, scaled.
-        peer_turns: Every time, not scaled.
-        peer_peak_bytes: Peak memory.
-        peer_factor: What the peer's time is multiplied by where it did a part of the work only.
+        what: Description of the timed work.
+        peer: Name of the peer. None without one; all fields of the peer are None then.
+        ours_seconds: Our median time.
+        ours_spread: Our slowest turn less the fastest, in seconds.
+        ours_turns: Seconds of every turn.
+        ours_peak_bytes: Our peak memory.
+        same: Comparison of the results.
+        settings: Settings for a repetition.
+        peer_seconds: The peer's median time, scaled by `peer_factor`.
+        peer_spread: The peer's slowest turn less the fastest, scaled.
+        peer_turns: Seconds of every turn, not scaled.
+        peer_peak_bytes: The peer's peak memory.
+        peer_factor: All of the work over the peer's part of it.
         ratio: The peer's median time over ours.
         memory_ratio: Our peak memory over the peer's.
     """
@@ -204,16 +203,16 @@ class Bench(TypedRow):
     memory_ratio: float | None = None
 
     def check(self) -> None:
-        """Refuses a comparison that lacks a part.
+        """Refuses an incomplete comparison.
 
         Raises:
-            InputError: There is a peer, and one of its fields is missing.
+            InputError: A field of the peer is missing.
         """
         names = ("seconds", "spread", "turns", "peak_bytes", "factor")
         needed = (*(f"peer_{name}" for name in names), "ratio", "memory_ratio")
         missing = [name for name in needed if getattr(self, name) is None]
         if self.peer is not None and missing:
-            raise InputError(f"without {', '.join(missing)}")
+            raise InputError(f"{self.kind} without {', '.join(missing)}")
 
 
 Finding = OperatingPoint | Test | Compressed | Timing | Bench
@@ -225,10 +224,10 @@ class ResultRow:
     """One row of the results.
 
     Attributes:
-        cell: Which run.
-        context: Where from.
-        finding: What it found.
-        complete: Whether this is the last row of its run: then all of them are there.
+        cell: The run, and its place in the experiment.
+        context: Model, data, code and hardware.
+        finding: The measurement.
+        complete: Whether this is the last row of its run, so that none is missing.
         config: The resolved config, in the last row of a run.
     """
 
@@ -239,7 +238,7 @@ class ResultRow:
     config: Row | None = None
 
     def to_row(self) -> Row:
-        """The row as it is written."""
+        """The row as a JSON object."""
         row = {"schema": SCHEMA, "kind": self.finding.kind, **self.cell.to_row()}
         row |= self.context.to_row() | self.finding.to_row()
         if self.complete:
@@ -249,28 +248,49 @@ class ResultRow:
         return row
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: Any) -> Self:
         """Reads a row strictly.
 
+        Args:
+            row: A parsed line of the results.
+
         Raises:
-            InputError: It is of another schema or of no known kind, a field is missing, or its
-                values contradict each other.
+            InputError: The schema or the kind is unknown, a field is missing, or the values
+                contradict each other.
         """
-        if row.get("schema") != SCHEMA:
-            raise InputError(
-                f"schema {row.get('schema')!r}, and this version of trimlab reads schema {SCHEMA}"
-            )
+        if problem := schema_problem(row):
+            raise InputError(problem)
         kind = row.get("kind")
         if kind not in KINDS:
             raise InputError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
-        try:
-            cell, context = ExperimentCell.from_row(row), RunContext.from_row(row)
-            finding = KINDS[kind].from_row(row)
-        except InputError as error:
-            raise InputError(f"{kind} {error}") from error
+        parts = (ExperimentCell, RunContext, KINDS[kind])
+        if missing := [name for part in parts for name in part.missing(row)]:
+            raise InputError(f"{kind} without {', '.join(missing)}")
+        finding = KINDS[kind].from_row(row)
         finding.check()
-        complete, config = bool(row.get("complete")), row.get("config")
-        return cls(cell=cell, context=context, finding=finding, complete=complete, config=config)
+        return cls(
+            cell=ExperimentCell.from_row(row),
+            context=RunContext.from_row(row),
+            finding=finding,
+            complete=bool(row.get("complete")),
+            config=row.get("config"),
+        )
+
+    def values(self) -> Row:
+        """Every declared field of this kind of row by name, None included."""
+        values = {"kind": self.finding.kind, "complete": self.complete, "config": self.config}
+        for part in (self.cell, self.context, self.finding):
+            values |= {declared.name: getattr(part, declared.name) for declared in fields(part)}
+        return values
+
+
+def schema_problem(row: Any) -> str | None:
+    """The reason why this version cannot read a row, or None."""
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    if row.get("schema") != SCHEMA:
+        return f"schema {row.get('schema')!r}, and this version of trimlab reads schema {SCHEMA}"
+    return None
 
 
 def _check_name(field: str, value: str, known: Any) -> None:

@@ -1,81 +1,110 @@
-"""The run record: JSON lines with everything needed to trust a number.
+"""The strict reader of the results of experiments, `results/<experiment>.jsonl`.
 
-A run writes its own record (`read_rows`, `append_row`). What an experiment found is gathered in
-`results/<experiment>.jsonl`, one schema for all, which `read_results` reads strictly.
+A line is a `ResultRow`. Records are what the reader makes of the lines: one per measurement, with
+its place in the files.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from trimlab.errors import InputError
+from trimlab.records.result_row import KINDS, ExperimentCell, ResultRow, RunContext
 from trimlab.records.rows import TIMING_FIELDS, Row
-from trimlab.records.schema import _problem
 
-# what makes two rows the same measurement; timings also have a method and epochs, compressed
-# models a method and what they were made of
-_SAME = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step", "method", "epochs", "of")
+# Rows with equal values here are the same measurement. `method`, `epochs` and `of` are fields of
+# timings and of compressed models.
+_MEASUREMENT = ("kind", "run", "model", "asked_ratio", "evaluated_on", "step")
+_MEASUREMENT += ("method", "epochs", "of")
 
-
-# what may differ between two rows of the same measurement: who asked, where and how fast it ran
+# Fields that may differ between two rows of the same measurement: experiment, machine and speed.
 _MAY_DIFFER = TIMING_FIELDS | {
     *("experiment", "profile", "cell", "overrides", "git_commit", "versions", "hardware"),
     *("tokens_per_second", "hours"),
-    # what earlier versions did not record
+    # absent from rows of earlier versions
     *("rows", "rows_read", "rows_official", "rows_dropped_as_shared", "config"),
 }
 
+# Rows of an experiment with equal values here measure the same thing, perhaps in another run: a
+# later version may have resolved the cell to another config.
+_SUBJECT = ("experiment", "profile", "base", "task", "prompt", "cell", "seed", "limit")
+_SUBJECT += ("kind", "model", "evaluated_on", "method", "epochs", "of")
 
-# the same question of an experiment, maybe asked with another config
-_QUESTION = ("profile", "base", "task", "prompt", "cell", "seed", "limit")
+# Names of the fields of all kinds of row
+_DECLARED = {"kind", "complete", "config"} | {
+    declared.name
+    for part in (ExperimentCell, RunContext, *KINDS.values())
+    for declared in fields(part)
+}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of the results, and where it stands.
+    """A measurement, and its place in the results.
 
     Attributes:
-        row: Its fields.
-        file: Name of its file.
-        line: Number of its line, from 1.
-        experiments: Every experiment that has this row.
+        result: The typed row.
+        file: Name of the file.
+        line: Number of the line, from 1.
+        experiments: Every experiment with this measurement.
     """
 
-    row: Row
+    result: ResultRow
     file: str
     line: int
     experiments: tuple[str, ...]
 
     def __getitem__(self, field: str) -> Any:
-        """A field that the row must have."""
-        return self.row[field]
+        """The value of a field.
+
+        Raises:
+            KeyError: Rows of this kind have no such field.
+        """
+        return self._values[field]
 
     def get(self, field: str, default: Any = None) -> Any:
-        """A field that the row may have."""
-        return self.row.get(field, default)
+        """The value of a field, or the default if this row has none.
+
+        Raises:
+            KeyError: No kind of row has such a field.
+        """
+        if field not in _DECLARED:
+            raise KeyError(field)
+        value = self._values.get(field)
+        return default if value is None else value
 
     @property
-    def where(self) -> str:
-        """File and line, for people."""
+    def row(self) -> Row:
+        """The row as a JSON object."""
+        return self.result.to_row()
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
         return f"{self.file}, line {self.line}"
 
     @property
     def dirty(self) -> bool:
-        """Whether the code that measured it is in no commit."""
-        return str(self.row["git_commit"] or "-dirty").endswith("-dirty")
+        """Whether the code was uncommitted."""
+        return self.result.context.dirty
+
+    @cached_property
+    def _values(self) -> Row:
+        return self.result.values()
 
 
 @dataclass(frozen=True)
 class Series:
-    """Records that may be compared with each other: a full run is never mixed with a rehearsal.
+    """The common properties of comparable records; full runs and rehearsals are not comparable.
 
     Attributes:
         profile: Name of the profile.
         prompt: Prompt format.
         limit: Rows per set of a rehearsal; None for a full run.
-        overrides: What every run of a sweep was told besides (`--set`), as text.
+        overrides: Options of every run of the sweep (`--set`), as text.
     """
 
     profile: str
@@ -86,11 +115,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Records:
-    """The rows of all experiments.
+    """The measurements of all experiments, or some of them.
 
     Attributes:
         records: One per measurement, in the order of the files.
-        notices: What the reader passed over, and why.
+        notices: Messages of the reader about lines that it left out.
     """
 
     records: tuple[Record, ...] = ()
@@ -113,13 +142,17 @@ class Records:
         return Records()
 
     def where(self, **fields: Any) -> "Records":
-        """The records that have all of these values."""
+        """The records with all of these values; a record without the field has the value None.
+
+        Raises:
+            KeyError: No kind of row has such a field.
+        """
         return Records(
             tuple(r for r in self.records if all(r.get(k) == v for k, v in fields.items()))
         )
 
     def by_series(self) -> "dict[Series, Records]":
-        """The records apart by what may be compared; full runs first."""
+        """The records of every series; full runs first."""
         parts: dict[Series, list[Record]] = {}
         for record in self.records:
             overrides = (record.get("overrides") or {}).items()
@@ -135,8 +168,8 @@ class Records:
 def read_results(folder: Path) -> Records:
     """Reads every `*.jsonl` of a folder, strictly.
 
-    Rows that say the same are kept once, and a row of an older run of the same cell gives way to
-    the newer one; both are noted. The half-written line of a killed process is passed over.
+    Equal rows are kept once. If a cell was run again, the rows of the older run are left out. The
+    half-written line of a killed process is left out, too. Each of these is a notice.
 
     Args:
         folder: The folder of the results.
@@ -148,26 +181,13 @@ def read_results(folder: Path) -> Records:
     if not folder.is_dir():
         raise InputError(f"no results in {folder}: it is not a folder")
     notices: list[str] = []
+    every: list[Record] = []
     first: dict[str, Record] = {}
-    # what a measurement answers, by itself and its experiment, and the last run that does
-    questions: dict[tuple[str, str], str] = {}
-    newest: dict[str, str] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in _parse(path, notices):
-            machine = record["hardware"] if record["kind"] == "timing" else None
-            key = json.dumps([*(record.get(field) for field in _SAME), machine], sort_keys=True)
-            question = questions[key, record["experiment"]] = _question(record)
-            newest[question] = record["run"]
-            known = first.setdefault(key, record)
-            if known is record:
-                continue
-            _same_or_error(known, record)
-            if record["experiment"] in known.experiments:
-                notices.append(f"{record.where}: the same measurement as {known.where}; kept once")
-            else:
-                first[key] = replace(known, experiments=(*known.experiments, record["experiment"]))
-    current = tuple(_newest(first, questions, newest, notices))
-    return Records(current, tuple(notices))
+            every.append(record)
+            _merge(first, record, notices)
+    return Records(tuple(_current(first, every, notices)), tuple(notices))
 
 
 def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
@@ -175,7 +195,7 @@ def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            result = ResultRow.from_row(json.loads(line))
         except json.JSONDecodeError as error:
             if line.startswith("{") and (not line.endswith("}") or error.pos == len(line)):
                 notices.append(
@@ -184,39 +204,66 @@ def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
                 )
                 continue
             raise InputError(f"{path.name}, line {number}: no JSON ({error.msg})") from error
-        problem = _problem(row)
-        if problem:
-            raise InputError(f"{path.name}, line {number}: {problem}")
-        yield Record(row, path.name, number, (row["experiment"],))
+        except InputError as error:
+            raise InputError(f"{path.name}, line {number}: {error}") from error
+        yield Record(result, path.name, number, (result.cell.experiment,))
 
 
-def _same_or_error(known: Record, record: Record) -> None:
-    fields = {*known.row, *record.row} - _MAY_DIFFER
-    differing = sorted(f for f in fields if known.get(f) != record.get(f))
+def _merge(first: dict[str, Record], record: Record, notices: list[str]) -> None:
+    """Adds a record to the first ones of their measurements, or its experiment to the first one."""
+    key = _measurement(record)
+    known = first.setdefault(key, record)
+    if known is record:
+        return
+    _check_equal(known, record)
+    if record["experiment"] in known.experiments:
+        notices.append(f"{record.place}: the same measurement as {known.place}; kept once")
+    else:
+        first[key] = replace(known, experiments=(*known.experiments, record["experiment"]))
+
+
+def _check_equal(known: Record, record: Record) -> None:
+    one, other = known.row, record.row
+    differing = sorted(
+        field for field in {*one, *other} - _MAY_DIFFER if one.get(field) != other.get(field)
+    )
     if differing:
         raise InputError(
-            f"{known.where} and {record.where} are the same measurement and contradict each other "
+            f"{known.place} and {record.place} are the same measurement and contradict each other "
             f"in {', '.join(differing)}; remove the wrong one"
         )
 
 
-def _question(record: Record) -> str:
-    """What a record answers for its experiment; another may ask the same of another cell."""
-    asked = [*_QUESTION, "kind", "model", "evaluated_on", "method", "epochs", "of"]
-    said = [record.get(field) for field in asked]
-    return json.dumps([record["experiment"], *said], sort_keys=True)
+def _measurement(record: Record) -> str:
+    """Equal for rows of the same measurement. Times of different machines are different ones."""
+    machine = record["hardware"] if record["kind"] == "timing" else None
+    return _key(record, _MEASUREMENT, machine)
 
 
-def _newest(
-    first: Mapping[str, Record],
-    questions: Mapping[tuple[str, str], str],
-    newest: Mapping[str, str],
-    notices: list[str],
+def _subject(record: Record) -> str:
+    """Equal for rows of an experiment that measure the same thing, in whatever run."""
+    return _key(record, _SUBJECT)
+
+
+def _key(record: Record, names: tuple[str, ...], *more: Any) -> str:
+    return json.dumps([*(record.get(name) for name in names), *more], sort_keys=True)
+
+
+def _current(
+    first: Mapping[str, Record], every: list[Record], notices: list[str]
 ) -> Iterator[Record]:
-    """Leaves out what an experiment has run again: with another config, or to time it anew."""
+    """The records of the newest run of every subject.
+
+    Args:
+        first: The first record of every measurement.
+        every: All records, in the order of the files.
+        notices: Takes a notice for every pair of an older and a newer run.
+    """
+    subjects = {(_measurement(r), r["experiment"]): _subject(r) for r in every}
+    newest = {_subject(r): r["run"] for r in every}
     left_out: dict[tuple[str, str], int] = {}
     for key, record in first.items():
-        runs = {name: newest[questions[key, name]] for name in record.experiments}
+        runs = {name: newest[subjects[key, name]] for name in record.experiments}
         current = tuple(name for name, run in runs.items() if run == record["run"])
         if current:
             yield replace(record, experiments=current)

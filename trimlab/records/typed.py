@@ -1,8 +1,9 @@
-"""Typed rows: dataclasses that are written as JSON objects and read back without loss.
+"""Typed rows: dataclasses, written as JSON objects and read back without loss.
 
-A field without a default is in every row. A field with the default None is written only where it
-has a value. A `nullable` field is always written, as null where it has no value, and may be missing
-in rows of earlier versions. A `renamed` field is read in its old spelling, too.
+- A field without a default is required, in rows of every version.
+- A field with the default None is written only if it has a value.
+- A `nullable` field is always written, as null without a value; earlier rows may lack it.
+- A `renamed` field is also read under its old name.
 """
 
 from collections.abc import Mapping
@@ -16,21 +17,25 @@ WAS, ALWAYS_WRITTEN = "was", "always_written"
 
 
 def nullable() -> Any:
-    """A dataclass field that is written as null where it has no value."""
+    """A dataclass field that is written as null if it has no value."""
     return field(default=None, metadata={ALWAYS_WRITTEN: True})
 
 
 def renamed(old: str) -> dict[str, str]:
-    """Metadata of a dataclass field that earlier versions wrote under another name."""
+    """Metadata of a dataclass field with another name in earlier versions.
+
+    Args:
+        old: The name in earlier versions.
+    """
     return {WAS: old}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TypedRow:
-    """A row of a record, or the part of one that a subclass declares."""
+    """A row of a record, or a part of one: the fields of a subclass."""
 
     def to_row(self) -> Row:
-        """The row as it is written."""
+        """The fields as a JSON object."""
         row = {}
         for declared in fields(self):
             value = getattr(self, declared.name)
@@ -40,26 +45,42 @@ class TypedRow:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Reads the fields of this class; other fields of the row are left to others.
+        """Reads the fields of this class and ignores the others.
+
+        Args:
+            row: A JSON object.
 
         Raises:
-            InputError: A field is missing.
+            InputError: A required field is missing.
         """
-        values, missing = {}, []
-        for declared in fields(cls):
-            name = declared.name
-            if name not in row and declared.metadata.get(WAS) in row:
-                name = declared.metadata[WAS]
-            if name in row:
-                values[declared.name] = row[name]
-            elif declared.default is MISSING and declared.default_factory is MISSING:
-                missing.append(declared.name)
-        if missing:
+        if missing := cls.missing(row):
             raise InputError(f"without {', '.join(missing)}")
-        return cls(**values)
+        names = {declared.name: _name_in(row, declared) for declared in fields(cls)}
+        return cls(**{name: row[found] for name, found in names.items() if found is not None})
+
+    @classmethod
+    def missing(cls, row: Mapping[str, Any]) -> list[str]:
+        """Names of the required fields that a JSON object lacks."""
+        return [
+            declared.name
+            for declared in fields(cls)
+            if declared.default is MISSING
+            and declared.default_factory is MISSING
+            and _name_in(row, declared) is None
+        ]
 
     def check(self) -> None:
-        """Refuses values that contradict each other; most kinds of row have none."""
+        """Refuses contradictory values; the default accepts everything.
+
+        Raises:
+            InputError: The values contradict each other.
+        """
+
+
+def _name_in(row: Mapping[str, Any], declared: Field[Any]) -> str | None:
+    """The name of a field in a JSON object, new or old; None if the object lacks the field."""
+    names = (declared.name, declared.metadata.get(WAS))
+    return next((name for name in names if name in row), None)
 
 
 def _always_written(declared: Field[Any]) -> bool:

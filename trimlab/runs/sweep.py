@@ -26,8 +26,8 @@ from rich.table import Table
 from trimlab.errors import InputError
 from trimlab.files import write_text
 from trimlab.records.identity import config_hash, without_root
+from trimlab.records.result_row import SCHEMA, schema_problem
 from trimlab.records.rows import Row, append_rows, read_rows
-from trimlab.records.schema import SCHEMA, schema_problem
 from trimlab.runs.config import Resolver, read_config
 
 # what of a run's provenance every row of the results has

@@ -1,0 +1,142 @@
+"""Figure 2 on the page: one task at a time, any size on the horizontal axis."""
+
+from collections.abc import Sequence
+
+from analysis.figures import Data
+from analysis.names import task_title
+from analysis.style import PAPER_COLOUR, PLOTLY_SYMBOLS, REFERENCE_COLOUR, look_of
+
+# Title and factor of every size
+SIZES = {
+    "layer_memory_ratio": ("layer memory left, %", 100.0),
+    "model_memory_ratio": ("whole model left, %", 100.0),
+    "tokens_per_second": ("decoding speed, tokens/s", 1.0),
+}
+# The size of the frontier and of the published values
+MAIN_SIZE = "layer_memory_ratio"
+
+
+def method_titles(data: Data) -> list[str]:
+    """The methods of a figure, in the order of their first points."""
+    return list(dict.fromkeys(p["method"] for task in data["tasks"] for p in task["points"]))
+
+
+def interactive(data: Data) -> Data:
+    """A Plotly figure with menus for task and size; a click on a point leads to its record.
+
+    Args:
+        data: The data of Figure 2.
+    """
+    looks = look_of(method_titles(data))
+    traces: list[Data] = []
+    owners: list[str] = []  # the task of each trace
+    across: list[dict[str, list[float | None]]] = []  # its values by size
+    for task in data["tasks"]:
+        for trace, values in _traces(task, looks):
+            trace["visible"] = task is data["tasks"][0]
+            traces.append(trace)
+            owners.append(task["task"])
+            across.append(values)
+    tasks = [
+        {
+            "label": task_title(task["task"]),
+            "method": "update",
+            "args": [{"visible": [owner == task["task"] for owner in owners]}],
+        }
+        for task in data["tasks"]
+    ]
+    sizes = [
+        {
+            "label": title,
+            "method": "update",
+            "args": [{"x": [values[name] for values in across]}, {"xaxis.title.text": title}],
+        }
+        for name, (title, _) in SIZES.items()
+    ]
+    menu = {"type": "dropdown", "showactive": True, "y": 1.16, "yanchor": "top", "xanchor": "left"}
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": SIZES[MAIN_SIZE][0]}},
+            "yaxis": {"title": {"text": "accuracy, %"}},
+            "hovermode": "closest",
+            "updatemenus": [
+                {**menu, "buttons": tasks, "x": 0},
+                {**menu, "buttons": sizes, "x": 0.2},
+            ],
+        },
+    }
+
+
+def _traces(
+    task: Data, looks: dict[str, tuple[str, str]]
+) -> list[tuple[Data, dict[str, list[float | None]]]]:
+    """The traces of a task, each with its horizontal values by size.
+
+    The frontier and the published values have no points for other sizes than the main one.
+    """
+    found = []
+    for method, (colour, marker) in looks.items():
+        points = [p for p in task["points"] if p["method"] == method]
+        if points:
+            across = {name: _values(points, name) for name in SIZES}
+            found.append((_points(method, points, colour, marker), across))
+    frontier = _frontier([task["points"][i] for i in task["frontier"]])
+    for trace in (frontier, _published(task["paper"])):
+        nothing = [None] * len(trace["x"])
+        found.append((trace, dict.fromkeys(SIZES, nothing) | {MAIN_SIZE: trace["x"]}))
+    return found
+
+
+def _values(points: Sequence[Data], name: str) -> list[float | None]:
+    _, scale = SIZES[name]
+    return [None if p[name] is None else scale * p[name] for p in points]
+
+
+def _points(method: str, points: Sequence[Data], colour: str, marker: str) -> Data:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": method,
+        "x": _values(points, MAIN_SIZE),
+        "y": [p["value"] for p in points],
+        "error_y": {"type": "data", "array": [p["stderr"] or 0 for p in points], "thickness": 1},
+        "customdata": [p["records"][0] for p in points],
+        "text": [_hover(p) for p in points],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": colour, "symbol": PLOTLY_SYMBOLS[marker], "size": 9},
+    }
+
+
+def _frontier(points: Sequence[Data]) -> Data:
+    return _points("frontier", points, REFERENCE_COLOUR, "o") | {
+        "mode": "lines",
+        "line": {"color": REFERENCE_COLOUR, "width": 1},
+        "hoverinfo": "skip",
+        "error_y": {"visible": False},
+    }
+
+
+def _published(points: Sequence[Data]) -> Data:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "LLaMA-7B, published",
+        "x": [100 * p["ratio"] for p in points],
+        "y": [p["value"] for p in points],
+        "text": [p["method"] for p in points],
+        "hovertemplate": "%{text}: %{y:.1f} % at %{x:.0f} %<extra>published</extra>",
+        "marker": {"symbol": "square-open", "color": PAPER_COLOUR, "size": 8},
+    }
+
+
+def _hover(point: Data) -> str:
+    lines = [
+        f"<b>{point['method']}</b> ({point['experiment']})",
+        f"accuracy {point['value']:.1f} ± {point['stderr'] or 0:.1f}, seeds {point['seeds']}",
+        f"layer memory {100 * point['layer_memory_ratio']:.1f} %",
+        f"whole model {100 * point['model_memory_ratio']:.1f} %",
+    ]
+    if point["tokens_per_second"] is not None:
+        lines.append(f"{point['tokens_per_second']:.1f} tokens/s")
+    return "<br>".join([*lines, *(["measured with a dirty tree"] if point["dirty"] else [])])

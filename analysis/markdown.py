@@ -1,0 +1,59 @@
+"""A table as Markdown."""
+
+from collections.abc import Iterable
+
+from analysis.detail import STABILITY, detail
+from analysis.tables import MISSING, Cell, Column, Group, Table, TableRow, marks
+
+
+def markdown(table: Table) -> str:
+    """Caption, table, footnote and, below them, every measured accuracy in full.
+
+    Args:
+        table: The table.
+    """
+    heads = ["", *(_head(table, column) for column in table.columns.values())]
+    lines = [_line(heads), _rule(heads)]
+    for group in table.groups:
+        if group.title:
+            lines.append(_line([f"*{group.title}*", *[""] * len(table.columns)]))
+        for row in group.rows:
+            lines.append(_line([row.title, *(_cell(table, group, row, k) for k in table.columns)]))
+    text = f"{table.caption}\n\n" + "\n".join(lines) + f"\n\n{table.footnote}\n"
+    return text + _in_full(detail(table))
+
+
+def _head(table: Table, column: Column) -> str:
+    parts = " \\| ".join(map(table.head, column.parts))
+    return "<br>".join(filter(None, (column.title, parts)))
+
+
+def _cell(table: Table, group: Group, row: TableRow, key: str) -> str:
+    cell = row.cells.get(key, Cell())
+    texts = []
+    for part in table.columns[key].parts:
+        text = table.text(key, cell, part)
+        if table.is_best(group, row, key, part):
+            text = f"**{text}**"
+        if part == "measured":
+            text += "".join(marks(cell.measured))
+        texts.append(text)
+    return " \\| ".join(texts)
+
+
+def _in_full(entries: list[dict[str, str]]) -> str:
+    if not entries:
+        return ""
+    lines = [_line(entries[0]), _rule(entries[0]), *(_line(entry.values()) for entry in entries)]
+    text = "\nThe measured cells in full:\n\n" + "\n".join(lines) + "\n"
+    if any(entry["stability"] != MISSING for entry in entries):
+        text += f"\n{STABILITY}\n"
+    return text
+
+
+def _line(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _rule(heads: Iterable[str]) -> str:
+    return _line("---" for _ in heads)
