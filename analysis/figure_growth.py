@@ -1,4 +1,4 @@
-"""Growth: what a scan and an epoch cost as the model, the calibration set or r grows."""
+"""Growth: cost of a scan and of an epoch over the model's size, the calibration set and r."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from analysis.figure4 import SPARSE, N, one_drop_per_epoch, two_drops_per_epoch
 from analysis.figures import Data, Figure
 from analysis.measurements import DEFAULT_R
-from analysis.names import race_title, ratio_title, work_title
+from analysis.names import benchmark_title, ratio_title, workload_title
 from analysis.paper import Paper
 from analysis.style import COLOURS, PAPER_COLOUR, look_of, nothing_measured, panels
 from analysis.tables import anchor
@@ -18,13 +18,13 @@ from trimlab.records.results import Record, Records
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows.
+    """One axis of growth.
 
     Attributes:
-        title: Of the panel.
-        label: Of the axis.
-        symbol: In the formula of the line.
-        powers: Powers of the symbol whose sum the line is.
+        title: Title of the panel.
+        label: Label of the horizontal axis.
+        symbol: Symbol of the quantity in the formula of the fitted line.
+        powers: Powers of the quantity in that formula.
     """
 
     title: str
@@ -34,14 +34,14 @@ class Axis:
 
 
 AXES = {
-    # restarted at its own sublayer, a candidate costs N / 2 sublayers on average, and one head
+    # a candidate restarts at its own sublayer: N / 2 sublayers on average, and one head
     "sublayers": Axis("a scan, by sublayers", "sublayers N", "N", (2, 1)),
     "items": Axis("a scan, by items", "calibration items", "items", (1, 0)),
     "context_tokens": Axis("a scan, by context", "tokens of an item's context", "tokens", (1, 0)),
     "r": Axis("an epoch, by r", "sparse update ratio r", "r", (1, 0)),
 }
 
-# drops per epoch, and the time until n_d are dropped
+# drops per epoch, and the time until n_d sublayers are dropped
 SCHEMES: dict[str, tuple[int, Callable[[int, int, float], float]]] = {
     "one drop per epoch (Eq. 5)": (1, one_drop_per_epoch),
     "two drops per epoch (Eq. 6)": (2, two_drops_per_epoch),
@@ -49,12 +49,12 @@ SCHEMES: dict[str, tuple[int, Callable[[int, int, float], float]]] = {
 
 
 def build(records: Records, paper: Paper) -> Figure:
-    """Scans and epochs along each axis, and what the formulas make of them in a run."""
-    races = records.where(kind="bench", bench="growth")
-    axes = {axis: _lines(axis, [r for r in races if r["cell"]["axis"] == axis]) for axis in AXES}
-    machines = list(dict.fromkeys(race_title(race) for race in races))
+    """Scans and epochs along each axis, and both in a whole run by the formulas."""
+    benchmarks = records.where(kind="bench", bench="growth")
+    axes = {axis: _lines(axis, benchmarks) for axis in AXES}
+    machines = list(dict.fromkeys(benchmark_title(record) for record in benchmarks))
     measured_on = "".join(f" Machine {i}: {name}." for i, name in enumerate(machines, start=1))
-    if any(race.dirty for race in races):
+    if any(record.dirty for record in benchmarks):
         measured_on += " Some of it was measured with code that is in no commit."
     return Figure(
         "Growth: what a scan and an epoch cost",
@@ -68,55 +68,58 @@ def build(records: Records, paper: Paper) -> Figure:
         "model's N, in epochs of full fine-tuning at full depth; dashed, with the measured time "
         "of an epoch at r = 1/4. Scans of a run, which the formulas leave out: those that choose "
         f"the drops, in scans of the whole model, by the first line.{measured_on}",
-        {"machines": machines, "axes": axes, "run": _run(axes, races)},
+        {"machines": machines, "axes": axes, "run": _run(axes, benchmarks)},
         draw,
     )
 
 
-def _lines(axis: str, races: Iterable[Record]) -> list[Data]:
-    """Measurements that differ in nothing but the value on the axis, and the line through them."""
+def _lines(axis: str, records: Iterable[Record]) -> list[Data]:
+    """Lines along an axis: each has the points that differ in the value only, and their fit."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for race in races:
-        held = (work_title(race, "axis", "value", axis), race_title(race), race["seed"])
-        groups.setdefault(held, []).append(race)
+    for record in records:
+        if record["cell"]["axis"] == axis:
+            work = workload_title(record, "axis", "value", axis)
+            held = (work, benchmark_title(record), record["seed"])
+            groups.setdefault(held, []).append(record)
     lines = []
     for (work, machine, _), found in groups.items():
-        points = [_point(race) for race in sorted(found, key=lambda race: race["cell"]["value"])]
+        found.sort(key=lambda record: record["cell"]["value"])
+        points = [_point(record) for record in found]
         fitted = [point for point in points if axis != "r" or point["value"] < 1]
         line = {"work": work, "machine": machine, "points": points}
         lines.append(line | {"fit": fit(fitted, AXES[axis].powers)})
     return lines
 
 
-def _point(race: Record) -> Data:
+def _point(record: Record) -> Data:
     return {
-        "value": race["cell"]["value"],
-        "seconds": race["ours_seconds"],
-        "fastest": min(race["ours_turns"]),
-        "slowest": max(race["ours_turns"]),
-        "record": anchor(race),
+        "value": record["cell"]["value"],
+        "seconds": record["ours_seconds"],
+        "fastest": min(record["ours_turns"]),
+        "slowest": max(record["ours_turns"]),
+        "record": anchor(record),
     }
 
 
 def fit(points: Sequence[Data], powers: Sequence[int]) -> list[float] | None:
-    """Coefficients of these powers; None where so few points would fit any line."""
+    """Coefficients of a sum of powers; None if the points are too few to check the fit."""
     if len(points) <= len(powers):
         return None
     seconds = np.array([point["seconds"] for point in points])
     values = np.array([float(point["value"]) for point in points])
     terms = np.stack([values**power for power in powers], axis=1)
-    # relative: the small ones count as much as the large ones
+    # relative deviations, so that small times count as much as large ones
     return np.linalg.lstsq(terms / seconds[:, None], np.ones_like(seconds))[0].tolist()
 
 
 def fitted(coefficients: Sequence[float], powers: Sequence[int], value: float) -> float:
-    """What the line says."""
+    """Value of a fitted line."""
     return sum(c * value**power for c, power in zip(coefficients, powers, strict=True))
 
 
-def _run(axes: dict[str, list[Data]], races: Records) -> Data:
+def _run(axes: dict[str, list[Data]], records: Records) -> Data:
     """Eq. 5 and Eq. 6 in units of the first epoch, and the scans in units of the first scan."""
-    n = max((race["cell"].get("sublayers", 0) for race in races), default=N)
+    n = max((record["cell"].get("sublayers", 0) for record in records), default=N)
     scan = next((line["fit"] for line in axes["sublayers"] if line["fit"]), None)
 
     def scans(n_d: int, drops: int) -> float:
@@ -139,7 +142,7 @@ def _run(axes: dict[str, list[Data]], races: Records) -> Data:
 
 
 def _sparse(lines: Iterable[Data]) -> float | None:
-    """An epoch's time at the default r as a share of full fine-tuning's."""
+    """Time of an epoch at the default r over that of full fine-tuning."""
     for line in lines:
         seconds = {point["value"]: point["seconds"] for point in line["points"]}
         if DEFAULT_R in seconds and 1 in seconds:
@@ -151,7 +154,7 @@ def _sparse(lines: Iterable[Data]) -> float | None:
 
 
 def draw(data: Data) -> Any:
-    """A panel for each axis, and two for a run."""
+    """One panel per axis, and two panels for a run."""
     figure, (*places, epochs, scans) = panels(len(AXES) + 2, width=3.8)
     for place, (name, lines) in zip(places, data["axes"].items(), strict=True):
         axis = AXES[name]
@@ -203,7 +206,7 @@ def _draw_line(place: Any, axis: Axis, line: Data, label: str, colour: str, mark
 
 
 def _draw_published(place: Any, lines: Iterable[Data]) -> None:
-    """The paper's share of the epochs at r = 1."""
+    """Points at the paper's share of the epochs at r = 1."""
     full = [p["seconds"] for line in lines for p in line["points"] if p["value"] == 1]
     if full:
         place.plot(
@@ -213,7 +216,7 @@ def _draw_published(place: Any, lines: Iterable[Data]) -> None:
 
 
 def formula(axis: Axis, coefficients: Sequence[float]) -> str:
-    """A line in words."""
+    """The formula of a fitted line as text."""
     powers = {2: f" {axis.symbol}²", 1: f" {axis.symbol}", 0: ""}
     (first, second), (high, low) = coefficients, axis.powers
     sign = "−" if second < 0 else "+"
@@ -228,7 +231,9 @@ def _draw_run(epochs: Any, scans: Any, run: Data) -> None:
             label = f"× {run['sparse']:.2f}, as measured at r = {ratio_title(DEFAULT_R)}"
             epochs.plot(curve["n_d"], sparse, color=colour, ls="--", label=label)
         if curve["scans"]:
-            scheme = curve["scheme"].partition(" (")[0]  # the formula is the epochs'
+            scheme = curve["scheme"].partition(" (")[
+                0
+            ]  # without its formula, which is that of the epochs
             scans.plot(curve["n_d"], curve["scans"], color=colour, label=scheme)
     for place, what, unit in ((epochs, "epochs", "full epochs"), (scans, "scans", "whole scans")):
         place.set_title(f"{what} of a run, N = {run['n']}")

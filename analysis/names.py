@@ -77,19 +77,24 @@ def machine_title(record: Record) -> str:
     return f"{record['base']} on {processor} ({hardware.get('cores')} cores)"
 
 
-def race_title(race: Record) -> str:
-    """A model and what it raced on."""
-    return f"{machine_title(race)}, {race['cell']['threads']} threads"
+def benchmark_title(record: Record) -> str:
+    """The model, the machine and the number of threads of a benchmark."""
+    return f"{machine_title(record)}, {record['cell']['threads']} threads"
 
 
-def work_title(race: Record, *but: str) -> str:
-    """The work of a race: its cell without what is said elsewhere."""
+def workload_title(record: Record, *but: str) -> str:
+    """The workload of a benchmark, without the parts that are shown elsewhere.
+
+    Args:
+        record: A row of a benchmark.
+        but: Other names of its cell to leave out.
+    """
     elsewhere = {"bench", "peer", "processor", "threads", *but}
-    work = {name: value for name, value in race["cell"].items() if name not in elsewhere}
-    if "r" in work:
-        work["r"] = ratio_title(work["r"])
-    said = [f"{name.replace('_', ' ')} {value}" for name, value in work.items()]
-    return ", ".join([task_title(race["task"]), *said])
+    workload = {key: value for key, value in record["cell"].items() if key not in elsewhere}
+    if "r" in workload:
+        workload["r"] = ratio_title(workload["r"])
+    parts = [f"{name.replace('_', ' ')} {value}" for name, value in workload.items()]
+    return ", ".join([task_title(record["task"]), *parts])
 
 
 def series_title(series: Series) -> str:

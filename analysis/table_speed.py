@@ -1,10 +1,10 @@
-"""Speed: every race against what a user would run instead, and what it was meant to win by."""
+"""Speed: every benchmark against what a user would run instead, beside the project's goals."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.measurements import Measurement
-from analysis.names import race_title, work_title
+from analysis.names import benchmark_title, workload_title
 from analysis.paper import Paper
 from analysis.tables import MISSING, Cell, Column, Group, Table, TableRow
 from trimlab.records.results import Record, Records
@@ -12,27 +12,27 @@ from trimlab.records.results import Record, Records
 
 @dataclass(frozen=True)
 class Goal:
-    """What a race was meant to come to.
+    """A goal of the project for one benchmark.
 
     Attributes:
-        what: What is done.
-        bench: Name of the race.
-        peer: Who it is against.
-        work: What a race must have done for the goal to be its own.
-        faster: How many times faster at least, by profile.
-        memory: Peak memory as a share of the peer's, at most.
+        what: Description of the work.
+        bench: Name of the benchmark.
+        peer: Name of the peer.
+        workload: The goal is for benchmarks of this workload only.
+        faster: Least ratio of the peer's time to ours, by profile.
+        memory: Largest share of our peak memory in the peer's.
     """
 
     what: str
     bench: str
     peer: str
-    work: dict[str, float]
+    workload: dict[str, float]
     faster: dict[str, float]
     memory: float | None = None
 
-    def is_for(self, race: Record) -> bool:
-        """Whether a race of this name against this peer did the work."""
-        return self.work.items() <= race["cell"].items()
+    def is_for(self, record: Record) -> bool:
+        """Whether a benchmark of this name against this peer has the workload of the goal."""
+        return self.workload.items() <= record["cell"].items()
 
 
 def _faster(gemma: float, llama: float) -> dict[str, float]:
@@ -52,12 +52,12 @@ GOALS = (
 
 
 def build(records: Records, paper: Paper) -> Table:
-    """Every race that a peer took part in, the ones with a goal first."""
+    """All benchmarks against a peer, those with a goal first."""
     groups: dict[tuple[str, str], list[Record]] = {}
-    for race in records.where(kind="bench"):
-        if race["peer"]:
-            groups.setdefault((race["profile"], race_title(race)), []).append(race)
-    # nothing measured: the goals alone
+    for record in records.where(kind="bench"):
+        if record["peer"]:
+            groups.setdefault((record["profile"], benchmark_title(record)), []).append(record)
+    # without measurements: the goals alone
     groups = groups or {(profile, profile): [] for profile in GOALS[0].faster}
     return Table(
         "Speed: trimlab against what a user would run instead",
@@ -76,7 +76,7 @@ def build(records: Records, paper: Paper) -> Table:
             "memory": Column("peak memory, % of the peer's", None, 0, ("paper", "measured")),
             "same": Column("same results", None, parts=("text",)),
         },
-        [Group(title, _rows(profile, races)) for (profile, title), races in groups.items()],
+        [Group(title, _rows(profile, found)) for (profile, title), found in groups.items()],
         footnote="± is the slowest turn less the fastest. (1/k timed): the peer did that part of "
         "the work, and its time is scaled. (dirty): measured with code that is in no commit. "
         f"{MISSING}: not measured, or no goal.",
@@ -84,56 +84,56 @@ def build(records: Records, paper: Paper) -> Table:
     )
 
 
-def _rows(profile: str, races: list[Record]) -> list[TableRow]:
-    rows, rest = [], list(races)
+def _rows(profile: str, records: list[Record]) -> list[TableRow]:
+    rows, rest = [], list(records)
     for goal in GOALS:
         mine = [r for r in rest if (r["bench"], r["peer"]) == (goal.bench, goal.peer)]
-        its_own = [r for r in mine if goal.is_for(r)]
+        with_goal = [r for r in mine if goal.is_for(r)]
         faster = goal.faster.get(profile)
         goals = (
             None if faster is None else f"≥ {faster:.3g}",
             None if goal.memory is None else f"≤ {100 * goal.memory:.0f}",
         )
-        rows += [_row(goal.what, goal.peer, race, *goals) for race in its_own or [None]]
-        # the same race over other work
-        rows += [_row(r["what"], goal.peer, r) for r in mine if r not in its_own]
+        rows += [_row(goal.what, goal.peer, record, *goals) for record in with_goal or [None]]
+        # the same benchmark with another workload
+        rows += [_row(r["what"], goal.peer, r) for r in mine if r not in with_goal]
         rest = [r for r in rest if r not in mine]
-    return rows + [_row(race["what"], race["peer"], race) for race in rest]
+    return rows + [_row(record["what"], record["peer"], record) for record in rest]
 
 
 def _row(
     what: str,
     peer: str,
-    race: Record | None,
+    record: Record | None,
     faster: str | None = None,
     memory: str | None = None,
 ) -> TableRow:
-    """A race beside its goals, or the place that is kept for it."""
+    """A benchmark beside its goals, or an empty line for one that is missing."""
     cells = {"against": Cell(text=peer), "faster": Cell(faster), "memory": Cell(memory)}
-    if race is None:
+    if record is None:
         return TableRow(what, cells)
-    part = f" (1/{race['peer_factor']:.3g} timed)" if race["peer_factor"] != 1 else ""
+    part = f" (1/{record['peer_factor']:.3g} timed)" if record["peer_factor"] != 1 else ""
     cells |= {
-        "work": Cell(text=work_title(race)),
-        "ours": Cell(text=_time(race, "ours")),
-        "peer": Cell(text=_time(race, "peer") + part),
-        "faster": Cell(faster, _number(race, race["ratio"])),
-        "memory": Cell(memory, _number(race, 100 * race["memory_ratio"])),
-        "same": Cell(text=_same(race["same"])),
+        "work": Cell(text=workload_title(record)),
+        "ours": Cell(text=_time(record, "ours")),
+        "peer": Cell(text=_time(record, "peer") + part),
+        "faster": Cell(faster, _number(record, record["ratio"])),
+        "memory": Cell(memory, _number(record, 100 * record["memory_ratio"])),
+        "same": Cell(text=_same(record["same"])),
     }
-    return TableRow(what + " (dirty)" * (race.dirty and not race.get("peer")), cells)
+    return TableRow(what + " (dirty)" * (record.dirty and not record.get("peer")), cells)
 
 
-def _time(race: Record, side: str) -> str:
-    return f"{race[f'{side}_seconds']:.2f} ± {race[f'{side}_spread']:.2f}"
+def _time(record: Record, side: str) -> str:
+    return f"{record[f'{side}_seconds']:.2f} ± {record[f'{side}_spread']:.2f}"
 
 
-def _number(race: Record, value: float) -> Measurement:
-    return Measurement(value, None, None, None, None, (race,))
+def _number(record: Record, value: float) -> Measurement:
+    return Measurement(value, None, None, None, None, (record,))
 
 
 def _same(same: dict[str, Any]) -> str | None:
-    """How many of the results are the peer's; None where they are not to be the same."""
+    """Agreement of both sides' results; None if they need not agree."""
     said = []
     for key, count in same.items():
         things = key.removeprefix("same_")

@@ -1,1 +1,1 @@
-"""Benchmarks against what a user would run instead: a file each, found by its name."""
+"""Benchmarks of trimlab against other software for the same work: one file per benchmark."""

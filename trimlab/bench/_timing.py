@@ -1,4 +1,4 @@
-"""Turns that alternate: what each took, in time and memory."""
+"""Time and peak memory of candidates that run alternately in one process."""
 
 import gc
 import statistics
@@ -12,18 +12,18 @@ import torch
 from trimlab.evaluation.speed import synchronise
 from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
 
-# What a turn does: `prepare()` is not timed and returns what is.
-Contender = Callable[[], Callable[[], Any]]
+# One side of a benchmark. A call prepares one turn, untimed, and returns the timed function.
+BenchmarkCandidate = Callable[[], Callable[[], Any]]
 
 
 @dataclass
 class Turns:
-    """What a contender's turns took.
+    """Measured turns of one candidate.
 
     Attributes:
         seconds: Time of each turn.
-        peak_bytes: Peak memory in each turn, see `memory.peak_memory`.
-        result: What the last turn returned.
+        peak_bytes: Peak memory of each turn, see `memory.peak_memory`.
+        result: Return value of the last turn.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -32,40 +32,42 @@ class Turns:
 
     @property
     def median(self) -> float:
-        """Median seconds of a turn."""
+        """Median time of a turn in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Slowest less fastest turn, in seconds: there are too few turns for quartiles."""
+        """Slowest minus fastest turn in seconds; there are too few turns for quartiles."""
         return max(self.seconds) - min(self.seconds)
 
     @property
     def peak(self) -> int:
-        """Largest peak of a turn, in bytes."""
+        """Largest peak memory of a turn in bytes."""
         return max(self.peak_bytes)
 
 
-def race(contenders: Mapping[str, Contender], turns: Mapping[str, int]) -> dict[str, Turns]:
-    """Lets contenders take turns, so that what else the machine does hits all of them alike.
+def time_alternately(
+    candidates: Mapping[str, BenchmarkCandidate], repeats: Mapping[str, int]
+) -> dict[str, Turns]:
+    """Times candidates alternately, so that other load on the machine affects all of them alike.
 
     Args:
-        contenders: Contenders by name.
-        turns: How many turns each takes.
+        candidates: Candidates by name.
+        repeats: Number of turns of each.
     """
-    results = {name: Turns() for name in contenders}
-    for turn in range(max(turns.values())):
-        for name, prepare in contenders.items():
-            if turn < turns[name]:
-                _take_turn(results[name], prepare)
-    return results
+    turns = {name: Turns() for name in candidates}
+    for turn in range(max(repeats.values())):
+        for name, prepare in candidates.items():
+            if turn < repeats[name]:
+                _take_turn(turns[name], prepare)
+    return turns
 
 
-def _take_turn(turns: Turns, prepare: Contender) -> None:
+def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     turns.result = None
     run = prepare()
     gc.collect()
-    give_back_memory()  # a peak would else count what the turn before left
+    give_back_memory()  # the peak would otherwise include the leftovers of the previous turn
     reset_peak_memory()
     synchronise(device())
     start = time.perf_counter()
@@ -76,5 +78,5 @@ def _take_turn(turns: Turns, prepare: Contender) -> None:
 
 
 def device() -> torch.device:
-    """Where races are run, in float32: on a GPU where there is one, as the Trainers do."""
+    """The device of benchmarks: a GPU if there is one, the default of both Trainers."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

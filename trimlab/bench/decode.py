@@ -1,22 +1,21 @@
 """Decoding speed of a model with half of its sublayers, against the whole model."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from trimlab.bench._benchmark import Bench, Measurement
-from trimlab.bench._timing import Turns
+from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._half_depth import time_half_depth
+from trimlab.bench._result import BenchmarkResult
 from trimlab.evaluation.speed import decode, read_prompt
-from trimlab.model.sublayers import SublayerStack
-from trimlab.records.rows import Row
 
 
-class Decode(Bench):
+class DecodeBenchmark(Benchmark):
     """Generates tokens one by one, with a KV cache, at batch size 1.
 
-    Which sublayers are gone does not matter for the time, so every other block is. The peer
-    `full` is the model before that.
+    Every other block is dropped; the time does not depend on which. The peer `full` is the whole
+    model.
 
     Args:
         new_tokens: Tokens per turn.
@@ -24,51 +23,25 @@ class Decode(Bench):
     """
 
     peers = ("full",)
+    tiny: ClassVar[dict[str, Any]] = {"new_tokens": 2, "prompt_tokens": 4}
 
     def __init__(self, new_tokens: int = 32, prompt_tokens: int = 32, **common: Any):
         super().__init__(**common)
         self.new_tokens, self.prompt_tokens = new_tokens, prompt_tokens
 
-    def measure(self) -> Iterator[Measurement]:
-        """Seconds of all tokens; the model is there and has read the prompt."""
+    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+        """Times all new tokens, without loading the model and reading the prompt."""
 
         def prepare(model: PreTrainedModel) -> Callable[[], None]:
             read = read_prompt(model, self.prompt_tokens)
             return lambda: decode(model, read, self.new_tokens)
 
-        own_turns, peer_turns, sizes = race_halved(self, prepare)
-        yield Measurement(
-            f"decoding {self.new_tokens} tokens",
-            own_turns,
-            peer_turns,
-            self.against,
-            question={"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
-            settings=sizes,
+        ours, theirs, memory_ratios = time_half_depth(self, base, prepare)
+        yield BenchmarkResult(
+            what=f"decoding {self.new_tokens} tokens",
+            ours=ours,
+            theirs=theirs,
+            peer=self.against,
+            workload={"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
+            settings=memory_ratios,
         )
-
-
-def race_halved(
-    bench: Bench, prepare: Callable[[PreTrainedModel], Callable[[], None]]
-) -> tuple[Turns, Turns | None, Row]:
-    """A model without every other block against the whole model; one of them is loaded at a time.
-
-    Args:
-        bench: Whose model, peer and turns.
-        prepare: Makes a turn of a model; not timed.
-
-    Returns:
-        Our turns, the peer's, and how much of the model is left.
-    """
-    sizes: Row = {}
-
-    def ours() -> Callable[[], None]:
-        stack = SublayerStack(bench.load()[0])
-        stack.drop(*[sublayer for sublayer in stack if sublayer.block % 2])
-        sizes["layer_memory_ratio"] = stack.layer_memory_ratio
-        sizes["model_memory_ratio"] = stack.model_memory_ratio
-        return prepare(stack.model.eval())
-
-    def peer() -> Callable[[], None]:
-        return prepare(bench.load()[0].eval())
-
-    return *bench.race(ours, peer if bench.against else None), sizes

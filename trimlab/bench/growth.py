@@ -1,11 +1,14 @@
-"""How the cost of a scan and of an epoch grows; `analysis/figure_growth.py` draws it."""
+"""Growth of the cost of a scan and of an epoch; `analysis/figure_growth.py` draws it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from trimlab.bench._benchmark import Bench, Measurement
-from trimlab.bench.train import own_epoch
+from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._epochs import own_epoch
+from trimlab.bench._model import load_on_device
+from trimlab.bench._result import BenchmarkResult
+from trimlab.bench._timing import BenchmarkCandidate
 from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
 from trimlab.errors import InputError
@@ -13,21 +16,32 @@ from trimlab.model.sublayers import SublayerStack
 from trimlab.records.rows import Row
 from trimlab.scanning.scan import scan
 
+# items and context tokens of the scans along the other axes
+ITEMS, CONTEXT_TOKENS = 8, 64
 
-class Growth(Bench):
+
+class GrowthBenchmark(Benchmark):
     """Times scans and epochs of one model along four axes, one at a time.
 
-    Nobody races: N (the sublayers behind the first N are dropped), calibration items, context
-    length and r.
+    The axes are the number of sublayers N (all behind the first N are dropped), calibration items,
+    context length and r.
 
     Args:
-        sublayers: Values of N; by default a quarter, half, three quarters and all of what the
-            model has. More of `llama-shaped`: `--blocks`.
+        sublayers: Values of N; by default a quarter, half, three quarters and all sublayers of the
+            model. `--blocks` gives `llama-shaped` more.
         items: Numbers of calibration items.
         lengths: Context lengths in tokens; longer contexts lose their oldest tokens.
         ratios: Values of r.
         rows: Training rows of the epochs.
     """
+
+    tiny: ClassVar[dict[str, Any]] = {
+        "sublayers": [2, 4],
+        "items": [2],
+        "lengths": [16],
+        "ratios": [0.5],
+        "rows": 4,
+    }
 
     def __init__(
         self,
@@ -40,48 +54,46 @@ class Growth(Bench):
     ):
         super().__init__(**common)
         self.sublayers, self.items, self.lengths = sublayers, items, lengths
-        self.ratios, self.n = ratios, rows
+        self.ratios, self.rows = ratios, rows
 
-    def measure(self) -> Iterator[Measurement]:
-        """One measurement for each value of each axis."""
-        few, short = 8, 64
-        most = len(SublayerStack(self.load()[0]))
-        quarters = {max(1, quarter * most // 4) for quarter in (1, 2, 3, 4)}
-        wanted = self.sublayers or sorted(quarters)
-        if max(wanted) > most:  # before anything is timed
-            raise InputError(f"{max(wanted)} sublayers asked for, and the model has {most}")
-        for n in wanted:
-            yield self._scan("sublayers", n, n, few, short)
-        for n in self.items:
-            yield self._scan("items", n, None, n, short)
-        for n in self.lengths:
-            yield self._scan("context_tokens", n, None, few, n)
+    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+        """One result for each value of each axis."""
+        total = len(SublayerStack(load_on_device(base)[0]))
+        wanted = self.sublayers or sorted({max(1, k * total // 4) for k in (1, 2, 3, 4)})
+        if max(wanted) > total:  # before anything is timed
+            raise InputError(f"{max(wanted)} sublayers asked for, and the model has {total}")
+        default = {"sublayers": total, "items": ITEMS, "context_tokens": CONTEXT_TOKENS}
+        axes = {"sublayers": wanted, "items": self.items, "context_tokens": self.lengths}
+        for axis, values in axes.items():
+            for value in values:
+                size = default | {axis: value}
+                ours, _ = self.time(self._scan(base, **size), None)
+                workload: Row = {"axis": axis, "value": value, **size}
+                yield BenchmarkResult("scan", ours, workload=workload)
         for r in self.ratios:
-            turns, _ = self.race(self._epoch(r), None)
-            question: Row = {"axis": "r", "value": r, "rows": self.n}
-            yield Measurement("epoch", turns, question=question)
+            ours, _ = self.time(self._epoch(base, r), None)
+            workload = {"axis": "r", "value": r, "rows": self.rows}
+            yield BenchmarkResult("epoch", ours, workload=workload)
 
-    def _scan(self, axis: str, value: int, n: int | None, items: int, length: int) -> Measurement:
-        model, tokenizer = self.load()
+    def _scan(
+        self, base: str, sublayers: int, items: int, context_tokens: int
+    ) -> BenchmarkCandidate:
+        """A scan of the first sublayers, with contexts of one length."""
+        model, tokenizer = load_on_device(base)
         stack = SublayerStack(model)
-        n = n or len(stack)
-        stack.drop(*list(stack)[n:])
-        rows = self.row_sets(calibration=items, dev=1, test=1).calibration
-        # the same length everywhere: a text has a token at least
-        encoded = [
-            encode(tokenizer, replace(item, context=(item.context + " ") * length), length)
-            for item in rows
-        ]
+        stack.drop(*list(stack)[sublayers:])
+        rows = self.data.row_sets(calibration=items, dev=1, test=1).calibration
+        encoded = []
+        for item in rows:
+            # every text has at least one token, so that the repeated context is long enough
+            longer = replace(item, context=(item.context + " ") * context_tokens)
+            encoded.append(encode(tokenizer, longer, context_tokens))
         calibration = scan_batches(encoded, max_tokens=1024)
-        turns, _ = self.race(lambda: lambda: scan(stack, calibration) and None, None)
-        question: Row = {
-            "axis": axis,
-            "value": value,
-            "sublayers": n,
-            "items": items,
-            "context_tokens": length,
-        }
-        return Measurement("scan", turns, question=question)
 
-    def _epoch(self, r: float) -> Callable[[], Callable[[], float]]:
-        return lambda: own_epoch(self.base, self.domain(self.n), r)
+        def run() -> None:
+            scan(stack, calibration)
+
+        return lambda: run
+
+    def _epoch(self, base: str, r: float) -> BenchmarkCandidate:
+        return lambda: own_epoch(base, self.data.domain(base, self.rows), r)

@@ -1,16 +1,17 @@
 """A whole run to half of the layer memory, against full fine-tuning for as many epochs."""
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 
 from trimlab.algorithm import Trim
-from trimlab.bench._benchmark import Bench, Measurement
-from trimlab.bench.train import PADDING, own_epoch, trainer_epoch
+from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._epochs import EPOCH_PEERS, full_fine_tuning
+from trimlab.bench._result import BenchmarkResult
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import read_rows
 from trimlab.training.module import DomainLM
@@ -18,7 +19,7 @@ from trimlab.training.module import DomainLM
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a run came to."""
+    """Outcome of a run of Algorithm 1."""
 
     epochs: int
     scan_seconds: float
@@ -26,12 +27,12 @@ class _Outcome:
     trainable: list[str]
 
 
-class RunBench(Bench):
-    """Runs Algorithm 1: the initial scan, and epochs and scans until the target is met.
+class RunBenchmark(Benchmark):
+    """Runs Algorithm 1: the initial scan, then epochs and scans until the target is met.
 
-    The peers take as many epochs over the same rows and train every parameter: `trainer` and
+    The peers train every parameter for as many epochs over the same rows: `trainer` and
     `trainer-max`, the Hugging Face Trainer (see `trimlab bench train`), or `own`, our own full
-    fine-tuning. One epoch of theirs is timed, and scaled: all of their epochs cost the same.
+    fine-tuning. One epoch of theirs is timed and scaled, since all of their epochs cost the same.
 
     Args:
         rows: Training rows per epoch.
@@ -42,10 +43,16 @@ class RunBench(Bench):
         scan: `all` scores every candidate in full; `choice` makes the same drops in less time, see
             `trimlab fit --trim.scan`.
         batch_size: Rows per optimizer step.
-        micro_batch_size: Rows that the Trainer computes at once.
+        micro_batch_size: Rows per forward pass of the Trainer.
     """
 
-    peers = ("trainer", "trainer-max", "own")
+    peers = EPOCH_PEERS
+    tiny: ClassVar[dict[str, Any]] = {
+        "rows": 8,
+        "calibration_rows": 6,
+        "batch_size": 4,
+        "scan": "choice",
+    }
 
     def __init__(
         self,
@@ -60,27 +67,36 @@ class RunBench(Bench):
         **common: Any,
     ):
         super().__init__(**common)
-        self.n, self.calibration_rows, self.r = rows, calibration_rows, r
-        self.k, self.target = drops_per_step, target
+        self.rows, self.calibration_rows, self.r = rows, calibration_rows, r
+        self.drops_per_step, self.target = drops_per_step, target
         self.scan: Literal["all", "choice"] = scan
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
 
-    def measure(self) -> Iterator[Measurement]:
-        """Epochs, scans and dev scores; exports and test scores come after a run."""
-        turns, peer_turns = self.race(self._trim, self._peer())
-        outcome: _Outcome = turns.result
-        yield Measurement(
-            f"a run to {self.target:g} of the layer memory",
-            turns,
-            peer_turns,
-            self.against,
+    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+        """Times epochs, scans and dev evaluations, without exports and test evaluations."""
+
+        def data() -> DomainData:
+            return self.data.domain(
+                base, self.rows, self.calibration_rows, dev=16, batch_size=self.batch_size
+            )
+
+        ours, theirs = self.time(
+            lambda: self._trim(base, data()),
+            full_fine_tuning(self.against, base, data, self.micro_batch_size),
+        )
+        outcome: _Outcome = ours.result
+        yield BenchmarkResult(
+            what=f"a run to {self.target:g} of the layer memory",
+            ours=ours,
+            theirs=theirs,
+            peer=self.against,
             factor=outcome.epochs,
-            same=vars(outcome),
-            question={
-                "rows": self.n,
+            same=asdict(outcome),
+            workload={
+                "rows": self.rows,
                 "calibration_rows": self.calibration_rows,
                 "r": self.r,
-                "drops_per_step": self.k,
+                "drops_per_step": self.drops_per_step,
                 "target": self.target,
                 "scan": self.scan,
                 "batch_size": self.batch_size,
@@ -88,19 +104,15 @@ class RunBench(Bench):
             settings={"peer_micro_batch_size": self.micro_batch_size},
         )
 
-    def _data(self) -> DomainData:
-        return self.domain(self.n, self.calibration_rows, dev=16, batch_size=self.batch_size)
-
-    def _trim(self) -> Any:
-        module, data = DomainLM(self.base), self._data()
-        algorithm: list[L.Callback] = [
-            Trim(
-                r=self.r,
-                drops_per_step=self.k,
-                target_layer_memory=self.target,
-                scan=self.scan,
-            )
-        ]
+    def _trim(self, base: str, data: DomainData) -> Callable[[], _Outcome]:
+        """A run of Algorithm 1, ready to start."""
+        module = DomainLM(base)
+        algorithm = Trim(
+            r=self.r,
+            drops_per_step=self.drops_per_step,
+            target_layer_memory=self.target,
+            scan=self.scan,
+        )
 
         def run() -> _Outcome:
             with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +120,7 @@ class RunBench(Bench):
                     max_epochs=-1,
                     devices=1,
                     default_root_dir=folder,
-                    callbacks=algorithm,
+                    callbacks=[algorithm],
                     logger=False,
                     num_sanity_val_steps=0,
                     enable_checkpointing=False,
@@ -124,13 +136,3 @@ class RunBench(Bench):
             )
 
         return run
-
-    def _peer(self) -> Any:
-        if self.against is None:
-            return None
-        if self.against == "own":
-            return lambda: own_epoch(self.base, self._data(), 1.0)
-        padding = PADDING[self.against]
-        return lambda: trainer_epoch(
-            self.base, self._data(), padding, self.batch_size, self.micro_batch_size
-        )

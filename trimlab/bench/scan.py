@@ -1,19 +1,15 @@
-"""A calibration scan: the score of every sublayer, against one evaluation for each."""
+"""A calibration scan: the score of every sublayer, against one evaluation per sublayer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.bench._benchmark import Bench, Measurement
-from trimlab.bench._timing import Turns
-from trimlab.bench.score import (
-    Likelihoods,
-    best_batch_size,
-    harness_contender,
-    naive_likelihoods,
-)
+from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._likelihoods import Likelihoods, best_harness_likelihoods, naive_likelihoods
+from trimlab.bench._model import load_on_device
+from trimlab.bench._result import BenchmarkResult
 from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item
@@ -26,24 +22,25 @@ from trimlab.scanning.selection import Scores, lowest
 from trimlab.scorers import Scorer, load_scorer
 
 
-class ScanBench(Bench):
+class ScanBenchmark(Benchmark):
     """Scans calibration items.
 
-    The peers evaluate the model once for every sublayer, with that sublayer bypassed:
-    lm-evaluation-harness (as the authors' code does), or one plain forward pass per choice.
-    Against `all-scores` it is our scan that knows only which sublayers the two-step score drops,
-    and the peer is our scan of every score.
+    The peers `lm-eval` and `naive` evaluate the model once per sublayer, with that sublayer
+    bypassed, by lm-evaluation-harness (as the authors' code does) or by one plain forward pass per
+    choice. Against `all-scores` two scans of ours are timed: one that stops early, as soon as the
+    sublayers that the two-step score drops are known, and one of all scores as the peer.
 
     Args:
         rows: Calibration items.
-        peer_sublayers: The peer is timed on so many sublayers, spread over depth and kind, and
-            its time scaled to all of them: an evaluation costs the same whichever is bypassed.
-        eval_tokens: Most tokens of one of our batches.
-        batch_sizes: Batch sizes of the harness that are tried.
-        drops: Sublayers that are chosen, against `all-scores`.
+        peer_sublayers: Sublayers that the peer evaluates, spread over depth and kind. Its time is
+            scaled to all of them: an evaluation costs the same whichever sublayer is bypassed.
+        eval_tokens: Most tokens per batch of trimlab.
+        batch_sizes: Batch sizes of the harness to try.
+        drops: Number of sublayers to choose, against `all-scores`.
     """
 
     peers = ("lm-eval", "naive", "all-scores")
+    tiny: ClassVar[dict[str, Any]] = {"rows": 6, "peer_sublayers": 3, "batch_sizes": [2]}
 
     def __init__(
         self,
@@ -55,108 +52,104 @@ class ScanBench(Bench):
         **common: Any,
     ):
         super().__init__(**common)
-        self.n, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
+        self.rows, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
         self.peer_sublayers, self.drops = peer_sublayers, drops
 
-    def measure(self) -> Iterator[Measurement]:
-        """Every s_scan and s_norm, tokenisation included."""
-        model, tokenizer = self.load()
-        stack = SublayerStack(model)
-        items = self.row_sets(calibration=self.n, dev=1, test=1).calibration
+    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+        """Times a scan of all scores, or a scan that stops early."""
+        model, tokenizer = load_on_device(base)
+        items = self.data.row_sets(calibration=self.rows, dev=1, test=1).calibration
         if self.against == "all-scores":
-            yield self._choice(stack, tokenizer, items)
-            return
+            yield self._choice(SublayerStack(model), tokenizer, items)
+        else:
+            yield self._all_scores(model, tokenizer, items)
 
-        def ours() -> list[float]:
+    def _all_scores(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
+    ) -> BenchmarkResult:
+        """Every s_scan and s_norm, tokenisation included."""
+        stack = SublayerStack(model)
+
+        def run_ours() -> list[float]:
             encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
-            tokens = self.eval_tokens
-            found = scan(stack, scan_batches(encoded, tokens), max_tokens=tokens)
+            found = self._scan(stack, encoded)
             assert found.accuracy is not None
             return found.accuracy
 
         everything = candidates(stack)
-        some = spread(everything, self.peer_sublayers)
-        settings: Row = {"eval_tokens": self.eval_tokens}
-        peer = None
+        some = evenly_chosen(everything, self.peer_sublayers)
+        settings: Row = {"eval_tokens": self.eval_tokens, "peer_sublayers": []}
+        run_peer = None
         if self.against == "lm-eval":
-            size = best_batch_size(model, tokenizer, items, self.batch_sizes)
-            settings["peer_batch_size"] = size
-            peer = evaluations(stack, some, harness_contender(model, tokenizer, items, size))
+            evaluate, settings["peer_batch_size"] = best_harness_likelihoods(
+                model, tokenizer, items, self.batch_sizes
+            )
+            run_peer = evaluations(stack, some, evaluate)
         elif self.against == "naive":
-            peer = evaluations(stack, some, naive_likelihoods(model, tokenizer, items))
-        own_turns, peer_turns = self.race(lambda: ours, peer and (lambda: peer))
-        yield Measurement(
-            f"scores of all {len(everything)} sublayers",
-            own_turns,
-            peer_turns,
-            self.against,
+            run_peer = evaluations(stack, some, naive_likelihoods(model, tokenizer, items))
+        ours, theirs = self.time(lambda: run_ours, run_peer and (lambda: run_peer))
+        same: Row = {}
+        if theirs:
+            settings["peer_sublayers"] = [str(sublayer) for (sublayer,) in some]
+            accuracies = dict(zip(everything, ours.result, strict=True))
+            same = compare([accuracies[candidate] for candidate in some], theirs.result, items)
+        return BenchmarkResult(
+            what=f"scores of all {len(everything)} sublayers",
+            ours=ours,
+            theirs=theirs,
+            peer=self.against,
             factor=len(everything) / len(some),
-            same=self._compare(everything, some, items, own_turns, peer_turns),
-            question={"rows": len(items)},
-            settings=settings | {"peer_sublayers": [str(s) for (s,) in some] if peer else []},
+            same=same,
+            workload={"rows": len(items)},
+            settings=settings,
         )
 
     def _choice(
         self, stack: SublayerStack, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
-    ) -> Measurement:
-        """The scan that stops early against the one that does not."""
+    ) -> BenchmarkResult:
+        """The scan that stops early against the scan of all scores."""
         scorer, everything = load_scorer("two_step"), candidates(stack)
         encoded = [encode(tokenizer, item, tokenizer.model_max_length) for item in items]
 
         def choose(scores: Scores) -> list[int]:
             return lowest(everything, scores, self.drops)
 
-        def ours() -> Scan:
+        def run_ours() -> Scan:
             return best_first_scan(stack, encoded, scorer, choose, max_tokens=self.eval_tokens)
 
-        def peer() -> Scan:
-            tokens = self.eval_tokens
-            return scan(stack, scan_batches(encoded, tokens), max_tokens=tokens)
-
-        own_turns, peer_turns = self.race(lambda: ours, lambda: peer)
-        assert peer_turns is not None
-        own, whole = own_turns.result, peer_turns.result
+        ours, theirs = self.time(lambda: run_ours, lambda: lambda: self._scan(stack, encoded))
+        assert theirs is not None
+        early, whole = ours.result, theirs.result
         total = len(everything) * len(items)
-        return Measurement(
-            f"the choice among {len(everything)} sublayers",
-            own_turns,
-            peer_turns,
-            self.against,
+        return BenchmarkResult(
+            what=f"the choice among {len(everything)} sublayers",
+            ours=ours,
+            theirs=theirs,
+            peer=self.against,
             same={
-                "same_choice": choose(scorer(own)) == choose(scorer(whole)),
-                "share_met": sum(own.items or [total]) / total,
+                "same_choice": choose(scorer(early)) == choose(scorer(whole)),
+                "share_met": sum(early.items or [total]) / total,
                 "share_needed": items_needed(whole, scorer, choose, len(items)) / total,
             },
-            question={"rows": len(items), "drops": self.drops},
+            workload={"rows": len(items), "drops": self.drops},
             settings={"eval_tokens": self.eval_tokens},
         )
 
-    def _compare(
-        self,
-        everything: Sequence[Candidate],
-        some: Sequence[Candidate],
-        items: Sequence[Item],
-        ours: Turns,
-        theirs: Turns | None,
-    ) -> Row:
-        if theirs is None:
-            return {}
-        accuracies = [accuracy(likelihoods, items) for likelihoods in theirs.result]
-        own = dict(zip(everything, ours.result, strict=True))
-        pairs = [(own[c], a) for c, a in zip(some, accuracies, strict=True)]
-        return {"accuracies": pairs, "same_accuracies": sum(a == b for a, b in pairs)}
+    def _scan(self, stack: SublayerStack, encoded: Sequence[Any]) -> Scan:
+        batches = scan_batches(encoded, self.eval_tokens)
+        return scan(stack, batches, max_tokens=self.eval_tokens)
 
 
 def items_needed(whole: Scan, scorer: Scorer, choose: Callable[[Scores], list[int]], n: int) -> int:
-    """Items that any exact scan has to run for a choice, however it orders them.
+    """Least number of evaluations of one item that any exact scan needs for a choice.
 
-    Of a candidate that is chosen, those that it gets right; of another, so many that it gets wrong
-    that it would not be chosen if it were right on all the rest.
+    For a chosen candidate these are the items it answers correctly. For any other candidate they
+    are as many incorrect items as rule it out even if all other items were correct.
 
     Args:
         whole: A whole scan for accuracy.
         scorer: A scorer whose scores never rise with accuracy.
-        choose: Indices of the candidates that are chosen, given all scores.
+        choose: Indices of the chosen candidates, given all scores.
         n: Number of items.
     """
     assert whole.accuracy is not None
@@ -167,37 +160,49 @@ def items_needed(whole: Scan, scorer: Scorer, choose: Callable[[Scores], list[in
         if index in chosen:
             needed += right
             continue
-        hoped, wrong = list(whole.accuracy), 0
+        best_case, wrong = list(whole.accuracy), 0
         while wrong < n - right:
-            hoped[index] = 100 * ((n - wrong) / n)
-            if index not in choose(scorer(replace(whole, accuracy=hoped))):
+            best_case[index] = 100 * ((n - wrong) / n)
+            if index not in choose(scorer(replace(whole, accuracy=best_case))):
                 break
             wrong += 1
         needed += wrong
     return needed
 
 
-def spread(everything: Sequence[Candidate], n: int) -> list[Candidate]:
-    """So many candidates, evenly over the depth, attentions and MLPs in turn."""
+def evenly_chosen(everything: Sequence[Candidate], n: int) -> list[Candidate]:
+    """At most n candidates, evenly spaced over the depth, attentions and MLPs in turn."""
     n = min(n, len(everything))
     chosen = [round(i * (len(everything) - 1) / max(1, n - 1)) for i in range(n)]
-    # sublayers alternate: even places are attentions, odd ones MLPs
+    # sublayers alternate: even indices are attentions, odd indices MLPs
     return [everything[min(i + (i + k) % 2, len(everything) - 1)] for k, i in enumerate(chosen)]
 
 
 def evaluations(
-    stack: SublayerStack, some: Sequence[Candidate], score: Callable[[], Likelihoods]
+    stack: SublayerStack, some: Sequence[Candidate], evaluate: Callable[[], Likelihoods]
 ) -> Callable[[], list[Likelihoods]]:
-    """One whole evaluation for each candidate."""
+    """One whole evaluation per candidate, with the candidate bypassed."""
 
     def run() -> list[Likelihoods]:
         found = []
         for candidate in some:
             with stack.bypass(*candidate):
-                found.append(score())
+                found.append(evaluate())
         return found
 
     return run
+
+
+def compare(ours: Sequence[float], theirs: Sequence[Likelihoods], items: Sequence[Item]) -> Row:
+    """Pairs of accuracies, ours and the peer's, and the number of equal pairs.
+
+    Args:
+        ours: Our accuracy in percent, by candidate.
+        theirs: The peer's log-likelihoods, by candidate.
+        items: The items.
+    """
+    pairs = [[a, accuracy(found, items)] for a, found in zip(ours, theirs, strict=True)]
+    return {"accuracies": pairs, "same_accuracies": sum(a == b for a, b in pairs)}
 
 
 def accuracy(likelihoods: Likelihoods, items: Sequence[Item]) -> float:

@@ -1,0 +1,60 @@
+"""The command `trimlab bench`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trimlab.bench._benchmark import BENCHMARKS
+from trimlab.plugins import plugin_names
+
+
+def test_without_json_a_table_is_printed(
+    trimlab_bench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "folder" / "bench.jsonl"
+    assert trimlab_bench("score", "--against", "naive", "--rows", 4, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "naive" in printed and "ratio" in printed
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "no benchmark 'nosuch'; there are "),
+        (["score", "--against", "nobody"], "no peer 'nobody'"),
+        (["score", "--repeats", 0], "repeats must be at least 1"),
+        (["score", "--rows", "many"], "rows"),
+        (["score", "--rows", 0], "--rows must be at least 1, not 0"),
+        (["scan", "--peer_sublayers", 0], "--peer_sublayers must be at least 1"),
+        (["score", "--batch_sizes", "[4,0]"], "--batch_sizes must be at least 1"),
+        (["train", "--against", "trainer", "--micro_batch_size", 3], "3 does not divide"),
+        (["train", "--r", 1.5], "--r must be in (0, 1], not 1.5"),
+        (["growth", "--sublayers", "[2,8]"], "8 sublayers asked for, and the model has 6"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(
+    arguments: list[object],
+    message: str,
+    trimlab_bench: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, *options = arguments
+    assert trimlab_bench(name, "--out", tmp_path / "bench.jsonl", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bench.jsonl").exists()
+
+
+def test_help_lists_the_benchmarks_and_explains_one(
+    trimlab_bench: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trimlab_bench("--help") == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in plugin_names(BENCHMARKS))
+    assert trimlab_bench("scan", "--help") == 0
+    printed = capsys.readouterr().out
+    for option in ("--against", "--rows", "--data.root", "--peer_sublayers", "--threads"):
+        assert option in printed

@@ -1,0 +1,38 @@
+"""Benchmark results as a table on the console."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from trimlab.records.result_row import Bench
+
+COLUMNS = ("what", "ours", "peer", "ratio", "peak memory", "of the peer's")
+
+
+def results_table(results: Sequence[Bench]) -> Table:
+    """One line per result of a benchmark."""
+    table = Table(title=f"{results[0].bench}, {results[0].settings['model']}")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for result in results:
+        table.add_row(*_cells(result))
+    return table
+
+
+def _cells(result: Bench) -> list[str]:
+    """Cells of one line, in the order of `COLUMNS`."""
+    settings = result.settings
+    axis = f" ({settings['axis']} {settings['value']})" if "axis" in settings else ""
+    peer, ratio, memory = "", "", ""
+    if result.ratio is not None and result.memory_ratio is not None:
+        peer = f"{result.peer}: {result.peer_seconds:.2f} ± {result.peer_spread:.2f} s"
+        ratio = f"{result.ratio:.2f}"
+        memory = f"{100 * result.memory_ratio:.0f} %"
+    return [
+        result.what + axis,
+        f"{result.ours_seconds:.2f} ± {result.ours_spread:.2f} s",
+        peer,
+        ratio,
+        f"{result.ours_peak_bytes / 2**30:.2f} GiB",
+        memory,
+    ]
