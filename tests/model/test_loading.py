@@ -1,14 +1,16 @@
 """Loading models by name.
 
 The embedded model is 250 MB and takes a minute to build, so most tests build a tiny one: a GGUF
-file of the same architecture and the same kind of tokenizer, in two parts, in two packages. What
-can only be seen on the real one is marked slow.
+file of the same architecture and the same kind of tokenizer, in two parts, in two packages. Tests
+of the real one are marked slow.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,15 @@ from transformers import (
 from trimlab.errors import InputError
 from trimlab.model import embedded as embedded_models
 from trimlab.model import loading
-from trimlab.model.embedded import EMBEDDED, Embedded, cache_root
+from trimlab.model.embedded import (
+    EMBEDDED_MODELS,
+    EmbeddedModel,
+    cache_root,
+    embedded_model,
+    embedded_names,
+    find_part,
+    join_parts,
+)
 from trimlab.model.gguf_tokens import PROBES, SPACE, GgufTokens, check_tokenizer
 from trimlab.model.loading import about, load_model, load_tokenizer
 
@@ -126,30 +136,49 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedded:
-    """Offers the embedded model "tiny" in two packages, with an empty cache."""
+def tiny(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmbeddedModel]:
+    """Offers the embedded model "tiny-gemma" in two packages, with an empty cache."""
     whole, site = tiny_gguf.read_bytes(), tmp_path / "site"
     for part, content in (("tiny_part1", whole[:5000]), ("tiny_part2", whole[5000:])):
         (site / part / "data").mkdir(parents=True)
         (site / part / "__init__.py").write_text("raise RuntimeError('nobody imports me')")
         (site / part / "data" / "tiny.gguf").write_bytes(content)
-    tiny = Embedded(
-        package="tiny-gguf",
-        parts=(("tiny_part1", "tiny.gguf"), ("tiny_part2", "tiny.gguf")),
-        sha256=hashlib.sha256(whole).hexdigest(),
-        licence="none",
-        note="random weights",
+    # adding an embedded model means adding its file
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny_gemma.py").write_text(
+        "from trimlab.model.embedded import EmbeddedModel\n"
+        "MODEL = EmbeddedModel(\n"
+        "    package='tiny-gguf',\n"
+        "    parts=(('tiny_part1', 'data/tiny.gguf'), ('tiny_part2', 'data/tiny.gguf')),\n"
+        f"    sha256='{hashlib.sha256(whole).hexdigest()}',\n"
+        "    licence='none',\n"
+        "    note='random weights',\n"
+        ")\n"
     )
+    folder = importlib.import_module(EMBEDDED_MODELS)
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path / "models")])
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr(embedded_models, "EMBEDDED", {"tiny": tiny})
     monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "cache"))
-    return tiny
+    yield embedded_model("tiny-gemma")
+    del sys.modules[f"{EMBEDDED_MODELS}.tiny_gemma"]
 
 
-def test_embedded_model_has_the_weights_of_the_gguf_file(tiny: Embedded, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", embedded_names())
+def test_every_embedded_model_says_what_it_is(name: str) -> None:
+    model = embedded_model(name)
+    assert len(bytes.fromhex(model.sha256)) == 32
+    assert model.package and model.parts and model.licence and model.note
+    assert about(name) == loading.ModelInfo(name, model.licence, model.note)
+
+
+def test_embedded_model_has_the_weights_of_the_gguf_file(
+    tiny: EmbeddedModel, tmp_path: Path
+) -> None:
     weights = write_tiny_gguf(tmp_path / "again.gguf")
 
-    model, _ = load_model("tiny")
+    model, _ = load_model("tiny-gemma")
 
     state = model.state_dict()
     projection = state["model.layers.1.self_attn.q_proj.weight"].numpy()
@@ -162,11 +191,11 @@ def test_embedded_model_has_the_weights_of_the_gguf_file(tiny: Embedded, tmp_pat
     assert model.config.tie_word_embeddings
     assert not hasattr(model.config, "quantization_config")
     assert not model.training
-    assert model.config.name_or_path == "tiny"
+    assert model.config.name_or_path == "tiny-gemma"
 
 
-def test_embedded_tokenizer_adds_bos_and_keeps_runs_of_spaces(tiny: Embedded) -> None:
-    tokenizer = load_tokenizer("tiny")
+def test_embedded_tokenizer_adds_bos_and_keeps_runs_of_spaces(tiny: EmbeddedModel) -> None:
+    tokenizer = load_tokenizer("tiny-gemma")
 
     ids = tokenizer("the heart" + " " * 5 + "he").input_ids
 
@@ -176,23 +205,25 @@ def test_embedded_tokenizer_adds_bos_and_keeps_runs_of_spaces(tiny: Embedded) ->
 
 
 def test_embedded_model_is_built_once_and_says_so(
-    tiny: Embedded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: EmbeddedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, _ = load_model("tiny")
+    first, _ = load_model("tiny-gemma")
     said = capsys.readouterr()
-    monkeypatch.setattr(embedded_models, "_build", lambda *_: pytest.fail("built again"))
-    second, _ = load_model("tiny", dtype=torch.bfloat16)
+    (folder,) = cache_root().iterdir()
+    built = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
+    second, _ = load_model("tiny-gemma", dtype=torch.bfloat16)
 
-    assert "preparing tiny" in said.err
+    assert "preparing tiny-gemma" in said.err
     assert said.out == ""
     assert "preparing" not in capsys.readouterr().err
+    assert built == {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
     assert second.dtype == torch.bfloat16
     state = second.state_dict()
     assert all(torch.equal(w.bfloat16(), state[name]) for name, w in first.state_dict().items())
 
 
-def test_cache_holds_nothing_but_the_finished_model(tiny: Embedded) -> None:
-    load_tokenizer("tiny")
+def test_cache_holds_nothing_but_the_finished_model(tiny: EmbeddedModel) -> None:
+    load_tokenizer("tiny-gemma")
 
     (folder,) = cache_root().iterdir()
 
@@ -207,43 +238,43 @@ def test_cache_holds_nothing_but_the_finished_model(tiny: Embedded) -> None:
     assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
 
 
-def test_other_versions_build_anew(tiny: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_tokenizer("tiny")
+def test_other_versions_build_anew(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_tokenizer("tiny-gemma")
     monkeypatch.setattr(embedded_models.transformers, "__version__", "99.0.0")
-    load_tokenizer("tiny")
+    load_tokenizer("tiny-gemma")
 
     assert len(list(cache_root().iterdir())) == 2
 
 
-def test_failed_build_leaves_nothing(tiny: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_a_build(gguf: Path, target: Path) -> None:
-        target.mkdir()
-        (target / "config.json").write_text("{}")
+def test_failed_build_leaves_nothing(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        (folder,) = cache_root().iterdir()
+        assert (folder / "tokenizer.json").exists()  # half of it is there
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedded_models, "_build", half_a_build)
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            load_tokenizer("tiny")
+            load_tokenizer("tiny-gemma")
 
     assert list(cache_root().iterdir()) == []
-    assert load_tokenizer("tiny")("he").input_ids[0] == 2
+    assert load_tokenizer("tiny-gemma")("he").input_ids[0] == 2
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(
-    tiny: Embedded, monkeypatch: pytest.MonkeyPatch
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, builds = embedded_models._build, []
+    check, builds = check_tokenizer, []
 
-    def build_and_let_another_win(gguf: Path, target: Path) -> None:
-        build(gguf, target)
-        builds.append(target)
+    def check_and_let_another_win(*arguments: Any) -> None:
+        check(*arguments)
+        builds.append(arguments)
         if len(builds) == 1:  # a second process starts and ends before the first one is done
             with ThreadPoolExecutor() as pool:
-                pool.submit(load_tokenizer, "tiny").result()
+                pool.submit(load_tokenizer, "tiny-gemma").result()
 
-    monkeypatch.setattr(embedded_models, "_build", build_and_let_another_win)
-    model, _ = load_model("tiny")
+    monkeypatch.setattr(embedded_models, "check_tokenizer", check_and_let_another_win)
+    model, _ = load_model("tiny-gemma")
 
     assert len(builds) == 2
     assert len(list(cache_root().iterdir())) == 1
@@ -251,38 +282,40 @@ def test_builds_at_the_same_time_do_not_disturb_each_other(
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "cut off"])
-def test_damaged_part_is_refused(tiny: Embedded, tmp_path: Path, damage: str) -> None:
+def test_damaged_part_is_refused(tiny: EmbeddedModel, tmp_path: Path, damage: str) -> None:
     part = tmp_path / "site" / "tiny_part2" / "data" / "tiny.gguf"
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content if damage == "flipped byte" else content[:-100])
 
     with pytest.raises(InputError, match=r"damaged \(sha256 .*pip install --force-reinstall tiny"):
-        load_model("tiny")
+        load_model("tiny-gemma")
     assert list(cache_root().iterdir()) == []
 
 
 @pytest.mark.parametrize("lost", ["package", "file"])
-def test_missing_package_is_named(tiny: Embedded, tmp_path: Path, lost: str) -> None:
+def test_missing_package_is_named(tiny: EmbeddedModel, tmp_path: Path, lost: str) -> None:
     part = tmp_path / "site" / "tiny_part2"
     part.rename(tmp_path / "gone") if lost == "package" else (part / "data/tiny.gguf").unlink()
 
     with pytest.raises(InputError, match="pip install tiny-gguf"):
-        load_model("tiny")
+        load_model("tiny-gemma")
     assert not cache_root().exists()
 
 
 @pytest.mark.parametrize("library", ["gguf", "accelerate"])
 def test_missing_library_is_named(
-    tiny: Embedded, monkeypatch: pytest.MonkeyPatch, library: str
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     monkeypatch.setattr(embedded_models, "find_spec", lambda name: name != library or None)
 
     with pytest.raises(InputError, match=f"pip install {library}"):
-        load_model("tiny")
+        load_model("tiny-gemma")
 
 
-def test_wrong_tokenizer_is_not_loaded(tiny: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_tokenizer_is_not_loaded(
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # transformers 5.17.0 lost merges like this one: " heart" became " he" and "art".
     build = AutoTokenizer.from_pretrained
 
@@ -298,11 +331,11 @@ def test_wrong_tokenizer_is_not_loaded(tiny: Embedded, monkeypatch: pytest.Monke
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", build_without_a_merge)
 
     with pytest.raises(InputError, match=r"tokenizer .* is wrong for"):
-        load_model("tiny")
+        load_model("tiny-gemma")
     assert list(cache_root().iterdir()) == []
 
 
-def test_check_wants_runs_of_spaces_as_tokens(tiny: Embedded, tiny_gguf: Path) -> None:
+def test_check_wants_runs_of_spaces_as_tokens(tiny: EmbeddedModel, tiny_gguf: Path) -> None:
     # As transformers builds it: merges cut 5 spaces into 2 + 3, SentencePiece into 3 + 2.
     plain = AutoTokenizer.from_pretrained(str(tiny_gguf.parent), gguf_file=tiny_gguf.name)
 
@@ -311,22 +344,22 @@ def test_check_wants_runs_of_spaces_as_tokens(tiny: Embedded, tiny_gguf: Path) -
 
 
 def test_unwritable_cache_is_named(
-    tiny: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: EmbeddedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "file"))
 
     with pytest.raises(InputError, match="set TRIMLAB_CACHE"):
-        load_model("tiny")
+        load_model("tiny-gemma")
 
 
-def test_damaged_cache_says_what_to_delete(tiny: Embedded) -> None:
-    load_tokenizer("tiny")
+def test_damaged_cache_says_what_to_delete(tiny: EmbeddedModel) -> None:
+    load_tokenizer("tiny-gemma")
     (folder,) = cache_root().iterdir()
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
     with pytest.raises(InputError, match=f"delete {folder}"):
-        load_model("tiny")
+        load_model("tiny-gemma")
 
 
 def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -619,11 +652,9 @@ def test_about() -> None:
 
 @pytest.fixture(scope="session")
 def gemma_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    embedded = EMBEDDED["gemma-3-270m"]
+    model = embedded_model("gemma-3-270m")
     path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"
-    embedded_models._join(
-        [embedded_models._part(embedded, *part) for part in embedded.parts], path, embedded
-    )
+    join_parts([find_part(model, *part) for part in model.parts], path, model)
     return path
 
 
