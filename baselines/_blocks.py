@@ -24,8 +24,16 @@ def text_batches(texts: CalibrationTokens, max_tokens: int = 1024) -> list[Batch
         max_tokens: Most tokens in a batch; a longer text is a batch of its own.
     """
     items = [
-        EncodedItem(tuple(t), tuple(range(len(t))), (0,) * len(t), (0,), (t[0],), (0,), 0)
-        for t in sorted(texts, key=len)
+        EncodedItem(
+            tokens=tuple(ids),
+            positions=tuple(range(len(ids))),
+            continuations=(0,) * len(ids),
+            logit_index=(0,),  # nothing is scored, but a batch needs a scored token
+            targets=(ids[0],),
+            choice_index=(0,),
+            gold=0,
+        )
+        for ids in sorted(texts, key=len)
     ]
     groups: list[list[int]] = []
     for index, item in enumerate(items):

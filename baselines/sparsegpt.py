@@ -49,8 +49,11 @@ class SparseGPT(Baseline):
                 for call, state in zip(calls, states, strict=True):
                     run_block(block, call, state)
             for layer, gram in grams.items():
-                weight = sparsify(layer.weight, gram, self.n, self.m, self.damp, self.columns)
-                layer.weight.copy_(weight)
+                layer.weight.copy_(
+                    sparsify(
+                        layer.weight, gram, self.n, self.m, damp=self.damp, columns=self.columns
+                    )
+                )
             states = [
                 run_block(block, call, state) for call, state in zip(calls, states, strict=True)
             ]

@@ -81,13 +81,13 @@ def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path)
     baseline = baseline_class(name)(**OPTIONS.get(name, {}))
     stored, smaller = compress(baseline, folder, tmp_path / "smaller")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    plain = dense_sizes(SublayerStack(load_model(str(folder))[0]))
-    assert stored.layers < 0.8 * plain.layers or stored.zeros > 0.4
+    dense = dense_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert stored.layers < 0.8 * dense.layers or stored.zeros > 0.4
     assert stored == stored_sizes(tmp_path / "smaller")
     original, found = logits(load_model(str(folder))[0]), logits(smaller)
     assert torch.isfinite(found).all() and found.shape == original.shape
-    plainly = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does
-    assert torch.corrcoef(torch.stack([plainly.flatten(), found.flatten()]))[0, 1] > 0.99
+    stock = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does
+    assert torch.corrcoef(torch.stack([stock.flatten(), found.flatten()]))[0, 1] > 0.99
     if not baseline.before_training:  # another structure gives anything before it is trained
         agreement = torch.corrcoef(torch.stack([original.flatten(), found.flatten()]))[0, 1]
         assert agreement > (0.8 if stored.zeros < 0.4 else 0.3)  # random weights have no spare ones
@@ -137,8 +137,8 @@ def test_a_pruned_model_is_the_plain_one_without_what_went(family, heads, tiny_f
 @pytest.mark.parametrize("ratio", [0.8, 0.5])
 def test_no_more_is_left_than_was_asked_for(ratio, folder, tmp_path):
     stored, _ = compress(LLMPruner(ratio), folder, tmp_path / "narrow")
-    plain = dense_sizes(SublayerStack(load_model(str(folder))[0]))
-    assert ratio - 0.05 < stored.layers / plain.layers <= ratio
+    dense = dense_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert ratio - 0.05 < stored.layers / dense.layers <= ratio
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq"])
@@ -178,8 +178,8 @@ def test_texts_are_whole(folder, root):
     assert [list(text) for text in calibration_tokens(items)] == wanted
 
 
-def test_int8_answers_the_same_in_lanes(folder, root, tmp_path):
-    """Copies of the model share its scales, whoever runs first.
+def test_int8_answers_the_same_with_workers(folder, root, tmp_path):
+    """Replicas of the model share its scales, whichever runs first.
 
     One item at a time: what counts as an outlier depends on what is computed together.
     """
@@ -221,7 +221,7 @@ def test_sizes_by_hand(tiny_folder, tmp_path):
 # ---- SparseGPT ----------------------------------------------------------------------------------
 
 
-def plain_sparsify(weight, hessian, n, m):
+def reference_sparsify(weight, hessian, n, m):
     """Optimal brain surgeon as it is written: the inverse anew for the columns that are free."""
     left = weight.clone()
     for j in range(weight.shape[1]):
@@ -246,7 +246,7 @@ def test_sparsify_is_optimal_brain_surgeon(seed, columns):
     gram = inputs.T @ inputs
     found = sparsify(weight, gram, 2, 4, damp=0.01, columns=columns)
     hessian = gram + 0.01 * gram.diagonal().mean() * torch.eye(12, dtype=torch.float64)
-    torch.testing.assert_close(found, plain_sparsify(weight, hessian, 2, 4))
+    torch.testing.assert_close(found, reference_sparsify(weight, hessian, 2, 4))
     assert ((found == 0).view(5, 3, 4).sum(-1) == 2).all()
 
 
