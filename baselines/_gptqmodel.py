@@ -1,4 +1,4 @@
-"""What GPTQ and AWQ have in common: gptqmodel does both."""
+"""Shared by GPTQ and AWQ, which gptqmodel implements."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trimlab.baseline import Baseline, Texts
+from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
 from trimlab.model.loading import model_folder
 from trimlab.model.sublayers import SublayerStack
@@ -29,13 +29,13 @@ class FourBits(Baseline):
 
     library = "gptqmodel"
     method: ClassVar[str]
-    rows: ClassVar[int] = 1  # what the outputs of a layer must be a multiple of
+    rows: ClassVar[int] = 1  # the number of outputs of a layer must be a multiple of it
 
     def __init__(self, bits: int = 4, group_size: int = 128):
         self.bits, self.group_size = bits, group_size
 
     def check(self, stack: SublayerStack) -> None:
-        """Refuses layers that cannot be cut into groups: the library would end the process."""
+        """Refuses layers that cannot be cut into groups, on which the library exits."""
         for block in stack.blocks:
             for layer in block.modules():
                 if isinstance(layer, nn.Linear) and (
@@ -48,13 +48,13 @@ class FourBits(Baseline):
                         f"inputs and {layer.out_features} outputs"
                     )
 
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
         """Writes the packed weights with their scales."""
         examples: list[Any] = [
             {"input_ids": list(text), "attention_mask": [1] * len(text)} for text in texts
         ]
         source = model_folder(model).resolve()
-        # it writes logs into the working directory
+        # the library writes logs into the working directory
         with _gptqmodel() as library, chdir(folder):
             config = self.config(library)
             config.device = _device()
@@ -74,10 +74,10 @@ class FourBits(Baseline):
 
     @abstractmethod
     def config(self, library: Any) -> Any:
-        """What the library is told of the method."""
+        """The library's config of the method."""
 
     def _kernels(self, library: Any) -> Any:
-        """Kernels in plain PyTorch where there is no GPU; else those that gptqmodel picks."""
+        """The choice of gptqmodel on a GPU, kernels in PyTorch elsewhere."""
         if torch.cuda.is_available():
             return library.BACKEND.AUTO
         return library.BACKEND[f"{self.method.upper()}_TORCH"]
@@ -85,8 +85,8 @@ class FourBits(Baseline):
 
 @contextmanager
 def _gptqmodel() -> Iterator[Any]:
-    """The library, with what it says of itself on standard error and most of it left out."""
-    # it starts two workers of its own and, on fewer than three cores, allows itself one
+    """The library, with its output on standard error and only its warnings."""
+    # the library needs two workers, and allows itself one on fewer than three cores
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, (os.cpu_count() or 1) // 2)))
     with redirect_stdout(sys.stderr):
         import gptqmodel

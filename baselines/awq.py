@@ -1,7 +1,7 @@
-"""AWQ (Lin et al. 2023, arXiv 2306.00978): weights of four bits, scaled by what they multiply.
+"""AWQ (Lin et al. 2023, arXiv 2306.00978): weights of four bits, scaled by their inputs.
 
-Scales are searched and folded here, for every family alike: gptqmodel 7.6 folds them into the wrong
-norms of Gemma 3, which has two around each sublayer and multiplies by one plus their weights. It
+Scales are searched and folded here, for all families: gptqmodel 7.6 folds them into the wrong norms
+of Gemma 3, which has two around each sublayer and multiplies by one plus their weights. gptqmodel
 rounds and packs the scaled model.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines._blocks import Call, begin, grams_of, run_block, text_batches
 from baselines._gptqmodel import FourBits
-from baselines.sparsegpt import Call, begin, grams_of, run_block, text_batches
-from trimlab.baseline import Texts
+from trimlab.baseline import CalibrationTokens
 from trimlab.files import write_text
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
@@ -27,7 +27,7 @@ GRID = 20  # exponents that are tried: 0, 0.05, ..., 0.95
 class AWQ(FourBits):
     """Scales weights of large inputs up before rounding, and their inputs down.
 
-    The clipping of outliers that the authors' code adds is left out.
+    Without the clipping of outliers of the authors' code.
 
     Args:
         bits: Bits of a weight.
@@ -38,26 +38,26 @@ class AWQ(FourBits):
     method = "awq"
     rows = 64
 
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
         """Writes the packed weights with their scales."""
-        plain, tokenizer = load_model(model)
-        scale(SublayerStack(plain), texts, self.bits, self.group_size)
+        dense, tokenizer = load_model(model)
+        scale(SublayerStack(dense), texts, self.bits, self.group_size)
         scaled = folder / "scaled"
-        plain.save_pretrained(scaled)
+        dense.save_pretrained(scaled)
         tokenizer.save_pretrained(scaled)
-        del plain
+        del dense
         super().compress(str(scaled), [], folder)
         shutil.rmtree(scaled)
         _name_it_awq(folder)
 
     def config(self, library: Any) -> Any:
-        """Rounding to the nearest, in the layout that most engines read."""
+        """Rounding to the nearest, in the layout of most engines."""
         config: Any = library.quantization.config.RTNConfig
         return config(bits=self.bits, group_size=self.group_size, format="gemm", sym=False)
 
 
 def _name_it_awq(folder: Path) -> None:
-    """Says what the layout is: gptqmodel packs plain rounding as AWQ does, and calls it GPTQ."""
+    """Corrects the config: gptqmodel packs rounded weights in AWQ's layout and names it GPTQ."""
     is_awq = {"quant_method": "awq", "method": "awq", "version": "gemm", "zero_point": True}
     for name in ("config.json", "quantize_config.json"):
         content = json.loads((folder / name).read_text())
@@ -66,12 +66,12 @@ def _name_it_awq(folder: Path) -> None:
 
 
 @torch.no_grad()
-def scale(stack: SublayerStack, texts: Texts, bits: int, group_size: int) -> None:
-    """Makes a model's weights easier to round, without changing what it computes.
+def scale(stack: SublayerStack, texts: CalibrationTokens, bits: int, group_size: int) -> None:
+    """Makes a model's weights easier to round, without changing its outputs.
 
     Args:
         stack: The model; changed in place.
-        texts: Calibration texts.
+        texts: Token ids of the calibration texts.
         bits: Bits of a rounded weight.
         group_size: Weights along a row that will share a scale.
     """
@@ -102,11 +102,11 @@ def scale(stack: SublayerStack, texts: Texts, bits: int, group_size: int) -> Non
 
 
 def search(weights: Sequence[Tensor], gram: Tensor, bits: int, group_size: int) -> Tensor:
-    """The scales of a layer's inputs after which rounding changes its outputs the least.
+    """Scales of a layer's inputs that minimise the effect of rounding on its outputs.
 
-    They are a power of the inputs' sizes, with the exponent of a grid that minimises the squared
-    error of the outputs (Equations 4 and 5). The size is the root mean square, where the authors'
-    code takes the mean of the absolute values.
+    They are a power of the inputs' sizes; the exponent, one of a grid, minimises the squared error
+    of the outputs (Equations 4 and 5). The size is the root mean square; the authors' code takes
+    the mean of the absolute values.
 
     Args:
         weights: Weights of layers that read the same inputs.  # (R, C) each
@@ -115,7 +115,7 @@ def search(weights: Sequence[Tensor], gram: Tensor, bits: int, group_size: int) 
         group_size: Weights along a row that share a scale.
 
     Returns:
-        What weights are multiplied by, and inputs divided.  # (C,)
+        Factors of the weights; inputs are divided by them.  # (C,)
     """
     size = gram.diagonal().sqrt().clamp(min=1e-4)  # but for a factor, which cancels out
     best, least = torch.ones_like(size), float("inf")
@@ -132,7 +132,16 @@ def search(weights: Sequence[Tensor], gram: Tensor, bits: int, group_size: int) 
 
 
 def rounded(weight: Tensor, bits: int, group_size: int) -> Tensor:
-    """Weights rounded to the nearest of the steps between the extremes of their group.  # (R, C)"""
+    """Weights rounded to the nearest of 2^bits steps between the extremes of their group.
+
+    Args:
+        weight: The weights.  # (R, C)
+        bits: Bits of a rounded weight.
+        group_size: Weights along a row that share a scale; it divides C.
+
+    Returns:
+        The rounded weights.  # (R, C)
+    """
     groups = weight.view(len(weight), -1, group_size)  # (R, C / g, g)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     most = 2**bits - 1
@@ -143,7 +152,7 @@ def rounded(weight: Tensor, bits: int, group_size: int) -> Tensor:
 
 def divide_norm(norm: Any, scales: Tensor) -> None:
     """Divides the outputs of a norm, by changing its parameters."""
-    # Gemma's first three generations multiply by one plus the weight
+    # Gemma 1 to 3 multiply by one plus the weight
     offset = float(type(norm).__name__ in ("GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"))
     norm.weight.add_(offset).div_(scales).sub_(offset)
     if getattr(norm, "bias", None) is not None:
@@ -153,9 +162,9 @@ def divide_norm(norm: Any, scales: Tensor) -> None:
 def readers_of(
     norms: Sequence[nn.Module], block: nn.Module, call: Call, state: Tensor
 ) -> dict[nn.Module, list[nn.Linear]]:
-    """The linear layers that read what each norm gives, as it is."""
+    """The linear layers whose input is the output of a norm, unchanged, by norm."""
     found: dict[nn.Module, list[nn.Linear]] = {}
-    given: dict[int, tuple[nn.Module, Tensor]] = {}  # by address, which is kept from being reused
+    given: dict[int, tuple[nn.Module, Tensor]] = {}  # by address; kept, so that it is not reused
 
     def gives(norm: nn.Module, _args: Any, output: Tensor) -> None:
         given[output.data_ptr()] = norm, output

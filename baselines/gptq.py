@@ -1,4 +1,4 @@
-"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): weights of four bits, errors made up for."""
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): weights of four bits, errors corrected."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from baselines._gptqmodel import FourBits
 
 
 class GPTQ(FourBits):
-    """Rounds column by column, and corrects the columns that follow for the error.
+    """Rounds column by column, and corrects the columns after each for the error.
 
     Args:
         bits: Bits of a weight.
@@ -17,7 +17,7 @@ class GPTQ(FourBits):
     method = "gptq"
 
     def config(self, library: Any) -> Any:
-        """Columns in their own order: kernels are faster so."""
+        """Columns in their own order, which is faster to run."""
         return library.QuantizeConfig(
             bits=self.bits, group_size=self.group_size, method="gptq", desc_act=False
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from trimlab.baseline import Baseline, Texts
+from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.model.loading import model_folder
 
 
@@ -13,7 +13,7 @@ class LLMInt8(Baseline):
     """Rounds weights and inputs to eight bits, except the input features that are large.
 
     Args:
-        threshold: Features with an entry larger than this are computed with plain weights.
+        threshold: Features with an entry larger than this are computed in 16 bits.
     """
 
     title = "LLM.int8()"
@@ -22,8 +22,8 @@ class LLMInt8(Baseline):
     def __init__(self, threshold: float = 6.0):
         self.threshold = threshold
 
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
-        """Writes weights of eight bits; needs no texts."""
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+        """Writes weights of eight bits, without calibration."""
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=self.threshold)
         rounded = AutoModelForCausalLM.from_pretrained(
             model_folder(model),

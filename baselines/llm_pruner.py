@@ -1,9 +1,9 @@
 """LLM-Pruner (Ma et al. 2023, arXiv 2305.11627): attention heads and MLP channels, by gradient.
 
-What belongs together goes together: a channel of an MLP is a row of `gate_proj` and `up_proj` and a
-column of `down_proj`; a head is its rows of the projections and its columns of `o_proj`. Every
-block loses as many, so that what is left is an ordinary model with a narrower MLP and fewer heads
-(the paper spares the first and last blocks, and its models need code of their own).
+Dependent weights are removed together: a channel of an MLP is a row of `gate_proj` and `up_proj`
+and a column of `down_proj`; a head is its rows of the projections and its columns of `o_proj`.
+Every block loses the same number, so the result is an ordinary model with a narrower MLP and fewer
+heads (the paper spares the first and last blocks, and its models need code of their own).
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from trimlab.baseline import Baseline, Texts
+from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -23,8 +23,8 @@ class LLMPruner(Baseline):
     """Prunes by the first-order Taylor term of the loss; fine-tuning comes after.
 
     Args:
-        ratio: Layer memory that is left, from 0 to 1.
-        samples: Texts whose loss is differentiated (ten in the paper).
+        ratio: Layer memory to keep, between 0 and 1.
+        samples: Number of texts for the gradient of the loss (ten in the paper).
     """
 
     title = "LLM-Pruner"
@@ -40,9 +40,9 @@ class LLMPruner(Baseline):
     def check(self, stack: SublayerStack) -> None:
         """Refuses a model without the linear layers that are pruned."""
         for block in stack.blocks:
-            _check(block, stack.model.config.model_type)
+            _check_block(block, stack.model.config.model_type)
 
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
         """Writes the narrower model."""
         wide, _ = load_model(model)
         stack = SublayerStack(wide)
@@ -69,13 +69,13 @@ class LLMPruner(Baseline):
         """Groups of heads and channels of the MLP that every block keeps."""
         config, groups = stack.model.config, _groups(stack.model.config)
         together = config.num_attention_heads // groups
-        # configs insist that the number of heads divides the hidden size; the MLP makes up for it
+        # configs require that the number of heads divides the hidden size; the MLP compensates
         allowed = [g for g in range(1, groups + 1) if config.hidden_size % (g * together) == 0]
         heads = min(allowed, key=lambda g: abs(g - self.ratio * groups))
         several = config.num_key_value_heads > 1
         # of queries and outputs, and of keys and values
         rows = 2 * (together + several) * _head_dim(config)
-        # in rows or columns of the hidden size, which is what a head and a channel consist of
+        # heads and channels consist of rows and columns of the hidden size: the unit from here on
         row = config.hidden_size * stack.model.dtype.itemsize
         attention, mlp = (stack.bytes_of(Sublayer(0, kind)) / row for kind in ("attention", "mlp"))
         fixed = attention - (groups - heads) * rows + mlp - 3 * config.intermediate_size
@@ -87,20 +87,21 @@ class LLMPruner(Baseline):
 
 
 def channel_importance(mlp: Any) -> Tensor:
-    """What the loss changes by if a channel of a gated MLP goes, to first order.  # (I,)
+    """Importance of each channel of a gated MLP.  # (I,)
 
-    The sum over its weights of |w dL/dw| (Equation 5 without the second-order term).
+    The sum of |w dL/dw| over its weights (Equation 5 without the second-order term): the change of
+    the loss without the channel, to first order.
     """
     return taylor(mlp.gate_proj).sum(1) + taylor(mlp.up_proj).sum(1) + taylor(mlp.down_proj).sum(0)
 
 
 def head_importance(attention: Any, groups: int, coupled: bool) -> Tensor:
-    """The same of a group of heads.  # (G,)
+    """Importance of each group of heads, as in `channel_importance`.  # (G,)
 
     Args:
         attention: The attention.
-        groups: How many groups there are.
-        coupled: Whether a group has a key-value head of its own, which goes with it.
+        groups: Number of groups, G.
+        coupled: Whether each group has a key-value head of its own.
     """
     found = taylor(attention.q_proj).sum(1).view(groups, -1).sum(1)
     found += taylor(attention.o_proj).sum(0).view(groups, -1).sum(1)
@@ -116,7 +117,7 @@ def taylor(layer: nn.Linear) -> Tensor:
 
 
 def best(importance: Tensor, keep: int) -> Tensor:
-    """Indices of the most important, in order.  # (keep,)"""
+    """Indices of the largest entries, ascending.  # (keep,)"""
     return importance.argsort(descending=True, stable=True)[:keep].sort().values
 
 
@@ -133,7 +134,7 @@ def narrow(module: Any, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> 
 
 
 def _groups(config: PreTrainedConfig) -> int:
-    """How many groups of heads can go one by one: key-value heads, or query heads of a single."""
+    """Number of prunable groups of heads: key-value heads, or query heads if there is only one."""
     several = config.num_key_value_heads > 1
     return config.num_key_value_heads if several else config.num_attention_heads
 
@@ -143,7 +144,7 @@ def _head_dim(config: PreTrainedConfig) -> int:
 
 
 def _rows(config: PreTrainedConfig, kept: Tensor) -> dict[str, Tensor]:
-    """The rows of each projection that belong to some groups of heads."""
+    """Indices of the rows of each projection that belong to the kept groups of heads.  # (rows,)"""
 
     def rows(heads_each: int) -> Tensor:
         size = heads_each * _head_dim(config)
@@ -166,7 +167,7 @@ def _config(config: PreTrainedConfig, groups: int, channels: int) -> PreTrainedC
     return narrower
 
 
-def _check(block: Any, model_type: str) -> None:
+def _check_block(block: Any, model_type: str) -> None:
     wanted = {
         "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
         "mlp": ("gate_proj", "up_proj", "down_proj"),

@@ -1,9 +1,9 @@
 """LLM-Streamline (Chen et al. 2024, arXiv 2403.19135): one light layer for many.
 
-Of all runs of consecutive blocks of a length, the one goes whose input and output are the most
-alike. A single block takes its place and is trained to do what they did. It starts as the first of
-them, so that what is left is an ordinary model with fewer blocks (the paper's "transformer layer";
-it also replaces them by an FFN, which is no ordinary model any more).
+Of all runs of consecutive blocks of one length, the run with the most similar input and output is
+replaced by a single block, which is trained to compute the same. It starts as the first block of
+the run, so the result is an ordinary model with fewer blocks (the paper's "transformer layer"; its
+other replacement, an FFN, is no ordinary model).
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from baselines.sparsegpt import Call, begin, run_block, text_batches
-from trimlab.baseline import Baseline, Texts
+from baselines._blocks import Call, begin, run_block, text_batches
+from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.export.hf import save_packed
@@ -26,9 +26,9 @@ class LLMStreamline(Baseline):
     """Replaces the most redundant run of blocks by one; fine-tuning comes after.
 
     Args:
-        ratio: Layer memory that is left, from 0 to 1.
-        epochs: Passes over the texts that train the replacement.
-        lr: Its peak learning rate (AdamW; it falls linearly).
+        ratio: Layer memory to keep, between 0 and 1.
+        epochs: Passes over the texts to train the replacement.
+        lr: Peak learning rate (AdamW, linear decay).
     """
 
     title = "LLM-Streamline"
@@ -39,7 +39,7 @@ class LLMStreamline(Baseline):
             raise InputError(f"ratio must be between 0 and 1, not {ratio}")
         self.ratio, self.epochs, self.lr = ratio, epochs, lr
 
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
         """Writes the model with fewer blocks."""
         deep, tokenizer = load_model(model)
         stack = SublayerStack(deep)
@@ -61,7 +61,7 @@ class LLMStreamline(Baseline):
     def _train(
         self, stack: SublayerStack, batches: Sequence[Batch], first: int, length: int
     ) -> None:
-        """Trains the first block of a run to do what the whole run did (mean squared error)."""
+        """Trains the first block of a run to compute the output of the run (mean squared error)."""
         examples = [_example(stack, batch, first, length) for batch in batches]
         block = stack.blocks[first]
         stack.model.requires_grad_(False)
@@ -88,15 +88,15 @@ class LLMStreamline(Baseline):
 
 @torch.no_grad()
 def most_redundant(stack: SublayerStack, batches: Sequence[Batch], length: int) -> int:
-    """The first block of the run whose input and output are the most alike.
+    """The first block of the run with the most similar input and output.
 
     Args:
         stack: The model.
-        batches: Texts.
+        batches: Calibration texts.
         length: Blocks of a run.
 
     Returns:
-        The start of the run with the largest cosine similarity, a mean over all tokens.
+        The start of the run with the largest cosine similarity, averaged over all tokens.
     """
     sums = torch.stack([similarities(streams(stack, batch), length) for batch in batches])
     return int(sums.sum(0).argmax())
@@ -106,7 +106,7 @@ def similarities(states: Tensor, length: int) -> Tensor:
     """Cosine similarity of the input and output of every run of blocks, summed over tokens.
 
     Args:
-        states: The residual stream before every block, and behind the last.  # (L + 1, B, T, D)
+        states: The residual stream before every block, and after the last.  # (L + 1, B, T, D)
         length: Blocks of a run.
 
     Returns:
@@ -117,7 +117,7 @@ def similarities(states: Tensor, length: int) -> Tensor:
 
 
 def streams(stack: SublayerStack, batch: Batch) -> Tensor:
-    """The residual stream before every block, and behind the last.  # (L + 1, B, T, D)"""
+    """The residual stream before every block, and after the last.  # (L + 1, B, T, D)"""
     state, calls = begin(stack, batch)
     states = [state]
     for block, call in zip(stack.blocks, calls, strict=True):
@@ -129,7 +129,7 @@ def streams(stack: SublayerStack, batch: Batch) -> Tensor:
 def _example(
     stack: SublayerStack, batch: Batch, first: int, length: int
 ) -> tuple[Call, Tensor, Tensor]:
-    """How the first block of a run is called, on what stream, and what the run makes of it."""
+    """A training example: arguments of the first block of a run, its input, the run's output."""
     state, calls = begin(stack, batch)
     for block, call in zip(stack.blocks[:first], calls, strict=False):
         state = run_block(block, call, state)

@@ -1,36 +1,28 @@
 """SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774): N:M sparsity in one shot.
 
-Blocks are pruned one after another, each on what the pruned blocks before it pass on. Weights that
-are zero take no less memory by themselves: hardware with sparse matrix units gains from 2:4.
+Blocks are pruned one after another, each on the output of the pruned blocks before it. Zero weights
+take as much memory as others; hardware with sparse matrix units gains from 2:4.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trimlab.baseline import Baseline, Texts
-from trimlab.data.batching import Batch, collate
-from trimlab.data.encoding import EncodedItem
+from baselines._blocks import begin, grams_of, run_block, text_batches
+from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
-from trimlab.scanning.forward_cache import cache_forward
-
-# what a block is called with, beside the residual stream: masks, rotary embeddings
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class SparseGPT(Baseline):
-    """Zeroes n of every m weights along a row, and lets the others make up for it.
+    """Zeroes n of every m weights along a row, and corrects the others for the error.
 
     Args:
-        n: Weights that become zero...
-        m: ... of so many that follow one another in a row.
-        damp: What is added to the diagonal of the Hessian, as a share of its mean.
+        n: Number of weights that become zero in each group.
+        m: Size of a group of consecutive weights in a row.
+        damp: Addition to the diagonal of the Hessian, as a share of its mean.
         columns: Columns whose corrections are applied to the rest at once; the result does not
             depend on it.
     """
@@ -45,8 +37,8 @@ class SparseGPT(Baseline):
         self.n, self.m, self.damp, self.columns = n, m, damp, columns
 
     @torch.inference_mode()
-    def compress(self, model: str, texts: Texts, folder: Path) -> None:
-        """Writes the sparse model, as a plain one with zeros in it."""
+    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+        """Writes the sparse model as a dense one with zeros in it."""
         dense, _ = load_model(model)
         stack = SublayerStack(dense)
         begun = [begin(stack, batch) for batch in text_batches(texts)]
@@ -57,8 +49,11 @@ class SparseGPT(Baseline):
                 for call, state in zip(calls, states, strict=True):
                     run_block(block, call, state)
             for layer, gram in grams.items():
-                weight = sparsify(layer.weight, gram, self.n, self.m, self.damp, self.columns)
-                layer.weight.copy_(weight)
+                layer.weight.copy_(
+                    sparsify(
+                        layer.weight, gram, self.n, self.m, damp=self.damp, columns=self.columns
+                    )
+                )
             states = [
                 run_block(block, call, state) for call, state in zip(calls, states, strict=True)
             ]
@@ -70,22 +65,22 @@ def sparsify(
 ) -> Tensor:
     """Zeroes n of every m weights of a row, least squares on the layer's inputs (Algorithm 1).
 
-    Going through the columns, each group of m loses the n weights whose removal costs the least,
-    `w^2 / [H^-1]_jj` with the columns before it fixed (Equation 4), and every error is passed on
-    to the columns that are still free.
+    Column by column, each group of m loses the n weights with the smallest cost of removal,
+    `w^2 / [H^-1]_jj` with the columns before it fixed (Equation 4), and the columns after it are
+    corrected for the error.
 
     Args:
         weight: The layer's weights.  # (R, C)
         gram: Inner products of its inputs, `X^T X`.  # (C, C)
-        n: Weights that become zero...
-        m: ... of so many.
-        damp: What is added to the diagonal of the Hessian, as a share of its mean.
-        columns: Columns that are done before the others are corrected, a multiple of m.
+        n: Number of weights that become zero in each group.
+        m: Size of a group.
+        damp: Addition to the diagonal of the Hessian, as a share of its mean.
+        columns: Columns that are pruned before the others are corrected, a multiple of m.
 
     Returns:
         The sparse weights.  # (R, C)
     """
-    left = weight.clone()  # what is still to be pruned, corrected for what has been  # (R, C)
+    left = weight.clone()  # corrected for the columns pruned so far  # (R, C)
     hessian = gram.clone()
     unused = hessian.diagonal() == 0  # inputs that are always zero
     hessian.diagonal()[unused] = 1
@@ -109,52 +104,3 @@ def sparsify(
             block[pruned, j] = 0
         left[:, stop:] -= errors @ factor[start:stop, stop:]
     return left
-
-
-def text_batches(texts: Texts, max_tokens: int = 1024) -> list[Batch]:
-    """Texts of the same length together, so that there is no padding that would count as input."""
-    items = [
-        EncodedItem(tuple(t), tuple(range(len(t))), (0,) * len(t), (0,), (t[0],), (0,), 0)
-        for t in sorted(texts, key=len)
-    ]
-    groups: list[list[int]] = []
-    for index, item in enumerate(items):
-        room = max(1, max_tokens // len(item.tokens))
-        last = groups[-1] if groups else []
-        if last and len(last) < room and len(items[last[0]].tokens) == len(item.tokens):
-            last.append(index)
-        else:
-            groups.append([index])
-    return [collate(items, group) for group in groups]
-
-
-def begin(stack: SublayerStack, batch: Batch) -> tuple[Tensor, list[Call]]:
-    """The residual stream before the first block, and what each is called with beside it."""
-    cache = cache_forward(stack, batch)
-    calls = [(arguments[1:], named) for arguments, named in cache.calls]
-    return cache.calls[0][0][0], calls  # (B, T, D)
-
-
-def run_block(block: nn.Module, call: Call, state: Tensor) -> Tensor:
-    """Runs a block on a residual stream.  # (B, T, D) -> (B, T, D)"""
-    arguments, named = call
-    return block(state, *arguments, **named)
-
-
-@contextmanager
-def grams_of(block: nn.Module) -> Iterator[dict[nn.Linear, Tensor]]:
-    """Adds up `X^T X` of the inputs of a block's linear layers, over all passes."""
-    grams: dict[nn.Linear, Tensor] = {}
-
-    def add(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.Linear)
-        inputs = args[0].flatten(0, -2)  # (B * T, C)
-        grams[layer] = grams.get(layer, 0) + inputs.T @ inputs
-
-    layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
-    handles = [layer.register_forward_pre_hook(add) for layer in layers]
-    try:
-        yield grams
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -16,22 +16,23 @@ from torch import nn
 
 import trimlab
 from baselines import awq
+from baselines._blocks import grams_of, text_batches
 from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
 from baselines.llm_streamline import LLMStreamline, similarities
-from baselines.sparsegpt import SparseGPT, grams_of, sparsify, text_batches
+from baselines.sparsegpt import SparseGPT, sparsify
 from trimlab.baseline import (
     Baseline,
     baseline_class,
     baseline_docs,
     baseline_names,
-    texts_of,
+    calibration_tokens,
     write_compressed,
 )
 from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
 from trimlab.evaluation.answers import answer
 from trimlab.model.loading import load_model
-from trimlab.model.sizes import plain_sizes, stored_sizes
+from trimlab.model.sizes import dense_sizes, stored_sizes
 from trimlab.model.sublayers import SublayerStack
 from trimlab.scanning.forward_cache import cache_forward
 
@@ -80,13 +81,13 @@ def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path)
     baseline = baseline_class(name)(**OPTIONS.get(name, {}))
     stored, smaller = compress(baseline, folder, tmp_path / "smaller")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    plain = plain_sizes(SublayerStack(load_model(str(folder))[0]))
-    assert stored.layers < 0.8 * plain.layers or stored.zeros > 0.4
+    dense = dense_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert stored.layers < 0.8 * dense.layers or stored.zeros > 0.4
     assert stored == stored_sizes(tmp_path / "smaller")
     original, found = logits(load_model(str(folder))[0]), logits(smaller)
     assert torch.isfinite(found).all() and found.shape == original.shape
-    plainly = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does
-    assert torch.corrcoef(torch.stack([plainly.flatten(), found.flatten()]))[0, 1] > 0.99
+    stock = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does
+    assert torch.corrcoef(torch.stack([stock.flatten(), found.flatten()]))[0, 1] > 0.99
     if not baseline.before_training:  # another structure gives anything before it is trained
         agreement = torch.corrcoef(torch.stack([original.flatten(), found.flatten()]))[0, 1]
         assert agreement > (0.8 if stored.zeros < 0.4 else 0.3)  # random weights have no spare ones
@@ -136,8 +137,8 @@ def test_a_pruned_model_is_the_plain_one_without_what_went(family, heads, tiny_f
 @pytest.mark.parametrize("ratio", [0.8, 0.5])
 def test_no_more_is_left_than_was_asked_for(ratio, folder, tmp_path):
     stored, _ = compress(LLMPruner(ratio), folder, tmp_path / "narrow")
-    plain = plain_sizes(SublayerStack(load_model(str(folder))[0]))
-    assert ratio - 0.05 < stored.layers / plain.layers <= ratio
+    dense = dense_sizes(SublayerStack(load_model(str(folder))[0]))
+    assert ratio - 0.05 < stored.layers / dense.layers <= ratio
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq"])
@@ -174,11 +175,11 @@ def test_texts_are_whole(folder, root):
     items = data.train_items()
     assert data.rows is not None
     wanted = [tokenizer(i.context + i.choices[i.gold])["input_ids"] for i in data.rows.train]
-    assert [list(text) for text in texts_of(items)] == wanted
+    assert [list(text) for text in calibration_tokens(items)] == wanted
 
 
-def test_int8_answers_the_same_in_lanes(folder, root, tmp_path):
-    """Copies of the model share its scales, whoever runs first.
+def test_int8_answers_the_same_with_workers(folder, root, tmp_path):
+    """Replicas of the model share its scales, whichever runs first.
 
     One item at a time: what counts as an outlier depends on what is computed together.
     """
@@ -211,7 +212,7 @@ def test_sizes_by_hand(tiny_folder, tmp_path):
     assert before.layers == 2 * sum(state[n].numel() for n in blocks)
     assert before.model == 2 * sum(tensor.numel() for tensor in state.values())
     stack = SublayerStack(load_model(str(folder))[0])
-    assert (plain_sizes(stack).layers, plain_sizes(stack).model) == (before.layers, before.model)
+    assert (dense_sizes(stack).layers, dense_sizes(stack).model) == (before.layers, before.model)
     state[name] = torch.zeros(state[name].shape, dtype=torch.int8)  # a byte in place of two
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     assert before.layers - stored_sizes(folder).layers == state[name].numel()
@@ -220,7 +221,7 @@ def test_sizes_by_hand(tiny_folder, tmp_path):
 # ---- SparseGPT ----------------------------------------------------------------------------------
 
 
-def plain_sparsify(weight, hessian, n, m):
+def reference_sparsify(weight, hessian, n, m):
     """Optimal brain surgeon as it is written: the inverse anew for the columns that are free."""
     left = weight.clone()
     for j in range(weight.shape[1]):
@@ -245,7 +246,7 @@ def test_sparsify_is_optimal_brain_surgeon(seed, columns):
     gram = inputs.T @ inputs
     found = sparsify(weight, gram, 2, 4, damp=0.01, columns=columns)
     hessian = gram + 0.01 * gram.diagonal().mean() * torch.eye(12, dtype=torch.float64)
-    torch.testing.assert_close(found, plain_sparsify(weight, hessian, 2, 4))
+    torch.testing.assert_close(found, reference_sparsify(weight, hessian, 2, 4))
     assert ((found == 0).view(5, 3, 4).sum(-1) == 2).all()
 
 

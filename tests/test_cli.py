@@ -268,7 +268,7 @@ def test_a_model_of_another_kind_is_refused(
     assert run(*command, "--model.base", tmp_path / "bloom", "--run.dir", tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "llama" in error
-    assert "trimlab/families/bloom.py" in error
+    assert "trimlab/model/families/bloom.py" in error
 
 
 def test_eval_lets_the_model_write(

@@ -1,24 +1,125 @@
-"""Files and folders that are there as a whole, or not at all."""
+"""Atomic writes: a reader finds a whole file or folder under its name, or none.
+
+Everything is written beside its place, under a hidden name that ends in `.part`, and renamed.
+"""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from trimlab.errors import InputError, disk_is_full
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: The file. Its folder must exist; an earlier file is replaced.
+
+    Yields:
+        The path to write to. It is flushed to disk and renamed at the end of the `with` block, and
+        removed if the block raises: on a full disk it would take the room that is left.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file, or none of it."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Writes a text file whole or not at all, see `atomic_file`."""
+    with atomic_file(path) as part:
+        part.write_text(text)
+
+
+@contextmanager
+def atomic_folder(folder: Path, size: int = 0) -> Iterator[Path]:
+    """Writes the folder of a model whole or not at all.
+
+    For one process at a time: what a killed one left is removed.
+
+    Args:
+        folder: The folder. An earlier model there stays until the new one is whole; parents are
+            made.
+        size: Bytes that will be written, as far as they are known.
+
+    Yields:
+        An empty folder to write to, which is renamed at the end of the `with` block, and removed
+        if the block raises.
+
+    Raises:
+        InputError: The place holds something else than a model, or the disk is full.
+    """
+    check_replaceable(folder)
+    parent = folder.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(parent).free < 1.05 * size:
+        raise InputError(f"{parent} has no room for {size / 1e9:.1f} GB; free some space")
+    part, replaced = parent / f".{folder.name}.part", parent / f".{folder.name}.old.part"
+    for left in (part, replaced):
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        part.mkdir()
+        yield part
+        if folder.exists():  # removing it takes a while, and a reader would find a part of it
+            folder.rename(replaced)
+        part.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except Exception as error:
+        if disk_is_full(error):
+            raise InputError(f"the disk of {parent} is full; free some space") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def shared_folder(folder: Path) -> Iterator[Path]:
+    """Builds a folder that several processes may build at once: the first one done wins.
+
+    Args:
+        folder: The folder, which has the same content whoever builds it. Parents are made.
+
+    Yields:
+        An empty folder of this process, which is renamed at the end of the `with` block unless
+        `folder` is there by then, and removed otherwise.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuses a place that holds anything but an earlier model.
+
+    Raises:
+        InputError: It holds other files, or is a file.
+    """
+    if folder.exists() and not is_replaceable(folder):
+        raise InputError(f"{folder} is not empty and holds no model; choose another folder")
 
 
 def is_replaceable(folder: Path) -> bool:
-    """Whether nothing but an earlier model is lost when another takes the folder's place."""
+    """Whether a folder is empty or holds a model, so that another model may replace it."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}

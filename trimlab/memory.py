@@ -1,4 +1,4 @@
-"""Memory of this process: its peak, and what is free but not given back."""
+"""Memory of this process: its peak, and returning freed pages to the system."""
 
 import contextlib
 import ctypes
@@ -10,7 +10,7 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """Starts a new measurement of the peak (where the system allows it, as Linux does)."""
+    """Resets the peak of `peak_memory`; of resident memory on Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     if torch.cuda.is_available():
@@ -18,7 +18,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Peak memory since the last reset, in bytes: a GPU's if it was used, else resident memory."""
+    """Peak memory since the last reset, in bytes: of the GPU if it was used, else resident."""
     if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
         return allocated
     try:
@@ -29,10 +29,10 @@ def peak_memory() -> int:
 
 
 def give_back_memory() -> None:
-    """Returns free pages to the system, where the C library can.
+    """Returns freed pages to the system, with the GNU C library; elsewhere it does nothing.
 
-    It keeps what was freed, in pieces that the next allocation may not fit in and that threads with
-    an arena of their own cannot use at all.
+    The library keeps freed memory in pieces that may be too small for the next allocation, and that
+    threads with an arena of their own cannot use.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
         libc.malloc_trim(0)

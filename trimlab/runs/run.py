@@ -21,7 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimlab.algorithm import Trim
-from trimlab.baseline import CALIBRATION_TEXTS, Baseline, baseline_class, texts_of, write_compressed
+from trimlab.baseline import (
+    CALIBRATION_TEXTS,
+    Baseline,
+    baseline_class,
+    calibration_tokens,
+    write_compressed,
+)
 from trimlab.data.domain import DomainData
 from trimlab.data.heuristic_baselines import majority_accuracy, word_overlap_accuracy
 from trimlab.data.items import Item
@@ -36,7 +42,7 @@ from trimlab.export._card import model_card
 from trimlab.export.hf import load_export, save_packed
 from trimlab.files import write_text
 from trimlab.model.loading import load_model
-from trimlab.model.sizes import plain_sizes, stored_sizes
+from trimlab.model.sizes import dense_sizes, stored_sizes
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.identity import config_hash
 from trimlab.records.provenance import provenance
@@ -92,7 +98,7 @@ class Run:
         self.summary_path = self.folder / "summary.json"
         self.summary: Row = {}
         # of the model as it came: training drops its sublayers and may change its precision
-        self._plain = plain_sizes(module.stack)
+        self._plain = dense_sizes(module.stack)
         self._planned_epochs = trim.planned_epochs(module.stack)
 
     def __call__(self) -> Row:
@@ -304,7 +310,7 @@ class Run:
         if keep and folder.exists():
             stored = stored_sizes(folder)
         else:
-            texts = texts_of(self.data.train_items()[:CALIBRATION_TEXTS])
+            texts = calibration_tokens(self.data.train_items()[:CALIBRATION_TEXTS])
             stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
         return {
             "title": baseline.title,

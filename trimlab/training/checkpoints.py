@@ -1,6 +1,5 @@
-"""Checkpoints: written as a whole, read without running anything that they hold."""
+"""Checkpoints: written atomically, read without running code that they hold."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from trimlab.errors import InputError
+from trimlab.files import atomic_file
 from trimlab.records.rows import Row
 from trimlab.training.module import DomainLM
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a reader finds a whole one or none.
+    """Writes checkpoints atomically.
 
     Lightning's own writer moves a file from the system's temporary folder, which is a copy where
     that folder is on another disk.
@@ -26,15 +26,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Saves a checkpoint."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+        with atomic_file(path) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 def checkpoint_folder(trainer: L.Trainer) -> Path:
@@ -43,10 +36,10 @@ def checkpoint_folder(trainer: L.Trainer) -> Path:
 
 
 def restore(module: DomainLM, checkpoint: Path) -> None:
-    """Brings a fresh module to the state of a checkpoint: drops, freezing, weights.
+    """Gives a fresh module the state of a checkpoint: drops, freezing, weights.
 
     Raises:
-        InputError: The checkpoint is damaged, foreign, or of another base model.
+        InputError: The checkpoint is damaged, of another program, or of another base model.
     """
     state = load_checkpoint(checkpoint)
     module.on_load_checkpoint(state)
@@ -54,10 +47,13 @@ def restore(module: DomainLM, checkpoint: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Row:
-    """Reads a checkpoint without running anything that it may hold.
+    """Reads a checkpoint without running code that it may hold.
+
+    Returns:
+        Lightning's checkpoint; trimlab's part of it is under the key `trimlab`.
 
     Raises:
-        InputError: The file is damaged, or no checkpoint.
+        InputError: The file is missing, damaged, or no checkpoint of trimlab.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

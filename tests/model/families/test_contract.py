@@ -305,7 +305,7 @@ def test_an_unsupported_model_type_names_the_supported_ones_and_the_file_to_add(
     with pytest.raises(InputError) as error:
         family_of(GPT2Config())
     message = str(error.value)
-    assert "'gpt2'" in message and "trimlab/families/gpt2.py" in message
+    assert "'gpt2'" in message and "trimlab/model/families/gpt2.py" in message
     assert all(name in message for name in plugin_names(FAMILIES))
     assert "\n" not in message
 

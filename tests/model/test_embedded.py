@@ -1,0 +1,394 @@
+"""Embedded models.
+
+The embedded Gemma is 250 MB and takes a minute to build, so most tests build a tiny model from a
+GGUF file in two parts, in two packages. Tests of the real one are marked slow.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader, dequantize
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from tests.model.conftest import write_tiny_gguf
+from trimlab.errors import InputError
+from trimlab.model import embedded as embedded_models
+from trimlab.model import loading
+from trimlab.model.embedded import (
+    EMBEDDED_MODELS,
+    EmbeddedModel,
+    cache_root,
+    embedded_model,
+    embedded_names,
+    find_part,
+    join_parts,
+)
+from trimlab.model.gguf_tokens import GgufTokens, check_tokenizer
+from trimlab.model.loading import about, load_model, load_tokenizer
+
+SENTENCES = (
+    "The human heart has four chambers, and the left ventricle pumps blood into the aorta.",
+    "Mesophiles grow best in moderate temperature, typically between 25°C and 40°C (77°F - 104°F).",
+    "Question: What type of organism is commonly used in cheese and yogurt?\nAnswer: mesophilic",
+    "Two  spaces, then   three,\tand a tab.\n\n\n  Indented:\n" + " " * 77 + "x" + " " * 31,
+)
+
+
+@pytest.fixture
+def tiny(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmbeddedModel]:
+    """Offers the embedded model "tiny-gemma" in two packages, with an empty cache."""
+    whole, site = tiny_gguf.read_bytes(), tmp_path / "site"
+    for part, content in (("tiny_part1", whole[:5000]), ("tiny_part2", whole[5000:])):
+        (site / part / "data").mkdir(parents=True)
+        (site / part / "__init__.py").write_text("raise RuntimeError('nobody imports me')")
+        (site / part / "data" / "tiny.gguf").write_bytes(content)
+    # adding an embedded model means adding its file
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny_gemma.py").write_text(
+        "from trimlab.model.embedded import EmbeddedModel\n"
+        "MODEL = EmbeddedModel(\n"
+        "    package='tiny-gguf',\n"
+        "    parts=(('tiny_part1', 'data/tiny.gguf'), ('tiny_part2', 'data/tiny.gguf')),\n"
+        f"    sha256='{hashlib.sha256(whole).hexdigest()}',\n"
+        "    licence='none',\n"
+        "    note='random weights',\n"
+        ")\n"
+    )
+    folder = importlib.import_module(EMBEDDED_MODELS)
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path / "models")])
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "cache"))
+    yield embedded_model("tiny-gemma")
+    del sys.modules[f"{EMBEDDED_MODELS}.tiny_gemma"]
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_every_embedded_model_says_what_it_is(name: str) -> None:
+    model = embedded_model(name)
+    assert len(bytes.fromhex(model.sha256)) == 32
+    assert model.package and model.parts and model.licence and model.note
+    assert about(name) == loading.ModelInfo(name, model.licence, model.note)
+
+
+def test_embedded_model_has_the_weights_of_the_gguf_file(
+    tiny: EmbeddedModel, tmp_path: Path
+) -> None:
+    weights = write_tiny_gguf(tmp_path / "again.gguf")
+
+    model, _ = load_model("tiny-gemma")
+
+    state = model.state_dict()
+    projection = state["model.layers.1.self_attn.q_proj.weight"].numpy()
+    norm = state["model.layers.0.post_feedforward_layernorm.weight"].numpy()
+    np.testing.assert_array_equal(projection, weights["blk.1.attn_q.weight"])
+    # GGUF holds Gemma's norms with the 1 that the model adds to them.
+    np.testing.assert_allclose(norm + 1, weights["blk.0.post_ffw_norm.weight"], rtol=1e-6)
+    assert {weight.dtype for weight in state.values()} == {torch.float32}
+    assert model.config.model_type == "gemma3_text"
+    assert model.config.tie_word_embeddings
+    assert not hasattr(model.config, "quantization_config")
+    assert not model.training
+    assert model.config.name_or_path == "tiny-gemma"
+
+
+def test_embedded_tokenizer_adds_bos_and_keeps_runs_of_spaces(tiny: EmbeddedModel) -> None:
+    tokenizer = load_tokenizer("tiny-gemma")
+
+    ids = tokenizer("the heart" + " " * 5 + "he").input_ids
+
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<bos>", "the", "▁heart", "▁▁▁", "▁▁", "he"]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 1, 0)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "the heart     he"
+
+
+def test_embedded_model_is_built_once_and_says_so(
+    tiny: EmbeddedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = load_model("tiny-gemma")
+    said = capsys.readouterr()
+    (folder,) = cache_root().iterdir()
+    built = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
+    second, _ = load_model("tiny-gemma", dtype=torch.bfloat16)
+
+    assert "preparing tiny-gemma" in said.err
+    assert said.out == ""
+    assert "preparing" not in capsys.readouterr().err
+    assert built == {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
+    assert second.dtype == torch.bfloat16
+    state = second.state_dict()
+    assert all(torch.equal(w.bfloat16(), state[name]) for name, w in first.state_dict().items())
+
+
+def test_cache_holds_nothing_but_the_finished_model(tiny: EmbeddedModel) -> None:
+    load_tokenizer("tiny-gemma")
+
+    (folder,) = cache_root().iterdir()
+
+    assert tiny.sha256[:12] in folder.name
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
+def test_other_versions_build_anew(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_tokenizer("tiny-gemma")
+    monkeypatch.setattr(embedded_models.transformers, "__version__", "99.0.0")
+    load_tokenizer("tiny-gemma")
+
+    assert len(list(cache_root().iterdir())) == 2
+
+
+def test_failed_build_leaves_nothing(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        (folder,) = cache_root().iterdir()
+        assert (folder / "tokenizer.json").exists()  # half of it is there
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_tokenizer("tiny-gemma")
+
+    assert list(cache_root().iterdir()) == []
+    assert load_tokenizer("tiny-gemma")("he").input_ids[0] == 2
+
+
+def test_builds_at_the_same_time_do_not_disturb_each_other(
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, builds = check_tokenizer, []
+
+    def check_and_let_another_win(*arguments: Any) -> None:
+        check(*arguments)
+        builds.append(arguments)
+        if len(builds) == 1:  # a second process starts and ends before the first one is done
+            with ThreadPoolExecutor() as pool:
+                pool.submit(load_tokenizer, "tiny-gemma").result()
+
+    monkeypatch.setattr(embedded_models, "check_tokenizer", check_and_let_another_win)
+    model, _ = load_model("tiny-gemma")
+
+    assert len(builds) == 2
+    assert len(list(cache_root().iterdir())) == 1
+    assert model.num_parameters() > 0
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "cut off"])
+def test_damaged_part_is_refused(tiny: EmbeddedModel, tmp_path: Path, damage: str) -> None:
+    part = tmp_path / "site" / "tiny_part2" / "data" / "tiny.gguf"
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content if damage == "flipped byte" else content[:-100])
+
+    with pytest.raises(InputError, match=r"damaged \(sha256 .*pip install --force-reinstall tiny"):
+        load_model("tiny-gemma")
+    assert list(cache_root().iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", ["package", "file"])
+def test_missing_package_is_named(tiny: EmbeddedModel, tmp_path: Path, lost: str) -> None:
+    part = tmp_path / "site" / "tiny_part2"
+    part.rename(tmp_path / "gone") if lost == "package" else (part / "data/tiny.gguf").unlink()
+
+    with pytest.raises(InputError, match="pip install tiny-gguf"):
+        load_model("tiny-gemma")
+    assert not cache_root().exists()
+
+
+@pytest.mark.parametrize("library", ["gguf", "accelerate"])
+def test_missing_library_is_named(
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setattr(embedded_models, "find_spec", lambda name: name != library or None)
+
+    with pytest.raises(InputError, match=f"pip install {library}"):
+        load_model("tiny-gemma")
+
+
+def test_wrong_tokenizer_is_not_loaded(
+    tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # transformers 5.17.0 lost merges like this one: " heart" became " he" and "art".
+    build = AutoTokenizer.from_pretrained
+
+    def build_without_a_merge(source: str, **options: Any) -> PreTrainedTokenizerBase:
+        tokenizer = build(source, **options)
+        if "gguf_file" not in options:
+            return tokenizer
+        whole = json.loads(tokenizer.backend_tokenizer.to_str())
+        whole["model"]["merges"].remove(["hear", "t"])
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(whole))
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", build_without_a_merge)
+
+    with pytest.raises(InputError, match=r"tokenizer .* is wrong for"):
+        load_model("tiny-gemma")
+    assert list(cache_root().iterdir()) == []
+
+
+def test_unwritable_cache_is_named(
+    tiny: EmbeddedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "file"))
+
+    with pytest.raises(InputError, match="set TRIMLAB_CACHE"):
+        load_model("tiny-gemma")
+
+
+def test_damaged_cache_says_what_to_delete(tiny: EmbeddedModel) -> None:
+    load_tokenizer("tiny-gemma")
+    (folder,) = cache_root().iterdir()
+    (folder / "model.safetensors").write_bytes(b"\x00" * 64)
+
+    with pytest.raises(InputError, match=f"delete {folder}"):
+        load_model("tiny-gemma")
+
+
+def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRIMLAB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_root() == Path.home() / ".cache" / "trimlab"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root() == Path("/xdg/trimlab")
+    monkeypatch.setenv("TRIMLAB_CACHE", "~/mine")
+    assert cache_root() == Path.home() / "mine"
+
+
+# --- the real embedded model (slow: builds it in the user's cache if it is not there) ----------
+
+
+@pytest.fixture(scope="session")
+def gemma_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = embedded_model("gemma-3-270m")
+    path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"
+    join_parts([find_part(model, *part) for part in model.parts], path, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def gemma_tokenizer() -> PreTrainedTokenizerBase:
+    return load_tokenizer("gemma-3-270m")
+
+
+@pytest.fixture(scope="session")
+def gemma_tokens(gemma_gguf: Path) -> GgufTokens:
+    return GgufTokens.read(gemma_gguf)
+
+
+@pytest.mark.slow
+def test_gemma_tokenizer_agrees_with_the_gguf_file(
+    gemma_tokenizer: PreTrainedTokenizerBase, gemma_tokens: GgufTokens
+) -> None:
+    check_tokenizer(gemma_tokenizer, gemma_tokens)
+    for text in SENTENCES:
+        ids = gemma_tokenizer(text).input_ids
+        assert ids == gemma_tokens.encode(text)
+        assert gemma_tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert gemma_tokenizer.tokenize("a heart") == ["a", "▁heart"]
+    assert len(gemma_tokenizer) == 262144
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TRIMLAB_DATA" not in os.environ, reason="TRIMLAB_DATA names no data root")
+def test_gemma_tokenizer_agrees_with_the_gguf_file_on_sciq(
+    gemma_tokenizer: PreTrainedTokenizerBase, gemma_tokens: GgufTokens
+) -> None:
+    lines = (Path(os.environ["TRIMLAB_DATA"]) / "sciq/test.jsonl").read_text().split("\n")[:300]
+    for row in map(json.loads, lines):
+        text = "{support}\nQuestion: {question}\nAnswer: {correct_answer}".format(**row)
+        assert gemma_tokenizer(text).input_ids == gemma_tokens.encode(text)
+
+
+@pytest.mark.slow
+def test_gemma_model_is_the_gguf_file(gemma_gguf: Path) -> None:
+    model, tokenizer = load_model("gemma-3-270m")
+
+    config = model.config
+    assert type(model).__name__ == "Gemma3ForCausalLM"
+    assert config.model_type == "gemma3_text"
+    assert (config.num_hidden_layers, config.hidden_size, config.head_dim) == (18, 640, 256)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (4, 1)
+    assert (config.intermediate_size, config.vocab_size) == (2048, 262144)
+    assert (config.sliding_window, config.max_position_embeddings) == (512, 32768)
+    assert config.layer_types == (["sliding_attention"] * 5 + ["full_attention"]) * 3
+    assert config.rope_parameters["full_attention"]["rope_theta"] == 1e6
+    assert config.rope_parameters["sliding_attention"]["rope_theta"] == 1e4
+    assert config.query_pre_attn_scalar == 256
+    assert config.tie_word_embeddings
+    assert config._attn_implementation == "sdpa"
+    assert model.num_parameters() == 268_098_176
+    assert model.generation_config is not None
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert not model.generation_config.do_sample
+
+    names = {
+        "token_embd": "model.embed_tokens",
+        "output_norm": "model.norm",
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "attn_output": "self_attn.o_proj",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    }
+    state = model.state_dict()
+    reader = GGUFReader(gemma_gguf)
+    assert len(reader.tensors) == len(dict(model.named_parameters()))
+    for tensor in reader.tensors:
+        *block, name, _ = tensor.name.split(".")
+        layer = f"model.layers.{block[1]}." if block else ""
+        weight = state[f"{layer}{names[name]}.weight"].numpy()
+        expected = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        if weight.ndim == 1:
+            weight = weight + 1  # GGUF holds Gemma's norms with the 1 that the model adds to them
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-7, err_msg=tensor.name)
+
+
+@pytest.mark.slow
+def test_gemma_speaks() -> None:
+    loaded: Any = load_model("gemma-3-270m")
+    model, tokenizer = loaded
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+
+    with torch.inference_mode():
+        logits = model(**prompt).logits[0, -1]
+        written = model.generate(**prompt, max_new_tokens=30)
+
+    text = str(tokenizer.decode(written[0], skip_special_tokens=True))
+    assert " Paris" in [tokenizer.decode([i]) for i in logits.topk(5).indices.tolist()]
+    assert "France" in text.removeprefix("The capital of France is")
+
+
+@pytest.mark.slow
+def test_stock_transformers_loads_the_cache_folder() -> None:
+    load_tokenizer("gemma-3-270m")
+    folder = embedded_models.embedded_folder("gemma-3-270m")
+    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+    assert model.dtype == torch.float32

@@ -1,0 +1,1 @@
+"""Embedded models: a file each, named after the model with `_` for `-`."""
