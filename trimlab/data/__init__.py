@@ -1,1 +1,1 @@
-"""Data: rows of a task to items, items to token batches."""
+"""Data: rows of a task to items, items to batches of tokens."""

@@ -1,4 +1,4 @@
-"""Encoded items to padded batches, grouped by length so that little is padding."""
+"""Encoded items to padded batches of items of similar length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,23 +8,24 @@ from torch import Tensor
 
 from trimlab.data.encoding import EncodedItem
 
-PASS_TOKENS = 32  # what a pass costs apart from its tokens, as so many of them
+PASS_TOKENS = 32  # cost of a forward pass apart from its tokens, in tokens
 
 
-@dataclass  # not frozen: Lightning's half precisions assign a batch's fields, to its like
+@dataclass  # not frozen: Lightning's half precisions copy a batch and assign the copy's fields
 class Batch:
     """Encoded items, padded on the right to the longest of them.
 
     Attributes:
-        input_ids: Token ids.  # (B, T)
-        positions: Position ids.  # (B, T)
-        continuations: Branch of each token, -1 where there is none.  # (B, T)
+        input_ids: Token ids, 0 for padding.  # (B, T)
+        positions: Position ids, 0 for padding.  # (B, T)
+        continuations: 0 in the prefix, 1 + k in the continuation of choice k, -1 for
+            padding.  # (B, T)
         item_index: Item of each scored token.  # (P,)
-        logit_index: Position in its row that predicts it.  # (P,)
-        targets: Its id.  # (P,)
+        logit_index: Index in time of the token that predicts it.  # (P,)
+        targets: Its token id.  # (P,)
         choice_index: Its choice.  # (P,)
         gold: Right choice of each item.  # (B,)
-        order: Place of each item in the set that the batch was taken from.  # (B,)
+        order: Index of each item in the set that the batch was taken from.  # (B,)
     """
 
     input_ids: Tensor
@@ -47,12 +48,12 @@ class Batch:
 
     @property
     def scored_positions(self) -> Tensor:
-        """Where a scored token is predicted: indices into batch and time, flattened.  # (U,)"""
+        """Indices, into batch and time flattened, where scored tokens are predicted.  # (U,)"""
         return (self.item_index * self.input_ids.shape[1] + self.logit_index).unique()
 
     @property
     def choice_tokens(self) -> Tensor:
-        """Scored tokens of every choice, 0 where an item has fewer choices.  # (B, K)"""
+        """Number of scored tokens of every choice, 0 for choices that an item lacks.  # (B, K)"""
         shape = len(self), self.n_choices
         choice_of = self.item_index * shape[1] + self.choice_index
         return torch.bincount(choice_of, minlength=shape[0] * shape[1]).view(shape)
@@ -67,10 +68,10 @@ class Batch:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def scoring(self, chosen: Tensor) -> "Batch":
-        """The same items with only some of the scored tokens.
+        """The same items with some of their scored tokens.
 
         Args:
-            chosen: True for the scored tokens that stay, or their indices.  # (P,)
+            chosen: Mask (P,) or indices of the scored tokens that stay.
         """
         names = ("item_index", "logit_index", "targets", "choice_index")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
@@ -82,11 +83,11 @@ class Batch:
             for f in fields(self)
             if f.name != "item_index"
         }
-        rows = torch.cat([self.item_index + copy * len(self) for copy in range(times)])
-        return replace(self, item_index=rows, **copies)
+        items = torch.cat([self.item_index + copy * len(self) for copy in range(times)])
+        return replace(self, item_index=items, **copies)
 
     def parts(self, max_tokens: int) -> list["Batch"]:
-        """The same items in batches of similar length, see `length_groups`.
+        """The same items in smaller batches of similar length, see `length_groups`.
 
         Args:
             max_tokens: Most tokens of a part, padding included.
@@ -96,16 +97,21 @@ class Batch:
         return [self._items(torch.tensor(g, device=self.gold.device)) for g in groups]
 
     def _items(self, chosen: Tensor) -> "Batch":
-        place = torch.full_like(self.gold, -1)
-        place[chosen] = torch.arange(len(chosen), device=place.device)
-        rows = place[self.item_index]
-        order = rows.argsort(stable=True)  # the scored tokens of one item after another
-        part = self.scoring(order[(rows < 0).sum() :])
+        """Some of the items, padded to the longest of them.
+
+        Args:
+            chosen: Indices of the items, in their new order.  # (b,)
+        """
+        new_index = torch.full_like(self.gold, -1)  # (B,), -1 for items left out
+        new_index[chosen] = torch.arange(len(chosen), device=new_index.device)
+        item_index = new_index[self.item_index]  # (P,)
+        by_item = item_index.argsort(stable=True)  # scored tokens in the new order of the items
+        part = self.scoring(by_item[(item_index < 0).sum() :])
         longest = int(self.token_mask[chosen].sum(1).max())
         tokens = ("input_ids", "positions", "continuations")
         return replace(
             part,
-            item_index=place[part.item_index],
+            item_index=new_index[part.item_index],
             gold=self.gold[chosen],
             order=self.order[chosen],
             **{name: getattr(self, name)[chosen, :longest] for name in tokens},
@@ -117,7 +123,7 @@ def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) 
 
     Args:
         items: Encoded items.
-        indices: Which of them, in this order; all of them if not given.
+        indices: Indices of the items of the batch, in its order; all items if not given.
     """
     indices = range(len(items)) if indices is None else indices
     items = [items[i] for i in indices]
@@ -133,7 +139,7 @@ def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) 
         input_ids=padded([item.tokens for item in items], 0),
         positions=padded([item.positions for item in items], 0),
         continuations=padded([item.continuations for item in items], -1),
-        item_index=flat([(row,) * len(item.targets) for row, item in enumerate(items)]),
+        item_index=flat([(i,) * len(item.targets) for i, item in enumerate(items)]),
         logit_index=flat([item.logit_index for item in items]),
         targets=flat([item.targets for item in items]),
         choice_index=flat([item.choice_index for item in items]),
@@ -143,17 +149,20 @@ def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) 
 
 
 def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Groups texts of similar length so that the least is computed, padding included.
+    """Groups texts of similar length, at the least cost.
+
+    The cost of a group is its tokens, padding included, and `PASS_TOKENS`. Dynamic programming
+    over the texts in order of length finds the cheapest grouping.
 
     Args:
         lengths: Length of every text, in tokens.
         max_tokens: Most tokens (padding included) of a group; a longer text is a group alone.
 
     Returns:
-        Indices into `lengths`, longest texts first, so that memory peaks at once and not late.
+        Indices into `lengths` by group, longest texts first: the peak of memory comes first.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    # the least cost of grouping the first texts of the order, and where its last group starts
+    # by number of texts, the least cost of grouping that many, and the start of the last group
     cheapest, starts = [0], [0]
     for stop in range(1, len(order) + 1):
         options = []
@@ -173,15 +182,15 @@ def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def batches(items: Sequence[EncodedItem], max_tokens: int) -> list[list[int]]:
-    """Groups items of similar length: indices into `items`, see `length_groups`."""
+    """Indices into `items` of batches of similar length, see `length_groups`."""
     return length_groups([len(item.tokens) for item in items], max_tokens)
 
 
 def scan_batches(items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
-    """Calibration items in batches for a scan.
+    """Batches of calibration items for a scan.
 
-    Small ones hold items of about one length, so that next to nothing is padding; it is candidates
-    that fill what a pass computes at once.
+    They are small, so that the items of a batch have about the same length and padding is rare. A
+    scan fills the rest of `max_tokens` with candidates.
 
     Args:
         items: Encoded items.

@@ -1,4 +1,4 @@
-"""The data of a domain: rows to token batches, in buckets of similar length."""
+"""The data of a domain as a LightningDataModule."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from trimlab.errors import InputError
 
 
 class _Batches(Dataset[Batch]):
-    """Encoded items, indexed by a list of indices."""
+    """Encoded items; the "index" of an element is a list of indices, and the element a batch."""
 
     def __init__(self, items: Sequence[EncodedItem]):
         self.items = items
@@ -32,7 +32,7 @@ class DomainData(L.LightningDataModule):
 
     Args:
         tokenizer: The model's tokenizer (on the command line it comes from the model).
-        task: Name of a file in `trimlab/tasks`; `jsonl` and `text` are your own data.
+        task: Name of a file in `trimlab/data/tasks`; `jsonl` and `text` are your own data.
         root: Folder with local `.jsonl` files in the hub's schema; without it, rows come from
             the Hugging Face hub (embedded tasks need neither).
         prompt: Prompt format: `authors` (TrimLLM's) or, where it differs, `harness`.
@@ -84,9 +84,15 @@ class DomainData(L.LightningDataModule):
         self.batch_size, self.eval_tokens = batch_size, eval_tokens
         self.max_length, self.seed = min(max_length, tokenizer.model_max_length), seed
         self.rows: RowSets | None = None
+        self._train: list[EncodedItem] = []
+        self._held_out: dict[Item, EncodedItem] = {}  # calibration, dev and test
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads and tokenises the rows, once."""
+        """Reads and tokenises all rows, once. A row that cannot be used is refused here.
+
+        Raises:
+            InputError: The rows cannot be read or used, or a choice cannot be scored.
+        """
         if self.rows is not None:
             return
         rows = read_row_sets(
@@ -102,27 +108,28 @@ class DomainData(L.LightningDataModule):
         self._train = [
             encode(self.tokenizer, item, self.max_length, only_gold=True) for item in rows.train
         ]
-        for item in (*rows.calibration, *rows.dev, *rows.test):
-            encode(self.tokenizer, item, self.max_length)  # what cannot be scored is said now
+        held_out = (*rows.calibration, *rows.dev, *rows.test)
+        self._held_out = {item: encode(self.tokenizer, item, self.max_length) for item in held_out}
         self.rows = rows
 
     def train_items(self) -> list[EncodedItem]:
-        """The training rows, each with its right choice alone."""
+        """The training items, each with its right choice alone."""
         self.setup()
         return self._train
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Answer tokens of the right choice, a new order every epoch."""
-        lengths = [len(item.tokens) for item in self.train_items()]
+        """Batches of training items, in a new order every epoch."""
+        items = self.train_items()
+        lengths = [len(item.tokens) for item in items]
         order = LengthBuckets(lengths, self.batch_size, self.seed, self._epoch)
         # the sampler's "index" is a whole batch, which `_Batches` collates
-        return DataLoader(_Batches(self._train), sampler=order, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(_Batches(items), sampler=order, batch_size=None)  # type: ignore[arg-type]
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The dev items with all their choices."""
+        """Batches of dev items with all their choices."""
         self.setup()
         assert self.rows is not None
         return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
@@ -131,13 +138,17 @@ class DomainData(L.LightningDataModule):
         """The calibration items with all their choices."""
         self.setup()
         assert self.rows is not None
-        return [encode(self.tokenizer, item, self.max_length) for item in self.rows.calibration]
+        return [self._encoded(item) for item in self.rows.calibration]
 
     def calibration_batches(self) -> list[Batch]:
-        """The calibration items with all their choices, in the batches of a scan."""
+        """Batches of calibration items with all their choices, as a scan needs them."""
         return scan_batches(self.calibration_items(), self.eval_tokens)
 
     def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
-        """Batches of any items, longest first."""
-        encoded = [encode(self.tokenizer, item, self.max_length) for item in items]
+        """Batches of any items with all their choices, longest first."""
+        encoded = [self._encoded(item) for item in items]
         return [collate(encoded, group) for group in batches(encoded, self.eval_tokens)]
+
+    def _encoded(self, item: Item) -> EncodedItem:
+        """An item with all its choices: as encoded by `setup`, or encoded now."""
+        return self._held_out.get(item) or encode(self.tokenizer, item, self.max_length)

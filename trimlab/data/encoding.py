@@ -1,5 +1,6 @@
-"""Items to token ids, as a tree: the prefix that all choices share, a continuation for each."""
+"""Items to token ids, as a tree: the prefix that all choices share, and one continuation each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -36,64 +37,97 @@ def encode(
 ) -> EncodedItem:
     """Tokenises an item.
 
-    As in the harness, a choice's tokens are those of `context + choice` behind as many tokens
-    as the context alone has. (Where a token spans the two, which a space between them prevents,
-    the harness runs the tokens of the context alone, and with them a text that nobody wrote;
-    here it is the text itself.) A context too long for the model loses its oldest tokens.
+    As in lm-evaluation-harness, the tokens of a choice are those of `context + choice` after the
+    first n, where n is the number of tokens of the context alone. One difference: where a token
+    spans the end of the context (a space in between prevents that), the harness feeds the tokens
+    of the context alone to the model, and with them a text that differs from `context + choice`;
+    here the model reads the tokens of `context + choice`.
 
     Args:
-        tokenizer: The model's tokenizer; its special tokens (BOS) are added.
+        tokenizer: The model's tokenizer.
         item: Context and choices. Without a context (plain text) every token is scored.
-        max_length: Longest text, in tokens.
-        only_gold: Encode the right choice alone, as training needs it.
+        max_length: Longest text in tokens. A longer context loses its first tokens.
+        only_gold: Encode the right choice alone, for training.
 
     Raises:
         InputError: A choice has no tokens, or is longer than `max_length`.
     """
     choices = (item.choices[item.gold],) if only_gold else item.choices
-    start = len(_ids(tokenizer, item.context))
-    texts = [_ids(tokenizer, item.context + choice) for choice in choices]
-    if start == 0:  # no context and no BOS: the first token has nothing to be predicted from
-        start = 1
-    context = f"...{item.context[-40:]!r}"  # an item does not know its line
-    for choice, text in zip(choices, texts, strict=True):
-        if len(text) <= start:
-            raise InputError(f"choice {choice!r} adds no token to its context {context}; reword it")
-        if len(text) - start + 1 > max_length:
-            raise InputError(
-                f"choice {choice[:40]!r}... behind {context} has {len(text) - start} tokens, and "
-                f"max_length is {max_length}; shorten the choice or, if the model reads more, "
-                "raise data.max_length"
-            )
-    excess = max(0, max(map(len, texts)) - max_length)
-    texts, start = [text[excess:] for text in texts], start - excess
+    texts, start = _tokenise(tokenizer, item.context, choices, max_length)
+    return _tree(texts, start, gold=0 if only_gold else item.gold)
 
-    # the prefix ends before the first token on which two choices differ, and before the last
-    # token of the context, from which every choice's first token is predicted, at the latest
+
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase, context: str, choices: Sequence[str], max_length: int
+) -> tuple[list[list[int]], int]:
+    """Tokenises `context + choice` for every choice.
+
+    Special tokens are added, and long texts cut, here and nowhere else.
+
+    Returns:
+        The token ids of every text, and the index of the first scored token (in all of them).
+    """
+
+    def ids(text: str) -> list[int]:
+        # not verbose: no warning for texts longer than the model reads, they are cut below
+        return tokenizer(text, verbose=False)["input_ids"]  # type: ignore[return-value]
+
+    # without a context and a BOS nothing predicts the first token: it is not scored
+    start = max(1, len(ids(context)))
+    texts = [ids(context + choice) for choice in choices]
+    for choice, text in zip(choices, texts, strict=True):
+        _check_choice(context, choice, len(text) - start, max_length)
+    excess = max(0, max(map(len, texts)) - max_length)
+    return [text[excess:] for text in texts], start - excess
+
+
+def _check_choice(context: str, choice: str, n_tokens: int, max_length: int) -> None:
+    """Checks that a choice has tokens, and room for them and the token before the first."""
+    end = f"...{context[-40:]!r}"  # names the item: it does not know its row
+    if n_tokens < 1:
+        raise InputError(f"choice {choice!r} adds no token to its context {end}; reword it")
+    if n_tokens + 1 > max_length:
+        raise InputError(
+            f"choice {choice[:40]!r}... behind {end} has {n_tokens} tokens, and "
+            f"max_length is {max_length}; shorten the choice or, if the model reads more, "
+            "raise data.max_length"
+        )
+
+
+def _tree(texts: Sequence[list[int]], start: int, gold: int) -> EncodedItem:
+    """Merges the texts of an item into a tree.
+
+    Args:
+        texts: Token ids of `context + choice` for every choice.
+        start: Index of the first scored token of every text.
+        gold: Index of the right choice.
+    """
+    # The prefix ends before the first token in which two texts differ. It never includes scored
+    # tokens, although the texts may agree in some.
     prefix = start
     while any(text[:prefix] != texts[0][:prefix] for text in texts):
         prefix -= 1
-    tokens, positions = list(texts[0][:prefix]), list(range(prefix))
+    tokens, positions = texts[0][:prefix], list(range(prefix))
     continuations, logit_index, targets, choice_index = [0] * prefix, [], [], []
     for k, text in enumerate(texts):
-        offset = len(tokens) - prefix  # where this continuation's positions begin in `tokens`
+        offset = len(tokens) - prefix  # from positions of this continuation to indices in `tokens`
         for position in range(start, len(text)):
             source = position - 1
             logit_index.append(source if source < prefix else source + offset)
             targets.append(text[position])
             choice_index.append(k)
-        # the last token predicts nothing, so it is not computed
+        # without the last token, which predicts nothing
         tokens += text[prefix:-1]
         positions += range(prefix, len(text) - 1)
         continuations += [k + 1] * (len(text) - 1 - prefix)
     if len(texts) == 1:
-        continuations = [0] * len(tokens)  # no tree: the causal mask serves
+        continuations = [0] * len(tokens)  # a single text is no tree: the causal mask suffices
     return EncodedItem(
-        *map(tuple, (tokens, positions, continuations, logit_index, targets, choice_index)),
-        gold=0 if only_gold else item.gold,
+        tokens=tuple(tokens),
+        positions=tuple(positions),
+        continuations=tuple(continuations),
+        logit_index=tuple(logit_index),
+        targets=tuple(targets),
+        choice_index=tuple(choice_index),
+        gold=gold,
     )
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # quiet: a text longer than the model reads is cut afterwards
-    return tokenizer(text, verbose=False)["input_ids"]  # type: ignore[return-value]

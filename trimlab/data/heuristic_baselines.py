@@ -1,7 +1,7 @@
-"""Baselines that use no model: how much of a test set is given away by its form.
+"""Baselines without a model: how far word overlap or answer positions solve a test set.
 
-An accuracy means little before it is compared with these. They take any objects with a
-`context`, `choices` and `gold`, and return percent, as every accuracy here.
+They stand beside every accuracy of a model. They accept any objects with `context`, `choices` and
+`gold`, and return percent.
 """
 
 import re
@@ -14,7 +14,7 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[^\W_]+", text.casefold()))
 
 
-# words that say nothing of what a question is about
+# words that are no evidence for a choice
 STOP_WORDS = _words(
     "a an and any are as at be but by for from has in into is it its no nor not of on or other "
     "that the their this to unspecified was were what when which who with without"
@@ -22,7 +22,7 @@ STOP_WORDS = _words(
 
 
 class MultipleChoice(Protocol):
-    """What a baseline needs to know of an item."""
+    """The attributes of an item that the baselines read."""
 
     @property
     def context(self) -> str:
@@ -31,42 +31,42 @@ class MultipleChoice(Protocol):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Its continuations."""
+        """Continuations of the prompt."""
         ...
 
     @property
     def gold(self) -> int:
-        """Index of the right one."""
+        """Index of the right choice."""
         ...
 
 
 def stems(text: str) -> set[str]:
     """The words of a text without stop words, each cut to its first four letters.
 
-    A crude stem, but "fracture" and "fractures", "gastric" and "gastritis" have the same one.
+    A crude stem: "fracture" and "fractures" share it, and so do "gastric" and "gastritis".
     """
     return {word[:4] for word in _words(text) - STOP_WORDS}
 
 
 def word_overlap(context: str, choices: Sequence[str]) -> int:
-    """The choice that shares most words with the prompt; among equals, the first."""
+    """Index of the choice that shares most stems with the prompt; the first of equals."""
     prompt = stems(context)
     shared = [len(prompt & stems(choice)) for choice in choices]
     return shared.index(max(shared))
 
 
 def word_overlap_accuracy(items: Sequence[MultipleChoice]) -> float:
-    """Percent of items that `word_overlap` answers."""
+    """Accuracy of `word_overlap`, in percent."""
     right = sum(word_overlap(item.context, item.choices) == item.gold for item in items)
     return 100 * right / len(items)
 
 
 def majority_accuracy(train: Sequence[MultipleChoice], test: Sequence[MultipleChoice]) -> float:
-    """Percent of test items that the most frequent gold position of the train items answers.
+    """Accuracy of always choosing the most frequent gold position of the train items, in percent.
 
-    Where the position never varies (SciQ always puts the right answer last) it is a convention
-    of the file that no model gets to see, and chance is returned instead. Train items with a
-    single choice, answers to learn, say nothing about positions.
+    Train items with a single choice are ignored. If all others have the same gold position (SciQ
+    lists the right answer last), the position is a convention of the file that no model sees, and
+    the result is the accuracy of guessing.
     """
     positions = Counter(item.gold for item in train if len(item.choices) > 1)
     if len(positions) <= 1:

@@ -1,4 +1,4 @@
-"""Items: what a row becomes, whatever benchmark it is from."""
+"""Items: the common form of the rows of all tasks."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question, or one plain text.
+    """A multiple-choice question, or one plain text (no context, one choice).
 
     Attributes:
         context: The whole prompt, without trailing space.
-        choices: Its continuations; each begins with the space that sets it off the context.
+        choices: Continuations of the prompt; each begins with the space that separates the two.
         gold: Index of the right choice.
     """
 
@@ -28,15 +28,15 @@ class Item:
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """One hash of a row set, whatever the order of its items."""
+    """One hash of a set of items, whatever their order."""
     return digest("\n".join(sorted(item.hash for item in items)))
 
 
 def digest(text: str) -> str:
-    """A short hash of a text, the same on every machine."""
+    """A hash of a text in 16 hexadecimal digits, the same on every machine."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def fold(text: str) -> str:
-    """A text without what makes no difference between two rows: case, and runs of white space."""
+    """A text in lower case, with every run of white space as one space."""
     return " ".join(text.split()).casefold()

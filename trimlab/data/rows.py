@@ -1,4 +1,4 @@
-"""Rows as they are read, from a `.jsonl` file or from the Hugging Face hub."""
+"""Reading rows from a `.jsonl` file or from the Hugging Face hub."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -8,15 +8,21 @@ from typing import Any
 
 from trimlab.errors import InputError
 
-HUB_SECONDS = 10  # how long the hub may take to answer at all
-
-
-HUB_PARQUET = "refs/convert/parquet"  # where the hub keeps what it converted
+HUB_SECONDS = 10  # timeout of the first request to the hub
+HUB_PARQUET = "refs/convert/parquet"  # revision with the hub's own conversion of a data set
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was read, and where: errors name the file, the line and the column."""
+    """A row as read.
+
+    The methods return the value of a column. They raise an `InputError` with the row's place and
+    the column if it is missing or has another type.
+
+    Attributes:
+        columns: Values by column.
+        where: File and line, or data set and number, of the row.
+    """
 
     columns: Mapping[str, Any]
     where: str
@@ -39,10 +45,10 @@ class Row:
         return self._checked(column, lambda value: type(value) is int, "a whole number")
 
     def label(self, column: str, labels: Sequence[str]) -> int:
-        """The place among `labels` of the text in a column."""
+        """The index in `labels` of the text in a column."""
         kind = f"one of {', '.join(labels)}"
-        # a list: in a text of letters, several letters or none would be found, too
-        return list(labels).index(self._checked(column, lambda value: value in list(labels), kind))
+        labels = list(labels)  # `labels` may be a string, and "" and "AB" are in "ABCD"
+        return labels.index(self._checked(column, lambda value: value in labels, kind))
 
     def _checked(self, column: str, fits: Callable[[Any], bool], kind: str) -> Any:
         if column not in self.columns:
@@ -62,10 +68,10 @@ def read_jsonl(path: Path) -> list[Row]:
     """
     rows, where = [], str(path)
     try:
-        with path.open("rb") as lines:  # bytes, so that a line that is not UTF-8 has a number
+        with path.open("rb") as lines:  # bytes: a line that is not UTF-8 can be named
             for number, line in enumerate(lines, start=1):
                 where = f"{path}:{number}"
-                # utf-8-sig: some editors begin a file with a byte order mark
+                # some editors begin a file with a byte order mark
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if not text:
                     continue
@@ -89,12 +95,21 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def hub_rows(data_set: str, config: str | None, split: str) -> list[Row]:
-    """The rows of a split of a data set on the Hugging Face hub, or in its local cache."""
+    """Reads a split of a data set from the Hugging Face hub, or from its local cache.
+
+    Args:
+        data_set: Name on the hub.
+        config: Configuration of the data set, if it has several.
+        split: Name of the split.
+
+    Raises:
+        InputError: The hub cannot be reached, or has no such rows.
+    """
     from datasets import load_dataset
     from huggingface_hub import HfApi, constants
 
     try:
-        # a quick question first: `load_dataset` would retry a dead network for half a minute
+        # `load_dataset` retries a dead network for half a minute; this request fails soon
         if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(data_set, timeout=HUB_SECONDS)
         try:
@@ -102,9 +117,9 @@ def hub_rows(data_set: str, config: str | None, split: str) -> list[Row]:
         except RuntimeError as error:
             if "scripts" not in str(error):
                 raise
-            # an old data set with code of its own, which is not run: the hub's own conversion
+            # an old data set with a loading script, which is not run
             rows = load_dataset(data_set, config, split=split, revision=HUB_PARQUET)
-    except Exception as error:  # of whatever library below: each means that there are no rows
+    except Exception as error:  # the libraries below raise errors of many types
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"cannot get {data_set} from the Hugging Face hub ({reason}); give local .jsonl files "
@@ -115,5 +130,6 @@ def hub_rows(data_set: str, config: str | None, split: str) -> list[Row]:
 
 
 def _short(value: object) -> str:
+    """A value as JSON, cut for an error message."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."

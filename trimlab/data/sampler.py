@@ -1,25 +1,30 @@
-"""The order of training batches: shuffled, in buckets of similar length."""
+"""The order of training batches: shuffled, in batches of similar length."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
+SEED_STRIDE = 1_000_003  # epochs that a run never reaches: no two (seed, epoch) share a generator
+
 
 class LengthBuckets(Sampler[list[int]]):
-    """Shuffled training batches of items of similar length.
+    """Shuffled batches of items of similar length.
 
-    The order comes from (seed, epoch) alone, so that a resumed run sees the same one. The epoch
-    is asked for when the first batch is: Lightning makes the iterator of a resumed epoch, and
-    calls `set_epoch`, before it has counted the epochs that the checkpoint had finished.
+    The items are shuffled and dealt to pools. Each pool is sorted by length and cut into batches,
+    and the batches of all pools are shuffled. The order depends on (seed, epoch) alone, so that a
+    resumed run repeats it.
+
+    `epoch` is a function because it must be called with the first batch and not earlier: Lightning
+    makes the iterator of a resumed epoch, and calls `set_epoch`, before it restores the number of
+    finished epochs.
 
     Args:
         lengths: Length of every item, in tokens.
-        batch_size: Items per batch.
+        batch_size: Items per batch. The last batch of the last pool may be smaller.
         seed: Seed of the order.
-        epoch: Gives the current epoch.
-        pool: Batches' worth of items that are sorted by length together: the larger, the less
-            padding and the less random the company of an item.
+        epoch: Returns the current epoch.
+        pool: Sorting pool in batches: larger pools pad less but shuffle less.
     """
 
     def __init__(
@@ -37,13 +42,12 @@ class LengthBuckets(Sampler[list[int]]):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # seeds of different (seed, epoch) never meet: one epoch's order is not another's
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
+        generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE + self.epoch())
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        size = self.batch_size
-        groups: list[list[int]] = []
-        for start in range(0, len(order), self.pool * size):
-            pool = sorted(order[start : start + self.pool * size], key=lambda i: self.lengths[i])
-            groups += [pool[i : i + size] for i in range(0, len(pool), size)]
-        for i in torch.randperm(len(groups), generator=generator).tolist():
-            yield groups[i]
+        batches: list[list[int]] = []
+        pool_size = self.pool * self.batch_size
+        for start in range(0, len(order), pool_size):
+            pool = sorted(order[start : start + pool_size], key=lambda i: self.lengths[i])
+            batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[i]

@@ -1,12 +1,11 @@
-"""Benchmarks and domains: rows of text in, items of (context, choices, gold) out.
+"""The interface of benchmarks and domains: rows in, items of (context, choices, gold) out.
 
-A task is one file in this folder that defines one public subclass of `Task`; the file's name is
-the task's name (files that begin with an underscore are shared by tasks). It says where its rows
-come from and how a row becomes an item; a `Mixture` puts other tasks' rows together. Reading
-files, making the four row sets and checking the input is done here, once.
+A task is one file in `trimlab/data/tasks` with one public subclass of `Task`, found by the name of
+the file. Files that begin with an underscore hold code that tasks share. A task states its source
+and its splits and turns one row into an item. `rows.py` reads the rows, `splits.py` makes the row
+sets, and `mixture.py` combines tasks.
 """
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,25 +20,24 @@ TASKS = "trimlab.data.tasks"
 
 
 class Task(ABC):
-    """A source of rows and the way in which one of them is asked.
+    """A source of rows, and the conversion of a row into an item.
 
     Attributes:
-        hub: Data set on the Hugging Face hub, if it is one.
-        config: The configuration of that data set, if it has several.
-        harness: Its name in lm-evaluation-harness, if that asks it as multiple choice.
-        example: A row in the schema of the source, for tasks that read one.
+        hub: Data set on the Hugging Face hub; None for tasks that are not on the hub.
+        config: Configuration of that data set, if it has several.
+        harness: Name in lm-evaluation-harness, if the harness has it as multiple choice.
+        example: A row in the schema of the source; None for tasks that build their own rows.
         licence: Licence of the rows.
-        paper: Values published for this task, by model and method, in percent.
-        metric: `accuracy` of multiple choice, or `likelihood` of plain text.
-        prompts: The prompt formats there are; the first is the default, and the last is the
-            harness's, where that has the task.
-        splits: What the train, held-out and test rows are called at the source. Calibration
-            and dev are carved from the held-out split, which may be the train split.
-        official: How many rows the splits have at the source; a folder may hold fewer.
-        own_rows: The rows are the user's: what is wrong with them is refused, so that it gets
-            mended. The known flaws of a published benchmark are kept or dropped and counted.
-        free_form: A row is an answer to learn, with nothing to choose: it is trained on, and
-            never carved into calibration and dev.
+        metric: `accuracy` for multiple choice, `exp_neg_loss` for plain text.
+        prompts: Prompt formats. The first is the default; the last is that of the harness,
+            where the harness has the task.
+        splits: Names of the train, held-out and test split at the source. Calibration and dev
+            are carved from the held-out split, which may be the train split.
+        official: Number of rows by split at the source. A local folder may hold fewer.
+        own_rows: The rows are the user's own. Faulty rows are refused, so that the user can
+            repair them; faulty rows of a published benchmark are kept, or dropped and counted.
+        free_form: A row is an answer to learn, without alternatives. Free-form rows are trained
+            on and never used for calibration and dev.
     """
 
     hub: ClassVar[str | None] = None
@@ -47,7 +45,6 @@ class Task(ABC):
     harness: str | None = None
     example: ClassVar[Mapping[str, Any] | None] = None
     licence: ClassVar[str]
-    paper: ClassVar[dict[str, float] | None] = None
     metric: ClassVar[Literal["accuracy", "exp_neg_loss"]] = "accuracy"
     prompts: ClassVar[tuple[str, ...]] = ("authors",)
     splits: ClassVar[tuple[str, str, str]] = ("train", "validation", "test")
@@ -61,29 +58,32 @@ class Task(ABC):
 
     @property
     def name(self) -> str:
-        """The name of the file that defines the task, and of its folder in `data.root`."""
+        """The name of the task's file, and of its folder in `data.root`."""
         return type(self).__module__.rpartition(".")[2]
 
-    @property
-    def doc(self) -> str:
-        """Source, licence and split policy: the docstring of the task's file."""
-        return sys.modules[type(self).__module__].__doc__ or ""
-
     def parts(self, split: str) -> Sequence["Task"]:
-        """Whose rows a split holds: this task's own, unless it is a `Mixture`."""
+        """The tasks whose rows make up a split: this one alone, except in a `Mixture`."""
         return (self,)
 
     def usable(self, row: Row) -> bool:
-        """Whether a row can be asked at all; the others are dropped and counted."""
+        """Whether a row can become an item. Other rows are dropped and counted."""
         return True
 
     def folder(self, root: Path) -> Path:
-        """Where the task's files are: `<root>/<name>` or, without such a folder, the root."""
+        """The folder with the task's files: `<root>/<name>` if it exists, else the root."""
         folder = root / self.name
         return folder if folder.is_dir() else root
 
     def rows(self, split: str, root: Path | None) -> list[Row]:
-        """Reads the rows of one split, from local files or from the hub."""
+        """Reads the rows of one split.
+
+        Args:
+            split: Name of the split at the source.
+            root: Folder with local files; without it the Hugging Face hub.
+
+        Raises:
+            InputError: The rows cannot be read.
+        """
         if root is not None:
             if not root.is_dir():
                 raise InputError(
@@ -96,13 +96,13 @@ class Task(ABC):
         return hub_rows(self.hub, self.config, split)
 
     def check_prompt(self, prompt: str) -> None:
-        """Refuses a prompt that the task does not have.
+        """Checks that the task has a prompt format.
 
-        `harness` is every task's that the harness has: without a prompt of that name, the only one
-        there is is the harness's.
+        `harness` is accepted for every task of the harness: a task without a format of that name
+        has a single format, and the harness has the same one.
 
         Raises:
-            InputError: There is no such prompt.
+            InputError: The task has no such prompt.
         """
         if prompt not in self.prompts and not (prompt == "harness" and self.harness):
             raise InputError(
@@ -110,7 +110,17 @@ class Task(ABC):
             )
 
     def checked_item(self, row: Row, prompt: str) -> Item:
-        """An item that has been checked, in this prompt or in the only one that the row has."""
+        """Turns a row into an item and checks it.
+
+        Args:
+            row: The row.
+            prompt: A prompt format; a task without it uses its first one. (The parts of a
+                mixture need not all have the same formats.)
+
+        Raises:
+            InputError: The item has too few choices, an empty or repeated choice, or an answer
+                out of range.
+        """
         item = self.item(row, prompt if prompt in self.prompts else self.prompts[0])
         problem = None
         if self.metric == "accuracy" and not self.free_form and len(item.choices) < 2:
@@ -126,50 +136,15 @@ class Task(ABC):
         return item
 
 
-class Mixture(Task):
-    """A task made of others: each row is read and asked by the task that it comes from."""
-
-    @abstractmethod
-    def parts(self, split: str) -> Sequence[Task]:
-        """The tasks whose rows a split holds."""
-
-    def rows(self, split: str, root: Path | None) -> list[Row]:
-        """The rows of all parts."""
-        return [row for part in self.parts(split) for row in part.rows(split, root)]
-
-    def item(self, row: Row, prompt: str) -> Item:
-        """Not this task's business: the part that a row comes from asks it."""
-        raise TypeError(f"task {self.name} is a mixture; its parts turn rows into items")
-
-
-class Part(Task):
-    """A task that is part of a mixture alone: its files are in a folder of that name, always.
-
-    Args:
-        name: Folder in `data.root`.
-    """
-
-    def __init__(self, name: str):
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """The name of its folder in `data.root`."""
-        return self._name
-
-    def folder(self, root: Path) -> Path:
-        """Where the files are: `<root>/<name>`."""
-        return root / self.name
-
-
 def load_task(name: str) -> Task:
     """Makes a task.
 
     Args:
-        name: A file in `data/tasks`; behind a slash one part of it, as `mmlu_law/jurisprudence`.
+        name: Name of a file in `trimlab/data/tasks`, or that of one part of a mixture behind a
+            slash: `mmlu_law/jurisprudence`.
 
     Raises:
-        InputError: There is no such task.
+        InputError: There is no such task, or no such part.
     """
     name, slash, part_name = name.partition("/")
     hint = ". Your own rows: task jsonl (multiple choice) or text, with data.root"

@@ -1,1 +1,1 @@
-"""Tasks: a file each, found by its name."""
+"""Tasks: one file each, found by the name of the file."""

@@ -1,16 +1,17 @@
 """MMLU: multiple-choice exam questions of 57 subjects (arXiv 2009.03300).
 
-Source: `cais/mmlu` on the hub, one configuration a subject; locally `mmlu/<subject>/`. Splits: no
-subject has training rows of its own, so train, calibration and dev are carved from validation;
-test is the reported set. The five dev rows, the harness's few-shot examples, are not used.
+Source: `cais/mmlu` on the hub, one configuration per subject; locally `mmlu/<subject>/`. Splits: no
+subject has training rows, so train, calibration and dev are carved from validation; test is the
+reported set. The five dev rows, the few-shot examples of the harness, are not used.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from trimlab.data.items import Item
+from trimlab.data.mixture import Mixture, Part
 from trimlab.data.rows import Row
-from trimlab.data.task import Mixture, Part, Task
+from trimlab.data.task import Task
 from trimlab.errors import InputError
 
 LETTERS = "ABCD"
@@ -20,7 +21,7 @@ class Subject(Part):
     r"""`Question: {question}\nAnswer:` -> ` {option}`; the harness prints options, scores letters.
 
     Args:
-        subject: Its name in MMLU.
+        subject: Name of the subject in MMLU.
     """
 
     hub = "cais/mmlu"
@@ -40,7 +41,7 @@ class Subject(Part):
         self.topic = subject.replace("_", " ")
 
     def item(self, row: Row, prompt: str) -> Item:
-        """The four options are the choices, or the letters in front of them."""
+        """The choices are the four options (`authors`) or their letters (`harness`)."""
         question, options = row.text("question").strip(), row.texts("choices")
         gold = row.index("answer")
         if len(options) != len(LETTERS):
@@ -58,10 +59,10 @@ class Subject(Part):
 
 
 class Subjects(Mixture):
-    """Some subjects of MMLU.
+    """Several subjects of MMLU, their rows pooled.
 
     Attributes:
-        subjects: Their names; their rows are pooled.
+        subjects: Names of the subjects.
     """
 
     hub = "cais/mmlu"
@@ -71,5 +72,5 @@ class Subjects(Mixture):
     subjects: ClassVar[tuple[str, ...]]
 
     def parts(self, split: str) -> Sequence[Task]:
-        """One part a subject, whatever the split."""
+        """One part per subject, for every split."""
         return [Subject(subject) for subject in self.subjects]

@@ -1,10 +1,10 @@
-"""CaseHOLD: which holding does a passage of a US court decision cite (arXiv 2104.08671).
+"""CaseHOLD: the holding that a passage of a US court decision cites (arXiv 2104.08671).
 
 Source: `coastalcph/lex_glue`, configuration `case_hold`, on the hub (LexGLUE, arXiv 2110.00976).
 Splits: train (45,000 rows); calibration and dev from validation (3,900); test (3,600) is the
-reported set. A local folder that holds `test.jsonl` alone is a sample of the official test set:
-its rows are dealt by their text, three fifths to train, one to validation and one to test, and a
-result on them is not comparable with a published one.
+reported set. A local folder with `test.jsonl` alone is a sample of the official test set: its rows
+are divided by a hash of their text, three fifths to train, one to validation and one to test.
+Results on a sample are not comparable with published ones.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from trimlab.data.items import Item, digest
 from trimlab.data.rows import Row
 from trimlab.data.task import Task
 
-DEAL = ("train", "train", "train", "validation", "test")  # of a sample
+SAMPLE_SPLITS = ("train", "train", "train", "validation", "test")  # by hash
 
 
 class CaseHOLD(Task):
-    """`{context}` -> ` {holding}`; `<HOLDING>` in the context is where the holding was cut out."""
+    """`{context}` -> ` {holding}`; `<HOLDING>` in the context marks the place of the holding."""
 
     hub = "coastalcph/lex_glue"
     config = "case_hold"
@@ -37,11 +37,11 @@ class CaseHOLD(Task):
     official: ClassVar = {"train": 45_000, "validation": 3_900, "test": 3_600}
 
     def rows(self, split: str, root: Path | None) -> list[Row]:
-        """The rows of a split, or those that a sample deals to it."""
+        """Reads the rows of a split, or its share of a sample."""
         if root is None or not _is_sample(self.folder(root)):
             return super().rows(split, root)
         sample = super().rows("test", root)
-        return [row for row in sample if _dealt(row) == split]
+        return [row for row in sample if _sample_split(row) == split]
 
     def item(self, row: Row, prompt: str) -> Item:
         """The five holdings are the choices."""
@@ -53,6 +53,6 @@ def _is_sample(folder: Path) -> bool:
     return [file.stem for file in folder.glob("*.jsonl")] == ["test"]
 
 
-def _dealt(row: Row) -> str:
-    """The split of a sample's row, whatever else the sample holds."""
-    return DEAL[int(digest(row.text("context")), 16) % len(DEAL)]
+def _sample_split(row: Row) -> str:
+    """The split of a row of a sample; it does not depend on the other rows."""
+    return SAMPLE_SPLITS[int(digest(row.text("context")), 16) % len(SAMPLE_SPLITS)]

@@ -3,20 +3,21 @@
 Source: `TheFinAI/flare-fiqasa`, `takala/financial_phrasebank` (`sentences_50agree`) and
 `tatsu-lab/alpaca` for training, `cais/mmlu` for the test, on the hub; locally `fiqa_sa/`,
 `financial_phrasebank/`, `alpaca/` and `mmlu/<subject>/`. The paper trains on FiQA, Alpaca-style
-question answering and dialogues with ChatGPT. The dialogues and FiQA's answers in free text are
-not available; the sentiment of FiQA's posts and of the sentences of Financial PhraseBank stands in.
+question answering and dialogues with ChatGPT. The dialogues and FiQA's free-text answers are not
+available; the sentiment of FiQA's posts and of Financial PhraseBank's sentences replaces them.
 
 Splits: the train rows of the three sources are one pool. Calibration and dev are carved from its
-multiple-choice rows (sentiment); Alpaca's free-form answers are trained on, and those that are
-empty dropped. The reported set is the test rows of MMLU economics. Locally Alpaca may be partial.
+multiple-choice rows (sentiment). Alpaca's free-form answers are only trained on; empty ones are
+dropped. The reported set is the test rows of MMLU economics. Local Alpaca rows may be partial.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from trimlab.data.items import Item
+from trimlab.data.mixture import Mixture, Part
 from trimlab.data.rows import Row
-from trimlab.data.task import Mixture, Part, Task
+from trimlab.data.task import Task
 from trimlab.data.tasks.mmlu_economics import MMLUEconomics
 
 QUESTION = "Question: Is the sentiment negative, neutral or positive?\nAnswer:"
@@ -52,7 +53,7 @@ class _PhraseBank(Part):
 
 
 class _Alpaca(Part):
-    r"""`{input}\nQuestion: {instruction}\nAnswer:` -> ` {output}`; often there is no input."""
+    r"""`{input}\nQuestion: {instruction}\nAnswer:` -> ` {output}`; the input may be empty."""
 
     hub = "tatsu-lab/alpaca"
     example: ClassVar = {
@@ -73,26 +74,17 @@ class _Alpaca(Part):
 
 
 class FinanceQA(Mixture):
-    """The training rows are asked in the same way whatever the prompt, MMLU in both."""
+    """The prompt `harness` applies to MMLU; the training rows have a single prompt."""
 
     licence = "; ".join(
         (_FiQA.licence, _PhraseBank.licence, _Alpaca.licence, f"{MMLUEconomics.licence} (MMLU)")
     )
-    # TrimLLM, Table 2
-    paper: ClassVar = {
-        "LLaMA-7B w/o training": 33.6,
-        "LLaMA-7B Full-FT": 45.1,
-        "LLaMA-7B TrimLLM (50%)": 43.6,
-        "LLaMA-13B w/o training": 35.3,
-        "LLaMA-13B Full-FT": 50.1,
-        "LLaMA-13B TrimLLM (50%)": 47.5,
-    }
     prompts = MMLUEconomics.prompts
     official: ClassVar = {"train": 750 + 4_846 + 52_002}  # FiQA, Financial PhraseBank, Alpaca
     splits = ("train", "train", "test")
 
     def parts(self, split: str) -> Sequence[Task]:
-        """MMLU economics is the test set, the three sources are the rest."""
+        """MMLU economics for the test split, the three sources for the others."""
         if split == "test":
             return MMLUEconomics().parts(split)
         return _FiQA("fiqa_sa"), _PhraseBank("financial_phrasebank"), _Alpaca("alpaca")

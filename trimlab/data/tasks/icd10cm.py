@@ -1,14 +1,14 @@
-"""ICD-10-CM: which category of the classification covers a diagnosis. Needs no hub.
+"""ICD-10-CM: the category of the classification that covers a diagnosis. Needs no hub.
 
 Source: the tabular list of ICD-10-CM (public domain; April 2026 in version 1.5.0) in the PyPI
-package `simple-icd-10-cm` (MIT). A question names a diagnosis, four short category titles are
-the choices. The wrong ones come from the same block of the classification or, where the block
-has too few, from the same chapter. A question none of whose choices shares a word, or a run of
-five letters, with the diagnosis is kept; so counting words answers none of them.
+package `simple-icd-10-cm` (MIT). A question names a diagnosis; the choices are four short category
+titles. The wrong ones come from the same block of the classification or, where the block has too
+few, from the same chapter. Questions are discarded if a choice shares a word, or a run of five
+letters, with the diagnosis, so that word overlap answers none.
 
-Splits: categories are dealt to train, validation and test by their short title, and all four
-choices of a question are from its own split. So no choice of a test question was ever an answer
-in training. Calibration and dev are carved from validation.
+Splits: categories are divided into train, validation and test by a hash of their short title, and
+all four choices of a question are from its own split. No choice of a test question is therefore an
+answer in training. Calibration and dev are carved from validation.
 """
 
 import hashlib
@@ -26,30 +26,14 @@ from trimlab.data.task import Task
 from trimlab.errors import InputError
 
 CHOICES = 4
-
-
-PER_TITLE = 14  # questions at most, so that no answer rules
-
-
-TITLE_LETTERS, TITLE_WORDS = 24, 3  # short answers: the LM head is paid per answer token
-
-
+PER_TITLE = 14  # most questions with one title as the answer
+TITLE_LETTERS, TITLE_WORDS = 24, 3  # limits: the cost of the LM head grows with the answer tokens
 DIAGNOSIS_LETTERS = 80
-
-
-RUN = 5  # letters in a row that a diagnosis and a choice may not share
-
-
+RUN = 5  # length of the runs of letters that a diagnosis and a choice may not share
 SPLITS = {"test": 0.28, "validation": 0.22, "train": 0.5}
-
-
-# what marks a category, or a diagnosis, as the rest that others do not name
+# words of residual categories and diagnoses ("Other ...", "..., unspecified")
 REST = r"other|unspecified|elsewhere|specified|certain|ill-defined|multiple|nos|nec"
-
-
 NOT_A_NAME = re.compile(rf"\b({REST}|codes?|coded|category|sequela|ruled)\b|:", re.IGNORECASE)
-
-
 LINKS = "of|to|with|by|involving|for|in|on|due|from|at|and|or|without"
 
 
@@ -59,17 +43,19 @@ class ICD10CM(Task):
     licence = "public domain (ICD-10-CM); MIT (package simple-icd-10-cm)"
 
     def rows(self, split: str, root: Path | None) -> list[Row]:
-        """Builds the questions from the package, whatever the root."""
+        """Builds the questions of a split from the package; the root is not read."""
         return _questions()[split]
 
     def item(self, row: Row, prompt: str) -> Item:
-        """The built rows are questions already."""
+        """The row has the question, the choices and the answer."""
         choices = tuple(f" {title}" for title in row.texts("choices"))
         return Item(f"Question: {row.text('question')}\nAnswer:", choices, row.index("answer"))
 
 
 @dataclass(frozen=True)
 class _Category:
+    """A category that can be an answer, with its short title."""
+
     code: str
     title: str
     block: str
@@ -77,47 +63,77 @@ class _Category:
     split: str
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A question about one diagnosis, given by its stems."""
+
+    text: str
+    stems: set[str]
+    answer: str
+    distractors: list[str]
+
+
 @cache
 def _questions() -> dict[str, list[Row]]:
-    """The questions of every split, the same on every machine."""
+    """The questions by split, the same on every machine."""
     categories = _categories()
-    names = {category: _diagnoses(category.code) for category in categories}
-    uses = Counter(name.casefold() for own in names.values() for name in own)
+    diagnoses = {category: _diagnoses(category.code) for category in categories}
+    uses = Counter(name.casefold() for names in diagnoses.values() for name in names)
     near: dict[tuple[str, str], list[_Category]] = defaultdict(list)
     for category in categories:
         near[category.split, category.chapter].append(category)
-    found: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)
-    asked: dict[str, list[set[str]]] = defaultdict(list)
+    by_answer: dict[str, list[_Question]] = defaultdict(list)
+    by_split: dict[str, list[_Question]] = defaultdict(list)
     for gold in categories:
-        taken = asked[gold.title]
-        for name in sorted(names[gold], key=lambda name: _rank(gold.code, name)):
-            if len(taken) == PER_TITLE:
-                break
-            question = f"Which category covers {name}?"
-            words = stems(name)
-            # left and right, or four intents of one poisoning, are one question
-            copy = any(2 * len(words & other) > len(words | other) for other in taken)
-            if copy or uses[name.casefold()] > 1 or _tells(question, gold.title):
-                continue
-            wrong = _distractors(gold, question, near[gold.split, gold.chapter])
-            if len(wrong) == CHOICES - 1:
-                found[gold.split].append((question, gold.title, wrong))
-                taken.append(words)
-    rows = {}
-    for split, questions in found.items():
-        rows[split] = []
-        for index, (question, title, wrong) in enumerate(
-            sorted(questions, key=lambda q: _rank(*q[:2]))
-        ):
-            answer = index % CHOICES  # every position equally often
-            choices = [*wrong[:answer], title, *wrong[answer:]]
-            columns = {"question": question, "choices": choices, "answer": answer}
-            rows[split].append(Row(columns, f"icd10cm {split} row {index}"))
+        names = [name for name in diagnoses[gold] if uses[name.casefold()] == 1]
+        asked = by_answer[gold.title]
+        found = _questions_of(gold, names, near[gold.split, gold.chapter], asked)
+        asked += found
+        by_split[gold.split] += found
+    return {split: _rows(split, questions) for split, questions in by_split.items()}
+
+
+def _questions_of(
+    gold: _Category, names: list[str], near: list[_Category], asked: list[_Question]
+) -> list[_Question]:
+    """The questions with one category as the answer.
+
+    Args:
+        gold: The category.
+        names: Diagnoses that no other category covers.
+        near: Categories of the same split and chapter.
+        asked: Questions so far with the same title as the answer.
+    """
+    found: list[_Question] = []
+    for name in sorted(names, key=lambda name: _rank(gold.code, name)):
+        before = [*asked, *found]
+        if len(before) == PER_TITLE:
+            break
+        text, words = f"Which category covers {name}?", stems(name)
+        # left and right, or the four intents of one poisoning, are one question
+        copy = any(2 * len(words & other.stems) > len(words | other.stems) for other in before)
+        if copy or _tells(text, gold.title):
+            continue
+        distractors = _distractors(gold, text, near)
+        if len(distractors) == CHOICES - 1:
+            found.append(_Question(text, words, gold.title, distractors))
+    return found
+
+
+def _rows(split: str, questions: list[_Question]) -> list[Row]:
+    """The questions as rows, in a fixed order, with every answer position equally often."""
+    rows = []
+    for number, question in enumerate(sorted(questions, key=lambda q: _rank(q.text, q.answer))):
+        answer = number % CHOICES
+        choices = question.distractors.copy()
+        choices.insert(answer, question.answer)
+        columns = {"question": question.text, "choices": choices, "answer": answer}
+        rows.append(Row(columns, f"icd10cm {split} row {number}"))
     return rows
 
 
 def _distractors(gold: _Category, question: str, near: list[_Category]) -> list[str]:
-    """Titles that neither tell the answer nor could be it, those of the same block first."""
+    """Titles without overlap with the question or another choice, of the same block first."""
     order = sorted(near, key=lambda c: (c.block != gold.block, _rank(question, c.code)))
     wrong: list[str] = []
     for category in order:
@@ -133,7 +149,7 @@ def _distractors(gold: _Category, question: str, near: list[_Category]) -> list[
 
 
 def _tells(question: str, title: str) -> bool:
-    """Whether a question and a choice share a word or a run of letters."""
+    """Whether a choice shares a stem or a run of letters with the question."""
     return bool(stems(question) & stems(title)) or bool(_runs(question) & _runs(title))
 
 
@@ -144,7 +160,7 @@ def _runs(text: str) -> frozenset[str]:
 
 
 def _categories() -> list[_Category]:
-    """The categories whose title is short and says what they cover."""
+    """The categories that can be answers."""
     icd = _package()
     categories = []
     for chapter in (code for code in icd.get_all_codes() if icd.is_chapter(code)):
@@ -161,7 +177,7 @@ def _categories() -> list[_Category]:
 
 
 def _is_answer(title: str, siblings: list[str]) -> bool:
-    """Whether a short title is short, means something and fits no category beside it."""
+    """Whether a title is short and specific, and covers none of its siblings."""
     return (
         len(title) <= TITLE_LETTERS
         and len(title.split()) <= TITLE_WORDS
@@ -173,6 +189,7 @@ def _is_answer(title: str, siblings: list[str]) -> bool:
 
 
 def _split(title: str) -> str:
+    """The split of the categories with a title."""
     place = int(_rank("split", title.casefold())[:8], 16) / 2**32
     for split, share in SPLITS.items():
         place -= share
@@ -182,10 +199,14 @@ def _split(title: str) -> str:
 
 
 def _short_titles(titles: dict[str, str]) -> dict[str, str]:
-    """Drops from the titles of a block what does not tell its categories apart.
+    """Shortens the titles of a block to their distinctive part.
 
-    That is brackets, "Other", "not elsewhere classified", and what a third of the titles begin
-    or end with: "Malignant neoplasm of stomach" is "Stomach", "Open wound of thorax" "Open wound".
+    Dropped are brackets, "Other", "not elsewhere classified", and beginnings and ends that a third
+    of the titles share: "Malignant neoplasm of stomach" becomes "Stomach", and "Open wound of
+    thorax" becomes "Open wound".
+
+    Args:
+        titles: Titles of the categories of a block, by code.
     """
     short = {code: _plain(title) for code, title in titles.items()}
     enough = max(2, len(short) / 3)
@@ -212,7 +233,7 @@ def _ends(title: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A title or an inclusion term without brackets, "Other" and "not elsewhere classified"."""
+    """A title without brackets, "Other" and "not elsewhere classified"."""
     text = re.sub(r"\s*(\[[^]]*\]|\([^)]*\))", "", text)
     text = re.sub(r",? (not elsewhere|in diseases|classified|unspecified|NOS|NEC)\b.*", "", text)
     text = re.sub(r"^((other|unspecified|specified|certain|and) )+", "", text, flags=re.IGNORECASE)
@@ -220,11 +241,11 @@ def _plain(text: str) -> str:
 
 
 def _diagnoses(code: str) -> list[str]:
-    """What a category covers by name: inclusion terms, and the titles of its subcategories."""
+    """The diagnoses that a category covers: inclusion terms, and titles of its subcategories."""
     icd = _package()
     terms = [*icd.get_includes(code), *icd.get_inclusion_term(code)]
     for child in icd.get_descendants(code):
-        # the seventh character only says which encounter it is
+        # the seventh character is only the encounter
         if not icd.is_extended_subcategory(child):
             terms += [icd.get_description(child), *icd.get_inclusion_term(child)]
     names = (re.sub(r"\s*(\[[^]]*\]|\([^)]*\)|,? \bNOS\b)", "", term) for term in terms)
@@ -242,11 +263,16 @@ def _capital(text: str) -> str:
 
 
 def _rank(*parts: str) -> str:
-    """Decides every order and choice here: random, yet the same on every machine."""
+    """A hash that decides every order and choice here, the same on every machine."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _package() -> ModuleType:
+    """The package with the classification.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         import simple_icd_10_cm
     except ImportError:

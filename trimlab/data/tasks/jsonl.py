@@ -1,8 +1,8 @@
 """Your own multiple-choice domain.
 
 Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
-`{"context": "...", "question": "...", "choices": ["...", "..."], "answer": 0}`. Of context and
-question one may be missing. Calibration and dev are carved from `validation.jsonl`.
+`{"context": "...", "question": "...", "choices": ["...", "..."], "answer": 0}`, where either
+context or question may be missing. Calibration and dev are carved from `validation.jsonl`.
 """
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ from trimlab.errors import InputError
 
 
 class Jsonl(Task):
-    r"""`{context}\nQuestion: {question}\nAnswer:` -> ` {choice}`, or the context as it is."""
+    r"""`{context}\nQuestion: {question}\nAnswer:` -> ` {choice}`; or `{context}` alone."""
 
     example: ClassVar = {
         "context": "The pump must be primed before it is started.",
@@ -26,7 +26,7 @@ class Jsonl(Task):
     own_rows = True
 
     def item(self, row: Row, prompt: str) -> Item:
-        """A row without a question continues its context."""
+        """The choices answer the question or, without one, continue the context."""
         present = {name for name in ("context", "question") if row.columns.get(name) is not None}
         context = row.text("context") if "context" in present else ""
         question = row.text("question") if "question" in present else ""

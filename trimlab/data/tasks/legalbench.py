@@ -1,36 +1,29 @@
 """LegalBench: 29 classification tasks of legal reasoning (arXiv 2308.11462).
 
-Source: `nguha/legalbench` on the hub, one configuration a task; locally `legalbench/<task>/`. Of
-its 162 tasks these are the ones whose rows are at hand and whose answer is one of a few labels.
-Splits: made for evaluating a model that was trained elsewhere. Train, calibration and dev are
-carved from the 177 few-shot examples ("train"); all test rows are reported.
+Source: `nguha/legalbench` on the hub, one configuration per task; locally `legalbench/<task>/`.
+These are the tasks, of its 162, whose rows are at hand and whose answer is one of a few labels.
+Splits: the test rows are for the evaluation of models trained elsewhere, and all are reported.
+Train, calibration and dev are carved from the 177 few-shot examples ("train").
 
-The score is over all rows, of which OPP-115 has most; `legalbench/hearsay` and so on are single
-tasks. The questions are this project's own words (the harness lets the model generate, with
-examples in the prompt, and has three of these tasks). Labels that are letters (MAUD) are asked by
-what they mean. MAUD and bills are long: one that exceeds `data.max_length` loses its beginning. The
-local MAUD and OPP-115 are the release that was corrected in 2026, not the one published with the
-paper.
+The score is over all rows, most of which are from OPP-115; `legalbench/hearsay` and so on are
+single tasks. The wording of the questions is this project's own (the harness has three of these
+tasks, as generation with examples in the prompt). Where labels are letters (MAUD), the choices are
+their meanings. MAUD and bills are long: a prompt over `data.max_length` loses its beginning. The
+local MAUD and OPP-115 are the release corrected in 2026, not the one published with the paper.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from trimlab.data.items import Item
+from trimlab.data.mixture import Mixture, Part
 from trimlab.data.rows import Row
-from trimlab.data.task import Mixture, Part, Task
+from trimlab.data.task import Task
 
 DIVERSITY = "Is there diversity jurisdiction?"
-
-
 SUPERIOR = "How much must be bought by a superior offer that is a deal in"
-
-
 SHARES = ("all or substantially all", "50%", "more than 50%, less than all", "less than 50%")
-
-
 CLAUSE = "Is this clause of a privacy policy about"
-
 
 YES_OR_NO = {
     "corporate_lobbying": "Is the bill relevant to the company?",
@@ -51,8 +44,7 @@ YES_OR_NO = {
     "proa": "Does this clause give individuals a right to sue?",
 }
 
-
-# what the letters A, B, C, D mean
+# question, and meanings of the labels A, B, C, D
 MAUD = {
     "accuracy_of_target_capitalization_rw_(outstanding_shares)_bringdown_standard_answer": (
         "How accurate must the capitalization representations be at closing?",
@@ -94,9 +86,9 @@ class _Classification(Part):
 
     Args:
         name: Name of the LegalBench task.
-        question: What is asked of its texts.
-        labels: The answers that its rows have.
-        meanings: The choices, one a label.
+        question: The question about its texts.
+        labels: The values of the column `answer`.
+        meanings: The choices, one per label.
     """
 
     hub = "nguha/legalbench"
@@ -143,20 +135,20 @@ class _Merger(_Classification):
 
 
 class _Marks(_Classification):
-    """How distinctive a trade mark is."""
+    """A trade mark; labels are the kinds of distinctiveness."""
 
     example: ClassVar = {"text": 'The mark "Salt" for salt.', "answer": "generic"}
 
 
 class LegalBench(Mixture):
-    """One part a task; their rows are pooled."""
+    """One part per LegalBench task, their rows pooled."""
 
     hub = "nguha/legalbench"
     licence = _Classification.licence
     splits = _Classification.splits
 
     def parts(self, split: str) -> Sequence[Task]:
-        """One part a LegalBench task, whatever the split."""
+        """One part per LegalBench task, for every split."""
         kinds = ("generic", "descriptive", "suggestive", "arbitrary", "fanciful")
         return [
             _Marks("abercrombie", "How distinctive is this trade mark?", kinds, kinds),

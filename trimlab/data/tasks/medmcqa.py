@@ -2,8 +2,9 @@
 
 Source: `openlifescienceai/medmcqa` on the hub. Splits: the official test set has no labels, so
 the reported set is the hub's validation; calibration, dev and train are carved from the training
-rows. `choice_type` multi still has one right option and is kept, as in the harness. A local
-`train.jsonl` may be partial, and its subjects out of proportion: the official one has 182,822 rows.
+rows. Rows of `choice_type` multi have one right option, too, and are kept, as in the harness. A
+local `train.jsonl` may be partial, with subjects out of proportion; the official one has 182,822
+rows.
 """
 
 from typing import ClassVar
@@ -16,7 +17,7 @@ LETTERS = "ABCD"
 
 
 class MedMCQA(Task):
-    """The authors score the text of the options; the harness prints them and scores letters."""
+    """`authors` scores the text of the options; `harness` prints them and scores letters."""
 
     hub = "openlifescienceai/medmcqa"
     harness = "medmcqa"
@@ -31,20 +32,11 @@ class MedMCQA(Task):
     }
     licence = "Apache-2.0 (hub card); MIT (original repository)"
     official: ClassVar = {"train": 182_822, "validation": 4_183}
-    # TrimLLM, Table 2
-    paper: ClassVar = {
-        "LLaMA-7B w/o training": 22.4,
-        "LLaMA-7B Full-FT": 54.6,
-        "LLaMA-7B TrimLLM (50%)": 53.1,
-        "LLaMA-13B w/o training": 24.0,
-        "LLaMA-13B Full-FT": 57.2,
-        "LLaMA-13B TrimLLM (50%)": 56.9,
-    }
     prompts = ("authors", "harness")
     splits = ("train", "train", "validation")
 
     def item(self, row: Row, prompt: str) -> Item:
-        """`cop` is the right option, counted from 0."""
+        """`cop` is the index of the right option."""
         question, gold = row.text("question"), row.index("cop")
         options = [row.text(name) for name in ("opa", "opb", "opc", "opd")]
         if prompt == "authors":

@@ -1,7 +1,7 @@
-"""PIQA: which of two ways reaches an everyday goal (arXiv 1911.11641).
+"""PIQA: the better of two ways to an everyday goal (arXiv 1911.11641).
 
-Source: `baber/piqa` on the hub, the copy without a loading script that lm-evaluation-harness
-reads. Splits: the labels of the official test set are not public, so the reported set is the
+Source: `baber/piqa` on the hub, the copy without a loading script, as in lm-evaluation-harness.
+Splits: the labels of the official test set are not public, so the reported set is the
 hub's validation; calibration, dev and train are carved from the training rows.
 """
 
@@ -25,15 +25,6 @@ class PIQA(Task):
     }
     licence = "AFL 3.0"
     official: ClassVar = {"train": 16_113, "validation": 1_838}
-    # TrimLLM, Table 2
-    paper: ClassVar = {
-        "LLaMA-7B w/o training": 77.4,
-        "LLaMA-7B Full-FT": 82.4,
-        "LLaMA-7B TrimLLM (50%)": 81.8,
-        "LLaMA-13B w/o training": 79.4,
-        "LLaMA-13B Full-FT": 83.9,
-        "LLaMA-13B TrimLLM (50%)": 82.4,
-    }
     splits = ("train", "train", "validation")
 
     def item(self, row: Row, prompt: str) -> Item:

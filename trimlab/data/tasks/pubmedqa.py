@@ -1,9 +1,9 @@
-"""PubMedQA: does the abstract of a medical study answer its question with yes (arXiv 1909.06146).
+"""PubMedQA: the answer of a medical abstract to its question, yes, no or maybe (arXiv 1909.06146).
 
 Source: the 1,000 expert-labelled rows (PQA-L) of `bigbio/pubmed_qa`, configuration
 `pubmed_qa_labeled_fold0_source`, on the hub. Splits: the 450 train and 50 validation rows of
 fold 0 are one pool (locally `train.jsonl`), from which train, calibration and dev are carved; the
-official test set is reported. Abstracts are long: one that exceeds `data.max_length` loses its
+official test set is reported. Abstracts are long: a prompt over `data.max_length` loses its
 beginning.
 """
 
@@ -32,14 +32,14 @@ class PubMedQA(Task):
     splits = ("train", "train", "test")
 
     def rows(self, split: str, root: Path | None) -> list[Row]:
-        """On the hub, the pool is two splits."""
+        """Reads the rows of a split; on the hub, the pool is made of two splits."""
         rows = super().rows(split, root)
         if root is None and split == "train":
             rows += super().rows("validation", root)
         return rows
 
     def item(self, row: Row, prompt: str) -> Item:
-        """The sections of the abstract stand one a line, without its conclusion."""
+        """The sections of the abstract are lines of the prompt, without the conclusion."""
         abstract = "\n".join(row.texts("CONTEXTS"))
         return Item(
             f"Abstract: {abstract}\nQuestion: {row.text('QUESTION')}\nAnswer:",

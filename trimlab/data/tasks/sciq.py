@@ -1,6 +1,6 @@
 """SciQ: crowd-sourced science questions, most with a supporting passage (arXiv 1707.06209).
 
-Source: `allenai/sciq` on the hub; rows and order of the choices as in lm-evaluation-harness.
+Source: `allenai/sciq` on the hub; order of the choices as in lm-evaluation-harness.
 Splits: train; calibration and dev from validation; test is the reported set.
 """
 
@@ -26,20 +26,11 @@ class SciQ(Task):
     }
     licence = "CC BY-NC 3.0"
     official: ClassVar = {"train": 11_679, "validation": 1_000, "test": 1_000}
-    # TrimLLM, Table 2
-    paper: ClassVar = {
-        "LLaMA-7B w/o training": 89.7,
-        "LLaMA-7B Full-FT": 95.6,
-        "LLaMA-7B TrimLLM (50%)": 94.2,
-        "LLaMA-13B w/o training": 92.0,
-        "LLaMA-13B Full-FT": 97.2,
-        "LLaMA-13B TrimLLM (50%)": 95.8,
-    }
 
     def item(self, row: Row, prompt: str) -> Item:
-        """The right answer is the last choice; the distractors come before it."""
+        """The choices are the three distractors and, last, the right answer."""
         names = ("distractor1", "distractor2", "distractor3", "correct_answer")
-        # rows without a passage keep the line break in front, as in the harness
+        # rows without a passage begin with a line break, as in the harness
         support = row.text("support").lstrip()
         return Item(
             f"{support}\nQuestion: {row.text('question')}\nAnswer:",

@@ -12,7 +12,7 @@ from trimlab.data.task import Task
 
 
 class Text(Task):
-    """The whole text is scored; there is no prompt and nothing to choose."""
+    """Every token of the text is scored; there is no prompt and a single choice."""
 
     example: ClassVar = {"text": "The pump must be primed before it is started."}
     licence = "that of your own rows"
@@ -20,5 +20,5 @@ class Text(Task):
     own_rows = True
 
     def item(self, row: Row, prompt: str) -> Item:
-        """One text, no context."""
+        """The text is the only choice, without a context."""
         return Item("", (row.text("text"),), gold=0)
