@@ -170,7 +170,8 @@ def items_needed(whole: Scan, scorer: Scorer, choose: Callable[[Scores], list[in
         hoped, wrong = list(whole.accuracy), 0
         while wrong < n - right:
             hoped[index] = 100 * ((n - wrong) / n)
-            if index not in choose(scorer(replace(whole, accuracy=hoped))):
+            statistics = whole.statistics | {"accuracy": hoped}
+            if index not in choose(scorer(replace(whole, statistics=statistics))):
                 break
             wrong += 1
         needed += wrong
