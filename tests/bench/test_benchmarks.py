@@ -51,7 +51,7 @@ def test_items_that_any_exact_scan_needs() -> None:
     scorer = load_scorer("sensitivity")
 
     def needed(*accuracies: float) -> int:
-        whole = Scan(found, accuracy=list(accuracies), n_blocks=2)
+        whole = Scan(found, {"accuracy": list(accuracies)}, n_blocks=2)
         return items_needed(whole, scorer, lambda scores: lowest(found, scores, 1), 4)
 
     # a tie goes to the first: nothing has to be known of the others

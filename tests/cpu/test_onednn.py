@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from tests.conftest import TinyModel
-from trimlab.cpu import onednn
 from trimlab.cpu.onednn import onednn_linears
 from trimlab.model.family import FAMILIES
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -33,7 +32,7 @@ def test_the_logits_are_those_of_the_plain_model(family: str, tiny_model: TinyMo
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_it_nests_and_ends_with_an_error(tiny_model: TinyModel) -> None:
+def test_contexts_nest_and_end_with_an_error(tiny_model: TinyModel) -> None:
     model = tiny_model("llama", dtype=torch.float32)
     stack = SublayerStack(model)
     with torch.inference_mode():
@@ -54,16 +53,15 @@ def test_an_interrupted_start_leaves_the_model_as_it_was(
     model = tiny_model("gemma3_text", dtype=torch.float32)
     with torch.inference_mode():
         plain = model(IDS).logits
-    laid_out = []
+    reorder, reordered = torch.ops.mkldnn._reorder_linear_weight, []
 
-    def third_time(*arguments: object, **options: object) -> object:
-        laid_out.append(arguments)
-        if len(laid_out) == 3:
+    def third_time(weight: torch.Tensor) -> torch.Tensor:
+        reordered.append(weight.shape)
+        if len(reordered) == 3:
             raise KeyboardInterrupt
-        return forward(*arguments, **options)  # type: ignore[arg-type]
+        return reorder(weight)
 
-    forward = onednn._forward
-    monkeypatch.setattr(onednn, "_forward", third_time)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", third_time)
     with pytest.raises(KeyboardInterrupt), onednn_linears(model):
         raise AssertionError("it was interrupted before")
     assert not any("forward" in vars(module) for module in model.modules())
@@ -71,7 +69,7 @@ def test_an_interrupted_start_leaves_the_model_as_it_was(
         assert torch.equal(model(IDS).logits, plain)
 
 
-def test_an_interrupted_end_leaves_a_model_that_computes(
+def test_an_interrupted_end_leaves_a_working_model(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama", dtype=torch.float32)
@@ -93,7 +91,7 @@ def test_an_interrupted_end_leaves_a_model_that_computes(
         torch.testing.assert_close(model(IDS).logits, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> None:
+def test_a_tied_head_and_other_types_keep_their_weights(tiny_model: TinyModel) -> None:
     tied = tiny_model("gemma3_text", dtype=torch.float32)
     hidden = torch.randn(5, 32)
     plain = tied.lm_head(hidden)
@@ -107,7 +105,7 @@ def test_a_tied_head_and_other_types_stay_as_they_are(tiny_model: TinyModel) -> 
         assert all(m.weight.numel() for m in double.modules() if isinstance(m, nn.Linear))
 
 
-def test_a_gate_takes_its_tanh_gelu_along(tiny_model: TinyModel) -> None:
+def test_a_gate_is_fused_with_its_tanh_gelu(tiny_model: TinyModel) -> None:
     model = tiny_model("gemma3_text", dtype=torch.float32)
     mlp, x = model.model.layers[0].mlp, torch.randn(3, 32)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Passes side by side: the results of one after another, in their order."""
+"""Passes on several workers: the results of one after another, in their order."""
 
 import gc
 import threading
@@ -26,7 +26,7 @@ from trimlab.scanning.candidates import Granularity, candidates
 from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.scan import scan
 from trimlab.scanning.selection import Scores, lowest
-from trimlab.scanning.statistics import Measure
+from trimlab.scanning.statistics import STATISTICS
 from trimlab.scorers import load_scorer
 
 IDS = torch.randint(4, 60, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def items() -> list[Item]:
 
 
 @pytest.mark.parametrize("family", plugin_names(FAMILIES))
-def test_a_lane_bypasses_for_itself_with_the_same_weights(
+def test_a_worker_bypasses_its_own_modules_around_the_same_weights(
     family: str, tiny_model: TinyModel, two_threads: None
 ) -> None:
     model = tiny_model(family, dtype=torch.float32)
@@ -107,7 +107,7 @@ def test_results_come_in_order(tiny_model: TinyModel, two_threads: None) -> None
     assert threads_of_a_new_thread() == 2
 
 
-def test_an_error_comes_out_and_the_rest_is_left_out(
+def test_an_error_is_raised_and_the_rest_is_cancelled(
     tiny_model: TinyModel, two_threads: None
 ) -> None:
     stack, caught = SublayerStack(tiny_model("llama")), threading.Event()
@@ -127,7 +127,9 @@ def test_an_error_comes_out_and_the_rest_is_left_out(
     assert threads_of_a_new_thread() == 2
 
 
-def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_threads: None) -> None:
+def test_long_work_ends_when_its_result_is_not_needed(
+    tiny_model: TinyModel, two_threads: None
+) -> None:
     begun, ended = threading.Barrier(2), []
 
     def work(_stack: SublayerStack, number: int) -> None:
@@ -136,7 +138,7 @@ def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_thre
             raise KeyboardInterrupt
         try:
             while True:
-                workers.check()
+                workers.raise_if_closing()
                 time.sleep(0.001)
         except CancelledError:
             ended.append(number)
@@ -151,7 +153,7 @@ def test_long_work_ends_when_nobody_waits_for_it(tiny_model: TinyModel, two_thre
 
 
 @pytest.mark.parametrize(("threads", "n"), [(1, 1), (3, 3), (5, 1), (6, 3), (8, 4)])
-def test_threads_are_shared_out(threads: int, n: int, tiny_model: TinyModel) -> None:
+def test_threads_are_divided_evenly(threads: int, n: int, tiny_model: TinyModel) -> None:
     stack, before = SublayerStack(tiny_model("llama")), torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -164,30 +166,33 @@ def test_threads_are_shared_out(threads: int, n: int, tiny_model: TinyModel) -> 
         torch.set_num_threads(before)
 
 
-def test_nothing_keeps_weights_when_it_is_over(tiny_model: TinyModel, two_threads: None) -> None:
+def test_weights_are_freed_at_the_end(
+    tiny_model: TinyModel, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in oneDNN's layout with the context, although replicas still refer to their layers."""
+    blocks: list[weakref.ref[torch.Tensor]] = []
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def watched(weight: torch.Tensor) -> torch.Tensor:
+        reordered = reorder(weight)
+        blocks.append(weakref.ref(reordered))
+        return reordered
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", watched)
     model = tiny_model("gemma3_text", dtype=torch.float32)
     stack = SublayerStack(model)
     gc.disable()
     try:
         with onednn_linears(model), open_workers(stack) as workers:
             list(workers.map(lambda own, _: own.model(IDS).logits, range(4)))
-            linear = model.model.layers[1].mlp.up_proj
-            blocks = weakref.ref(_blocks_of(linear))
-        weight = weakref.ref(linear.weight)
-        del linear
-        assert blocks() is None  # nor do replicas that are still there keep weights in blocks
+            assert blocks and all(reordered() is not None for reordered in blocks)
+        assert all(reordered() is None for reordered in blocks)
+        weight = weakref.ref(model.model.layers[1].mlp.up_proj.weight)
         del workers
         stack.drop(Sublayer(1, "mlp"))
         assert weight() is None
     finally:
         gc.enable()
-
-
-def _blocks_of(linear: torch.nn.Linear) -> torch.Tensor:
-    # the table of blocks is one of the variables that the layer's forward refers to
-    cells = [cell.cell_contents for cell in vars(linear)["forward"].__closure__]
-    (table,) = [value for value in cells if isinstance(value, dict)]
-    return table[linear]
 
 
 def drop_some(stack: SublayerStack) -> None:
@@ -210,7 +215,7 @@ def drop_one_as_the_authors_do(stack: SublayerStack) -> None:
         ("gpt_neox", None),
     ],
 )
-def test_scans_and_answers_are_those_of_one_lane(
+def test_scans_and_answers_are_those_of_one_worker(
     family: str,
     prepare: Callable[[SublayerStack], None] | None,
     granularity: Granularity,
@@ -231,20 +236,20 @@ def test_scans_and_answers_are_those_of_one_lane(
     def choose(scores: Scores) -> list[int]:
         return lowest(everything, scores, 2)
 
-    def measured() -> tuple[Any, Any, Any]:
-        measures: tuple[Measure, ...] = ("accuracy", "norm", "similarity")
-        whole = scan(stack, batches, granularity, measures, max_tokens=128)
+    def results() -> tuple[Any, Any, Any]:
+        names = plugin_names(STATISTICS)
+        whole = scan(stack, batches, granularity, names, max_tokens=128)
         first = best_first_scan(stack, encoded, scorer, choose, granularity, max_tokens=128)
         return whole, first, answer(stack, batches, full=True)
 
-    workers = measured()
-    again = measured()
+    workers = results()
+    again = results()
     monkeypatch.setattr("trimlab.cpu.workers.MAX_WORKERS", 1)
-    in_turn = measured()
+    in_turn = results()
     assert workers[0] == again[0]  # to the bit: sums have an order
     assert workers[0].accuracy == in_turn[0].accuracy
-    assert workers[0].norm == pytest.approx(in_turn[0].norm, rel=1e-9)
-    assert workers[0].similarity == pytest.approx(in_turn[0].similarity, rel=1e-9)
+    for name, values in in_turn[0].statistics.items():
+        assert workers[0].statistics[name] == pytest.approx(values, rel=1e-9), name
     assert workers[1] == again[1]
     chosen = choose(scorer(in_turn[1]))
     assert choose(scorer(workers[1])) == chosen

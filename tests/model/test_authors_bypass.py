@@ -182,7 +182,7 @@ OPTIONS: dict[str, Any] = {
 class AttentionsFirst(Scorer):
     """Attentions go before MLPs, so that a short run drops some."""
 
-    measures = frozenset({"accuracy"})
+    statistics = frozenset({"accuracy"})
 
     def __call__(self, scan: Scan) -> list[tuple[float, ...]]:
         accuracy = scan.accuracy or []

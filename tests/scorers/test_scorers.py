@@ -14,6 +14,7 @@ from trimlab.plugins import plugin_names
 from trimlab.scanning.candidates import Candidate
 from trimlab.scanning.scan import Scan
 from trimlab.scanning.selection import Scores, ranking
+from trimlab.scanning.statistics import STATISTICS
 from trimlab.scorers import SCORERS, Scorer, load_scorer
 from trimlab.scorers.activation_norm import s_norm
 from trimlab.scorers.sensitivity import s_scan
@@ -27,7 +28,8 @@ def scan_of(
     accuracy: list[float], norm: list[float], similarity: list[float] | None = None, step: int = 0
 ) -> Scan:
     found = blocks(len(accuracy))
-    return Scan(found, accuracy, norm, similarity, n_blocks=len(found), step=step)
+    statistics = {"accuracy": accuracy, "norm": norm, "similarity": similarity or []}
+    return Scan(found, statistics, n_blocks=len(found), step=step)
 
 
 class Backwards(Scorer):
@@ -44,9 +46,13 @@ class Backwards(Scorer):
 
 SIX = Scan(
     candidates=blocks(6),
-    accuracy=[90.0, 70.0, 90.0, 0.0, 100.0, 50.0],
-    norm=[3.0, 8.0, 5.0, 2.0, 2.5, 40.0],
-    similarity=[0.9, 0.8, 0.99, -0.1, 0.5, 0.7],
+    # of every statistic that there is; numbers that any of them could have
+    statistics={name: [0.9, 0.7, 0.9, 0.0, 1.0, 0.5] for name in plugin_names(STATISTICS)}
+    | {
+        "accuracy": [90.0, 70.0, 90.0, 0.0, 100.0, 50.0],
+        "norm": [3.0, 8.0, 5.0, 2.0, 2.5, 40.0],
+        "similarity": [0.9, 0.8, 0.99, -0.1, 0.5, 0.7],
+    },
     n_blocks=6,
     step=2,
 )
@@ -61,12 +67,13 @@ def test_every_scorer_scores_every_candidate_and_changes_nothing(name: str) -> N
     assert all(math.isfinite(part) for score in scores for part in score)
     assert scorer(SIX) == scores == load_scorer(name)(SIX)
     assert before == SIX
-    assert scorer.measures <= {"accuracy", "norm", "similarity"}
-    # it asks the scan for everything that it reads
-    unasked = {"accuracy", "norm", "similarity"} - scorer.measures
-    assert scorer(replace(SIX, **dict.fromkeys(unasked))) == scores
-    # and what is left after a drop is scored as well
-    assert len(scorer(Scan(SIX.candidates[1:2], [50.0], [8.0], [0.8], n_blocks=6))) == 1
+    assert scorer.statistics <= set(plugin_names(STATISTICS))
+    # it names every statistic that it reads
+    asked = {name: SIX.statistics[name] for name in scorer.statistics}
+    assert scorer(replace(SIX, statistics=asked)) == scores
+    # and a single candidate is scored as well
+    alone = {name: values[1:2] for name, values in asked.items()}
+    assert len(scorer(Scan(SIX.candidates[1:2], alone, n_blocks=6))) == 1
 
 
 def test_the_scorers_of_the_paper_and_its_rules_are_there() -> None:
@@ -105,7 +112,7 @@ def test_s_norm_by_hand() -> None:
     assert s_norm([]) == []
 
 
-def test_sensitivity_drops_what_is_not_missed_and_activation_norm_the_largest_output() -> None:
+def test_sensitivity_and_activation_norm_by_hand() -> None:
     scan = scan_of([60, 90, 80], [1.0, 2.0, 7.0])
     assert ranking(load_scorer("sensitivity")(scan)) == [1, 2, 0]
     assert ranking(load_scorer("activation_norm")(scan)) == [2, 1, 0]
@@ -124,7 +131,7 @@ def test_equal_scores_are_dropped_in_the_order_of_execution() -> None:
     assert ranking(load_scorer("two_step")(scan_of([90, 90, 90], [3.0, 3.0, 3.0]))) == [0, 1, 2]
 
 
-def test_block_influence_drops_what_turns_the_stream_least() -> None:
+def test_block_influence_drops_the_candidate_that_turns_the_stream_least() -> None:
     scores = load_scorer("block_influence")(scan_of([0] * 3, [0] * 3, [0.5, 0.75, -1.0]))
     assert scores == [(0.5,), (0.25,), (2.0,)]
     assert ranking(scores) == [1, 0, 2]
@@ -144,7 +151,7 @@ def test_rules_drop_whole_blocks_at_once_in_a_fixed_order(
 ) -> None:
     rule = load_scorer(name)
     found = blocks(count)
-    assert rule.one_shot and rule.granularity == "block" and not rule.measures
+    assert rule.one_shot and rule.granularity == "block" and not rule.statistics
     assert ranking(rule(Scan(found, n_blocks=count))) == order
     # the first drops of the order do not change the rest of it
     kept = [c for c in found if c[0].block not in order[:2]]
@@ -179,7 +186,7 @@ def test_a_scorer_elsewhere_is_found_by_its_dotted_path() -> None:
     "name",
     ["", "nonsense", "no.such.module", f"{__name__}.Missing", "trimlab.scorers.random.", "."],
 )
-def test_an_unknown_scorer_names_those_there_are(name: str) -> None:
+def test_the_error_of_an_unknown_scorer_names_all_scorers(name: str) -> None:
     with pytest.raises(InputError) as error:
         load_scorer(name)
     assert all(known in str(error.value) for known in plugin_names(SCORERS))
@@ -195,6 +202,6 @@ def test_wrong_arguments_are_refused(name: str, arguments: dict[str, float]) -> 
 
 
 @pytest.mark.parametrize("name", ["collections.OrderedDict", "trimlab.scorers.load_scorer"])
-def test_what_is_no_scorer_is_refused(name: str) -> None:
+def test_other_objects_than_scorers_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="is not a subclass of"):
         load_scorer(name)

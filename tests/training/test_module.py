@@ -14,9 +14,11 @@ from torch.nn.functional import cross_entropy
 from trimlab.data.batching import Batch, collate
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
+from trimlab.errors import InputError
 from trimlab.model.family import FAMILIES
-from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.model.sublayers import Sublayer
 from trimlab.plugins import plugin_names
+from trimlab.training.losses import Loss
 from trimlab.training.module import DomainLM
 
 ITEMS = [
@@ -91,13 +93,9 @@ def test_a_step_never_keeps_more_than_its_tokens(module: DomainLM) -> None:
     module.train_tokens = 20
     batch = training_batch(module)
     widths: list[int] = []
-    hidden = SublayerStack.hidden
-
-    def watched(stack: SublayerStack, **inputs: Any) -> Tensor:
-        widths.append(inputs["input_ids"].numel())
-        return hidden(stack, **inputs)
-
-    module.stack.hidden = watched.__get__(module.stack)
+    module.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: widths.append(args[0].numel())
+    )
     loss = module.training_step(batch, 0)
     assert loss is not None
     loss.backward()
@@ -117,21 +115,58 @@ def test_a_scaled_loss_has_scaled_gradients(module: DomainLM) -> None:
 
 
 @pytest.mark.parametrize("train_tokens", [4096, 1])
-def test_parameters_that_share_a_gradient(
-    module: DomainLM, train_tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parameters_that_share_a_gradient(module: DomainLM, train_tokens: int) -> None:
     """The gradient of a sum is one tensor for both of its parts: it must be scaled once."""
     module.train_tokens = train_tokens
     one, two = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
     module.model.register_parameter("one", one)
     module.model.register_parameter("two", two)
-    monkeypatch.setattr(module, "_loss", lambda part: ((one + two) ** 2).sum() * len(part.targets))
+
+    class Squares(Loss):
+        def __call__(self, stack: Any, hidden: Any, batch: Batch, teacher: Any) -> Tensor:
+            return ((one + two) ** 2).sum() * len(batch.targets)
+
+    module.loss = Squares()
     step = module.training_step(training_batch(module), 0)
     assert step is not None
     found = gradients(module, step / 2)
     # d/da of the sum of (a + b)^2 is 2 (a + b) = 4, and a half of it
     torch.testing.assert_close(found["one"], torch.full((3,), 2.0, dtype=torch.float64))
     torch.testing.assert_close(found["two"], found["one"])
+
+
+@pytest.mark.parametrize("train_tokens", [4096, 1])
+def test_a_loss_of_all_positions_reads_valid_hidden_states(
+    module: DomainLM, train_tokens: int
+) -> None:
+    """The last MLP runs everywhere for it, and its own number of terms divides the sum."""
+
+    class Squares(Loss):
+        all_positions = True
+
+        def __call__(self, stack: Any, hidden: Tensor, batch: Batch, teacher: Any) -> Tensor:
+            return hidden[batch.token_mask].square().sum()
+
+        def count(self, batch: Batch) -> int:
+            return int(batch.token_mask.sum())
+
+    module.loss, module.train_tokens = Squares(), train_tokens
+    states = []
+    for item in ITEMS:
+        ids = torch.tensor([module.tokenizer(item.context + item.choices[item.gold])["input_ids"]])
+        states.append(module.model.base_model(ids[:, :-1], use_cache=False).last_hidden_state[0])
+    expected = torch.cat(states).square().sum(-1).mean()  # over tokens
+    full = gradients(module, expected)
+    step = module.training_step(training_batch(module), 0)
+    assert step is not None
+    torch.testing.assert_close(step, expected)
+    for name, gradient in gradients(module, step).items():
+        torch.testing.assert_close(gradient, full.get(name, torch.zeros_like(gradient)))
+
+
+def test_unknown_losses_are_refused(tmp_path: Path, tiny_folder: Any) -> None:
+    with pytest.raises(InputError, match="no loss 'nosuch'; there are answers"):
+        DomainLM(str(tiny_folder(tmp_path)), loss="nosuch")
 
 
 def test_nothing_trainable_skips_the_step(module: DomainLM) -> None:

@@ -163,7 +163,8 @@ def items_needed(whole: Scan, scorer: Scorer, choose: Callable[[Scores], list[in
         best_case, wrong = list(whole.accuracy), 0
         while wrong < n - right:
             best_case[index] = 100 * ((n - wrong) / n)
-            if index not in choose(scorer(replace(whole, accuracy=best_case))):
+            statistics = whole.statistics | {"accuracy": best_case}
+            if index not in choose(scorer(replace(whole, statistics=statistics))):
                 break
             wrong += 1
         needed += wrong

@@ -1,6 +1,6 @@
-"""The fast path of CPUs behind one door: oneDNN's linear layers, and forward passes side by side.
+"""The fast path of CPUs: oneDNN's linear layers, and several forward passes at once.
 
-Elsewhere than on a CPU in float32 the door changes nothing but the mode of the model.
+On other devices and in other types than float32, `inference` only sets the model's mode.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from trimlab.model.sublayers import SublayerStack, evaluating
 
 @contextmanager
 def inference(stack: SublayerStack, lm_head: bool = True) -> Iterator[Workers]:
-    """Prepares a model for forward passes without gradients, and puts it back as it was.
+    """Prepares a model for forward passes without gradients, and restores it afterwards.
 
     Args:
-        stack: The model; until the end of the context its weights cannot be read, and it must
-            not be changed.
-        lm_head: Whether the LM head is run. Else its weight is not prepared.
+        stack: The model. Within the context its weights cannot be read, and it must not be
+            changed.
+        lm_head: Whether the LM head is run. Otherwise its weight is not prepared.
 
     Yields:
         Workers for the passes.

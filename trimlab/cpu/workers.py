@@ -1,8 +1,8 @@
-"""Several passes at once: on a CPU, each worker has cores of its own.
+"""Several forward passes at once: on a CPU, each worker has cores of its own.
 
-Where all cores share every product of a pass, each product ends when the slowest of them does, and
-what is too small to share is done by one. With a pass each they wait for one another once, in the
-end. Passes register hooks and bypass sublayers, so every worker has modules of its own around the
+If all cores share every product of one pass, they wait for the slowest of them after each, and
+operations too small to be shared run on one core. With a pass for each worker they wait once, at
+the end. Passes register hooks and bypass sublayers, so every worker has its own modules around the
 same weights.
 """
 
@@ -18,25 +18,22 @@ import torch
 
 from trimlab.model.sublayers import SublayerStack
 
-# each has the states and logits of a pass in memory; more than two are not measured
+# each holds the states and logits of a pass in memory; more than two have not been measured
 MAX_WORKERS = 4
 
-
 Part = TypeVar("Part")
-
-
 Result = TypeVar("Result")
 
 
 class Workers:
-    """What runs passes of a model side by side. Made by `workers`.
+    """Threads that run passes of a model at the same time, see `open_workers`.
 
     Args:
-        stacks: The model, once for every worker.
-        threads: Threads of all workers together.
+        stacks: The model, and a replica for every further worker.
+        threads: Number of torch's threads, for all workers together.
 
     Attributes:
-        n: How many passes run at once.
+        n: Number of workers.
     """
 
     def __init__(self, stacks: Sequence[SublayerStack], threads: int):
@@ -54,16 +51,16 @@ class Workers:
     ) -> Iterator[Result]:
         """Results of `work(stack, part)` for all parts, in their order, without gradients.
 
-        Nothing is begun before the first result is asked for, and nothing else may be mapped until
-        the last has been given.
+        Work starts when the first result is asked for. Another `map` may start when the last
+        result has been given.
 
         Args:
-            work: What is done with a part, on the stack that it is given and on no other. It must
-                not change what other parts read.
-            parts: The parts, best with the longest first. A single one has all threads.
+            work: A function of a stack and a part. It uses no other stack, and changes nothing
+                that other parts read.
+            parts: The parts, best with the longest first. A single part has all threads.
 
         Raises:
-            Exception: What `work` raised for the first part, in their order, for which it did.
+            Exception: The exception that `work` raised, for the first part that failed.
         """
         if self.n == 1 or len(parts) == 1:
             for part in parts:
@@ -75,15 +72,15 @@ class Workers:
         def run(part: Part) -> Result:
             stack = self._idle.get()
             try:
-                with torch.inference_mode():  # which each thread has to say for itself
+                with torch.inference_mode():  # the mode belongs to a thread
                     return work(stack, part)
             finally:
                 self._idle.put(stack)
 
         yield from self._pool.map(run, parts)
 
-    def check(self) -> None:
-        """For long work: ends it where nobody waits for its result any more.
+    def raise_if_closing(self) -> None:
+        """Ends long work whose result is not needed any more; to be called now and then.
 
         Raises:
             CancelledError: The workers are being closed.
@@ -92,20 +89,20 @@ class Workers:
             raise CancelledError
 
     def close(self) -> None:
-        """Waits for what has begun, and leaves out the rest."""
+        """Waits for running work, and cancels the rest."""
         self._closing = True
         self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def open_workers(stack: SublayerStack) -> Iterator[Workers]:
-    """Opens workers for passes of a model: on a CPU as many as torch's threads can be shared among.
+    """Opens workers for passes of a model.
 
-    Elsewhere there is one, which does one part after another. The model must stay as it is while
-    they are open.
+    On a CPU, torch's threads are divided evenly among up to `MAX_WORKERS` of them. On other
+    devices there is one, which runs one part after another.
 
     Args:
-        stack: The model.
+        stack: The model, which must not be changed while the workers are open.
     """
     threads, n = torch.get_num_threads(), 1
     if stack.model.device.type == "cpu":
@@ -118,14 +115,14 @@ def open_workers(stack: SublayerStack) -> Iterator[Workers]:
         try:
             opened.close()
         finally:
-            # a hook refers back to its stack; weights dropped later must go
+            # a hook refers to its stack, which would keep weights that are dropped later
             for replica in replicas:
                 replica.model._forward_pre_hooks.clear()
             if n > 1:
-                torch.set_num_threads(threads)  # what threads that start from now on take
+                torch.set_num_threads(threads)  # for threads that start from now on
 
 
 def _replica(stack: SublayerStack) -> SublayerStack:
-    """The same stack with modules of its own around the same parameters and buffers."""
+    """A copy of the stack that shares its parameters and buffers."""
     shared = itertools.chain(stack.model.parameters(), stack.model.buffers())
     return copy.deepcopy(stack, {id(tensor): tensor for tensor in shared})

@@ -1,1 +1,1 @@
-"""Evaluation: what a model answers, how well, and how fast."""
+"""Evaluation: log-likelihoods of choices, metrics, generation, and decoding speed."""

@@ -1,4 +1,4 @@
-"""The score of a model on a set of items, and what else its answers tell."""
+"""Answers of a model to a set of items, and their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from trimlab.model.sublayers import SublayerStack
 
 @dataclass(frozen=True)
 class Answers:
-    """How a model answers the items of a set; everything is in the order of the items.
+    """Answers of a model, in the order of the items.
 
     Attributes:
         score: Value, standard error, number of items.
         right: Whether the likeliest choice is the right one.  # (N,)
         gold: Index of the right choice.  # (N,)
         likelihoods: Log-likelihood of every choice, -inf where an item has fewer. Unless they
-            were asked for in full, only the likeliest choice has its own, and the others an
-            upper bound.  # (N, K)
+            were asked for in full, they are upper bounds, exact for the likeliest
+            choice.  # (N, K)
         tokens: Tokens of every choice, 0 where there is none.  # (N, K)
     """
 
@@ -44,7 +44,7 @@ class Answers:
 
     @property
     def correct(self) -> str:
-        """`"1"` for an item that is answered right, `"0"` for one that is not."""
+        """`"1"` for every right answer, `"0"` for every wrong one, in the order of the items."""
         return "".join("01"[right] for right in self.right.int().tolist())
 
 
@@ -63,16 +63,16 @@ def answer(
         stack: The model, trimmed or not.
         batches: All items of a set, from `DomainData.evaluation_batches`.
         metric: The task's metric.
-        full: Compute the log-likelihood of every choice: for accuracy alone the likeliest is
-            enough, and costs fewer rows of the LM head.
+        full: Compute the log-likelihood of every choice. Accuracy needs that of the likeliest
+            choice only, which costs fewer rows of the LM head.
         progress: Show a bar with the time left.
-        name: What the bar is called.
+        name: Label of the bar.
 
     Returns:
         The answers, on the CPU.
     """
 
-    def measure(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
+    def likelihoods_of(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
         winner_only = metric == "accuracy" and not full
         return log_likelihoods(stack, part.to(stack.model.device), winner_only).cpu()
 
@@ -81,15 +81,13 @@ def answer(
     likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
     tokens = torch.zeros((n, choices), dtype=torch.long)
     gold = torch.zeros(n, dtype=torch.long)
-    with (
-        inference(stack) as workers,
-    ):
-        # as many tokens at once as without workers
+    with inference(stack) as workers:
+        # all workers together compute as many tokens at once as one would
         most = max(batch.input_ids.numel() for batch in batches) // workers.n
         parts = [part for batch in batches for part in batch.parts(most)]
         length = sum(part.input_ids.numel() for part in parts)
         with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
-            found = workers.map(measure, parts)
+            found = workers.map(likelihoods_of, parts)
             for part, of_part in zip(parts, found, strict=True):
                 total.update(of_part, part)
                 likelihoods[part.order, : part.n_choices] = of_part.double()
@@ -113,7 +111,7 @@ def evaluate(
         batches: Items, from `DomainData.evaluation_batches`.
         metric: The task's metric.
         progress: Show a bar with the time left.
-        name: What the bar is called.
+        name: Label of the bar.
 
     Returns:
         Value in [0, 100], standard error, number of items.
@@ -122,10 +120,10 @@ def evaluate(
 
 
 def normalised_score(answers: Answers, items: Sequence[Item]) -> Estimate:
-    """Length-normalised accuracy: a choice's log-likelihood counts per character.
+    """Length-normalised accuracy: the answer is the choice likeliest per character.
 
-    lm-evaluation-harness's `acc_norm`: characters, not bytes (that is its `acc_bytes`), without
-    the space that sets a choice off.
+    The same as lm-evaluation-harness's `acc_norm`: characters (its `acc_bytes` counts bytes),
+    without the space before a choice.
 
     Args:
         answers: Answers in full.

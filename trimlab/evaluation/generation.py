@@ -1,10 +1,11 @@
-"""A generative measure: does the model write the right answer by itself?
+"""Exact match of generated answers.
 
-Choosing among given options needs less than writing one: a trimmed model can keep the first and
-lose the second.
+Choosing among given options is easier than writing an answer: a trimmed model can keep the first
+and lose the second.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,41 +14,39 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.items import Item
+from trimlab.evaluation.decoding import greedy_tokens, read_prompt
 from trimlab.evaluation.metrics import Estimate, share
 from trimlab.model.sublayers import SublayerStack, evaluating
 
-ROOM = 4  # tokens beyond those of the longest choice, for another spelling and the end
+EXTRA_TOKENS = 4  # beyond those of the longest choice, for another spelling and the end
 
 
 @torch.inference_mode()
 def greedy_answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: list[int], most: int
 ) -> str:
-    """Writes the likeliest token again and again, until a newline or an end-of-text token.
+    """Generates greedily until a newline or an end-of-text token.
 
     Args:
-        model: The model, in evaluation mode; its KV cache is used.
+        model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
         context: Tokens of the prompt.
-        most: Most tokens that are written.
+        most: Largest number of generated tokens.
 
     Returns:
-        What was written before the newline.
+        The generated text before the newline.
     """
+    if most <= 0:
+        return ""
     ends = _ends(model, tokenizer)
     written: list[int] = []
-    ids, cache = torch.tensor([context], device=model.device), None
-    while len(written) < most:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token = output.logits[:, -1].argmax(-1, keepdim=True)  # (1, 1)
+    prompt = read_prompt(model, torch.tensor([context], device=model.device))
+    for token in islice(greedy_tokens(model, prompt), most):
         if token.item() in ends:
             break
         written.append(int(token))
         if "\n" in tokenizer.decode(written):
             break
-        cache = output.past_key_values
-        # a model without any attention has no cache: it reads the text from its start
-        ids = torch.cat([ids, token], dim=1) if cache is None else token
     return str(tokenizer.decode(written, skip_special_tokens=True)).partition("\n")[0]
 
 
@@ -59,11 +58,11 @@ def exact_match(
     progress: bool = False,
     name: str = "generate",
 ) -> Estimate | None:
-    """Share of the items whose right choice is what the model writes.
+    """Share of the items for which the model writes the right choice.
 
-    As SQuAD compares answers (arXiv 1606.05250): without case, punctuation, articles and extra
-    space. To the letter, a fine-tuned model would be wrong with `energy.`: it learns an answer's
-    words, and not where an answer ends.
+    Answers are compared as in SQuAD (arXiv 1606.05250): without case, punctuation, articles and
+    extra space. An exact comparison would count `energy.` as wrong: fine-tuning on answers teaches
+    their words, not where they end.
 
     Args:
         stack: The model, trimmed or not.
@@ -71,7 +70,7 @@ def exact_match(
         items: Questions with a context.
         max_length: Longest text in tokens; a longer context loses its oldest tokens.
         progress: Show a bar with the time left.
-        name: What the bar is called.
+        name: Label of the bar.
 
     Returns:
         Percent, with its standard error; None for plain text, which has no question.
@@ -83,7 +82,7 @@ def exact_match(
         for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
             context: list[int] = tokenizer(item.context)["input_ids"]  # type: ignore[assignment]
             texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
-            most = max(len(text) for text in texts) - len(context) + ROOM  # type: ignore[arg-type]
+            most = max(len(text) for text in texts) - len(context) + EXTRA_TOKENS  # type: ignore[arg-type]
             context = context[max(0, len(context) + most - max_length) :]
             written = greedy_answer(stack.model, tokenizer, context, most)
             right.append(_matches(written, item.choices[item.gold]))

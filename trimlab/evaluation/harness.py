@@ -1,7 +1,7 @@
-"""lm-evaluation-harness on our items: what a published number is made with, and a peer to race.
+"""lm-evaluation-harness on our items, for comparison with published numbers and for benchmarks.
 
-The harness is an optional dependency (`pip install 'trimlab[lm-eval]'`) and is imported on use.
-It runs offline: its task reads a file of items that have been prompted already.
+The harness is an optional dependency (`pip install 'trimlab[lm-eval]'`), imported on use. It runs
+offline: its task reads a file of items that hold their prompts.
 """
 
 import json
@@ -27,13 +27,13 @@ def harness_model(
     batch_size: int = 1,
     max_length: int | None = None,
 ) -> "HFLM":
-    """Wraps a model, trimmed or not, as the harness wants it.
+    """Wraps a model, trimmed or not, for the harness.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
         batch_size: Requests per forward pass.
-        max_length: Longest text in tokens; by default what the model reads.
+        max_length: Longest text in tokens; by default the model's maximum.
 
     Raises:
         InputError: lm-eval is not installed.
@@ -44,13 +44,13 @@ def harness_model(
         raise InputError(
             "lm-evaluation-harness is not installed: pip install 'trimlab[lm-eval]'"
         ) from error
-    # its types know slow tokenizers only; it takes both
+    # it takes slow and fast tokenizers; its types name slow ones only
     options: dict[str, Any] = {"tokenizer": tokenizer, "batch_size": batch_size}
     return HFLM(pretrained=model, max_length=max_length, **options)  # type: ignore[call-arg]
 
 
 def harness_likelihoods(lm: "HFLM", items: Sequence[Item]) -> list[list[float]]:
-    """The harness's log-likelihood of every choice of every item, in the order of the items."""
+    """Log-likelihood of every choice of every item by the harness, in the order of the items."""
     from lm_eval.api.instance import Instance
 
     requests = [
@@ -77,9 +77,9 @@ def harness_evaluate(
         model: The model, trimmed or not.
         tokenizer: Its tokenizer.
         items: Multiple-choice items; each choice begins with a space.
-        name: What the harness calls the task.
+        name: Name of the task in the harness.
         batch_size: Requests per forward pass.
-        max_length: Longest text in tokens; by default what the model reads.
+        max_length: Longest text in tokens; by default the model's maximum.
 
     Returns:
         `acc` and `acc_norm` (length-normalised), in percent.
@@ -92,7 +92,7 @@ def harness_evaluate(
 
     with evaluating(model), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
-        # acc_norm divides by the length of a choice, without the space that sets it off
+        # acc_norm divides by the length of a choice without the space before it
         choices = [[choice.removeprefix(" ") for choice in item.choices] for item in items]
         rows = (
             {"context": item.context, "choices": texts, "gold": item.gold}

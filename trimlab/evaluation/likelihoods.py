@@ -1,9 +1,9 @@
 """Multiple-choice scoring: the log-likelihood of every choice, the context computed once.
 
-The choices of an item are a tree: a prefix, the context that they share, and a continuation for
-each. One sequence holds the prefix and then every continuation. An attention mask keeps the
-continuations apart, and position ids put each right behind the prefix, so that a single pass over
-the item gives what one pass per choice gives. The LM head runs only where a choice token is
+The choices of an item form a tree: a shared prefix (the context), and a continuation for each. One
+sequence holds the prefix and then every continuation. An attention mask separates the
+continuations, and position ids start each of them behind the prefix, so that a single pass over
+the item is equivalent to one pass per choice. The LM head runs only where a choice token is
 predicted.
 
 Tokenisation and metric follow lm-evaluation-harness (`TemplateLM._encode_pair`,
@@ -20,15 +20,13 @@ from trimlab.data.batching import Batch
 from trimlab.model.sublayers import SublayerStack
 
 CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
-
-
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
 
 
 def tree_mask(continuations: Tensor, positions: Tensor, window: int | None = None) -> Tensor:
-    """Which key each query may attend to.
+    """Attention mask of a tree.
 
-    A token sees itself, the prefix, and the earlier tokens of its own continuation.
+    A token attends to itself, the prefix, and the earlier tokens of its own continuation.
 
     Args:
         continuations: 0 in the prefix, 1 + k in continuation k, -1 in the padding.  # (B, T)
@@ -43,7 +41,7 @@ def tree_mask(continuations: Tensor, positions: Tensor, window: int | None = Non
     allowed = ((key == 0) | (key == query)) & (distance >= 0)
     if window is not None:
         allowed &= distance < window
-    # padding attends to itself alone: a row with no key at all would be NaN
+    # padding attends to itself: a row without any key would be NaN
     real = key >= 0
     itself = torch.eye(continuations.shape[1], dtype=torch.bool, device=continuations.device)
     return torch.where(real, allowed, itself)[:, None]  # (B, 1, T, T)
@@ -53,7 +51,7 @@ def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> 
     """Arguments for the decoder: token ids, position ids and, for a tree, its masks."""
     inputs: dict[str, object] = {"input_ids": batch.input_ids}
     if not bool((batch.continuations > 0).any()):
-        return inputs  # right padding behind a causal mask changes no real token
+        return inputs  # with a causal mask, right padding changes no token before it
 
     def additive(window: int | None) -> Tensor:
         allowed = tree_mask(batch.continuations, batch.positions, window)
@@ -97,21 +95,21 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
         logits = stack.head(rows[start : start + HEAD_ROWS]).to(result.dtype)  # (U', V)
         here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
         local = which[here] - start
-        # a few rows at a time stay in the cache: half of the time of all at once
+        # a few rows at a time stay in the CPU's cache: half of the time of all at once
         normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])  # (U',)
         result[here] = logits[local, batch.targets[here]] - normalisers[local]
     return result
 
 
 def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
-    """The positions that the LM head has to see: they predict a scored token.
+    """The positions on which the LM head runs: those that predict a scored token.
 
     Args:
         batch: The items.
 
     Returns:
-        The positions of each item, filled up with 0 (B, S), and the batch for hidden states of
-        these alone (B, S, D): its `logit_index` points into the first.
+        The positions of each item, filled up with 0 (B, S), and the batch that belongs to hidden
+        states at these positions (B, S, D): its `logit_index` points into them.
     """
     length = batch.input_ids.shape[1]
     flat = batch.item_index * length + batch.logit_index  # (P,)
@@ -140,11 +138,12 @@ def choice_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Te
 
 
 def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
-    """Log-likelihood of every choice that may be the likeliest, an upper bound of the others'.
+    """Log-likelihood of the likeliest choice, and upper bounds of the others.
 
-    No token's log-probability is positive, so those of a choice's first tokens bound the whole
-    from above. A choice bounded below another's full log-likelihood cannot win, and its other
-    tokens never go through the LM head. The argmax is that of the full log-likelihoods.
+    No log-probability is positive, so the sum over a choice's first tokens is an upper bound of
+    its log-likelihood. A choice whose bound is below another's full log-likelihood cannot be the
+    likeliest, and the LM head does not run on its other tokens. The argmax is that of the full
+    log-likelihoods.
 
     Args:
         stack: The model.
@@ -154,7 +153,7 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
     Returns:
         Log-likelihoods or upper bounds, -inf where an item has fewer choices.  # (B, K)
     """
-    # scored tokens stand in order, so a choice's first one is where item or choice changes
+    # scored tokens are in order: a choice begins where item or choice changes
     choice_of = batch.item_index * batch.n_choices + batch.choice_index  # (P,)
     first = torch.ones_like(choice_of, dtype=torch.bool)
     first[1:] = choice_of[1:] != choice_of[:-1]
@@ -168,7 +167,7 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
     while True:
         best = bounds.masked_fill(unfinished, -torch.inf).view(shape).amax(-1)  # (B,)
         bound, choice = bounds.masked_fill(~unfinished, -torch.inf).view(shape).max(-1)  # (B,)
-        # the likeliest unfinished choice of every item in which it may still win or tie
+        # of every item, its likeliest unfinished choice, if that may still win or tie
         contends = (bound >= best) & (bound > -torch.inf)
         if not bool(contends.any()):
             return bounds.view(shape)
@@ -187,7 +186,8 @@ def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = Fals
     Args:
         stack: The model.
         batch: The items.
-        winner_only: Only the likeliest choice matters, see `winning_likelihoods`.
+        winner_only: Whether upper bounds are enough for all choices but the likeliest, see
+            `winning_likelihoods`.
 
     Returns:
         Natural logarithms, -inf where an item has fewer choices.  # (B, K)

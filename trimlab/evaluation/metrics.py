@@ -1,6 +1,6 @@
-"""The two measures of a task, each with its standard error, as one torchmetrics metric.
+"""The metric of a task with its standard error, as functions and as a torchmetrics metric.
 
-Beside them, plain functions of the log-likelihoods of choices, for what papers report.
+Beside them, functions of the log-likelihoods of choices that papers report.
 """
 
 from typing import Literal, NamedTuple
@@ -30,10 +30,10 @@ class Estimate(NamedTuple):
 
 
 def share(right: Tensor) -> Estimate:
-    """Share of the items that are right, in percent, with its standard error.
+    """Share of right answers, in percent, with its standard error.
 
     Args:
-        right: Whether an item is right.  # (N,)
+        right: Whether an answer is right.  # (N,)
     """
     n, percent = len(right), 100.0 * right.double()  # (N,)
     stderr = float(percent.std()) / n**0.5 if n > 1 else 0.0
@@ -41,7 +41,7 @@ def share(right: Tensor) -> Estimate:
 
 
 def length_normalised(likelihoods: Tensor, lengths: Tensor) -> Tensor:
-    """Log-likelihood a character, by which lm-evaluation-harness's `acc_norm` chooses.
+    """Log-likelihood per character, the criterion of lm-evaluation-harness's `acc_norm`.
 
     Args:
         likelihoods: Log-likelihood of every choice, -inf where an item has fewer.  # (B, K)
@@ -68,13 +68,13 @@ def perplexities(likelihoods: Tensor, tokens: Tensor) -> Tensor:
 
 
 def stability(original: Tensor, compressed: Tensor, tokens: Tensor, gold: Tensor) -> Tensor:
-    """How far a compressed model keeps to what the original knows (LLM-Streamline).
+    """Stability of a compressed model (LLM-Streamline, arXiv 2403.19135).
 
-    An item weighs the more the further the original model tells its choices apart: the weights
-    are a softmax over the items of the standard deviation (of a population) of the choices'
-    perplexities. Stability is the weight of the items that both models answer right or both
-    answer wrong; a model answers with the choice of the lowest perplexity. The released code
-    sums as many weights, but the first ones in order; this follows the paper.
+    The weight of an item is a softmax, over the items, of the population standard deviation of
+    its choices' perplexities under the original model. Stability is the total weight of the items
+    that both models answer right or both answer wrong; a model's answer is the choice of the
+    lowest perplexity. The released code sums the same number of weights, but takes the first ones
+    in order; this follows the paper.
 
     Args:
         original: Log-likelihoods by the original model, -inf where an item has fewer
@@ -110,12 +110,50 @@ def chosen(likelihoods: Tensor) -> Tensor:
     return likelihoods.argmax(-1).where(~likelihoods.isnan().any(-1), -1)
 
 
-class TaskMetric(Metric):
-    """Accuracy in percent or, for plain text, the likelihood 100 exp(-mean token loss).
+def metric_terms(name: MetricName, likelihoods: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Terms of a metric: one amount and one weight for every item.
 
-    Both are a ratio of sums over the items: right answers over items, or loss over tokens. The
-    standard error of a ratio r = sum(y) / sum(w) is that of the mean of y - r w, over mean(w)
+    Args:
+        name: The metric.
+        likelihoods: Log-likelihood of every choice, of any number of models.  # (..., B, K)
+        batch: The items.
+
+    Returns:
+        Amounts (..., B): 1 for a right answer, or the loss of the right choice. Weights (B,): 1,
+        or the tokens of the right choice. Both in float64.
+    """
+    likelihoods = likelihoods.double()
+    if name == "accuracy":
+        amounts = (chosen(likelihoods) == batch.gold).double()  # (..., B)
+        return amounts, torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device)
+    of_gold = batch.choice_index == batch.gold[batch.item_index]  # (P,)
+    tokens = torch.bincount(batch.item_index[of_gold], minlength=len(batch)).double()  # (B,)
+    gold = batch.gold[:, None].expand(*likelihoods.shape[:-1], 1)  # (..., B, 1)
+    return -likelihoods.gather(-1, gold).squeeze(-1), tokens
+
+
+def metric_estimate(name: MetricName, amounts: Tensor, weights: Tensor) -> Estimate:
+    """Value of a metric: a ratio of sums over the items.
+
+    The standard error of a ratio r = sum(y) / sum(w) is that of the mean of y - r w, over mean(w)
     (for accuracy, the harness's `mean_stderr`: sample standard deviation over sqrt(n)).
+
+    Args:
+        name: The metric.
+        amounts: See `metric_terms`.  # (N,)
+        weights: See `metric_terms`.  # (N,)
+    """
+    n, ratio = len(amounts), amounts.sum() / weights.sum()
+    spread = (amounts - ratio * weights).square().sum() / max(n - 1, 1)
+    stderr = (spread / n).sqrt() / weights.mean()
+    if name == "accuracy":
+        return Estimate(100 * float(ratio), 100 * float(stderr), n)
+    value = 100 * float(torch.exp(-ratio))
+    return Estimate(value, value * float(stderr), n)
+
+
+class TaskMetric(Metric):
+    """Accuracy in percent or, for plain text, exp(-loss): 100 exp(-mean token loss).
 
     Args:
         name: Which of the two.
@@ -127,7 +165,7 @@ class TaskMetric(Metric):
 
     def __init__(self, name: MetricName):
         super().__init__()
-        self.name = name
+        self.name: MetricName = name
         self.add_state("amounts", default=[], dist_reduce_fx="cat")
         self.add_state("weights", default=[], dist_reduce_fx="cat")
 
@@ -138,15 +176,9 @@ class TaskMetric(Metric):
             likelihoods: Log-likelihood of every choice.  # (B, K)
             batch: The items.
         """
-        likelihoods = likelihoods.double()
-        if self.name == "accuracy":
-            self.amounts.append((chosen(likelihoods) == batch.gold).double())
-            self.weights.append(torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device))
-        else:
-            gold = batch.choice_index == batch.gold[batch.item_index]
-            tokens = torch.bincount(batch.item_index[gold], minlength=len(batch)).double()
-            self.amounts.append(-likelihoods.gather(1, batch.gold[:, None]).squeeze(1))
-            self.weights.append(tokens)
+        amounts, weights = metric_terms(self.name, likelihoods, batch)
+        self.amounts.append(amounts)
+        self.weights.append(weights)
 
     def compute(self) -> Tensor:
         """The value, in [0, 100]."""
@@ -154,11 +186,4 @@ class TaskMetric(Metric):
 
     def score(self) -> Estimate:
         """The value with its standard error and the number of items."""
-        amounts, weights = dim_zero_cat(self.amounts), dim_zero_cat(self.weights)
-        n, ratio = len(amounts), amounts.sum() / weights.sum()
-        spread = (amounts - ratio * weights).square().sum() / max(n - 1, 1)
-        stderr = (spread / n).sqrt() / weights.mean()
-        if self.name == "accuracy":
-            return Estimate(100 * float(ratio), 100 * float(stderr), n)
-        value = 100 * float(torch.exp(-ratio))
-        return Estimate(value, value * float(stderr), n)
+        return metric_estimate(self.name, dim_zero_cat(self.amounts), dim_zero_cat(self.weights))

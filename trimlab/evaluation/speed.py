@@ -1,13 +1,17 @@
-"""Latency and speed, measured."""
+"""Latency and speed of decoding."""
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
+from trimlab.evaluation import decoding
+from trimlab.evaluation.decoding import ReadPrompt, greedy_tokens
 from trimlab.model.sublayers import evaluating
 
 
@@ -15,8 +19,8 @@ class Speed(NamedTuple):
     """Decoding speed of one model.
 
     Attributes:
-        tokens_per_second: Median over the repeats, batch size 1, greedy, with a KV cache.
-        spread: Interquartile range of the same.
+        tokens_per_second: Median over the repeats; batch size 1, greedy, with a KV cache.
+        spread: Interquartile range of tokens per second.
     """
 
     tokens_per_second: float
@@ -24,19 +28,19 @@ class Speed(NamedTuple):
 
 
 def decode_latency_ms(model: PreTrainedModel, repeats: int = 5) -> float:
-    """Median milliseconds per generated token, after a turn that does not count."""
+    """Median milliseconds per generated token, after one repeat for warming up."""
     seconds = [decode_seconds(model) for _ in range(repeats + 1)]
     return 1000 * statistics.median(seconds[1:])
 
 
 @torch.inference_mode()
 def decode_seconds(model: PreTrainedModel, prompt_tokens: int = 32, new_tokens: int = 16) -> float:
-    """Seconds per generated token, batch size 1, after the prompt has been read.
+    """Seconds per generated token at batch size 1, without the prompt.
 
     Args:
-        model: The model, in the state in which it is used.
-        prompt_tokens: Length of the prompt (its tokens do not matter for the time).
-        new_tokens: Tokens to generate.
+        model: The model.
+        prompt_tokens: Length of the prompt; the time does not depend on its tokens.
+        new_tokens: Number of tokens to generate.
     """
     with evaluating(model):
         read = read_prompt(model, prompt_tokens)
@@ -48,35 +52,33 @@ def decode_seconds(model: PreTrainedModel, prompt_tokens: int = 32, new_tokens: 
 
 
 @torch.inference_mode()
-def read_prompt(model: PreTrainedModel, tokens: int) -> Any:
-    """The model's output for a prompt, its KV cache included."""
-    prompt = torch.arange(tokens, device=model.device)[None] % model.config.vocab_size  # (1, T)
-    return model(prompt, use_cache=True, logits_to_keep=1)
+def read_prompt(model: PreTrainedModel, tokens: int) -> ReadPrompt:
+    """Runs the model on a prompt of so many tokens."""
+    ids = torch.arange(tokens, device=model.device)[None] % model.config.vocab_size  # (1, T)
+    return decoding.read_prompt(model, ids)
 
 
 @torch.inference_mode()
-def decode(model: PreTrainedModel, output: Any, new_tokens: int) -> None:
-    """Generates tokens one by one behind what the model has read.
+def decode(model: PreTrainedModel, prompt: ReadPrompt, new_tokens: int) -> None:
+    """Generates tokens after a prompt, one by one.
 
     Args:
         model: The model.
-        output: What it made of the prompt.
-        new_tokens: Tokens to generate.
+        prompt: The prompt and the model's output for it.
+        new_tokens: Number of forward passes, each on one generated token.
     """
-    for _ in range(new_tokens):
-        token = output.logits[:, -1:].argmax(-1)  # (1, 1)
-        cache = output.past_key_values
-        output = model(token, past_key_values=cache, use_cache=cache is not None)
+    # the first token comes from the prompt, without a pass
+    deque(islice(greedy_tokens(model, prompt), new_tokens + 1), maxlen=0)
 
 
 def decode_speeds(models: Mapping[str, PreTrainedModel], repeats: int = 7) -> dict[str, Speed]:
     """Decoding speed of several models side by side.
 
-    The models take turns, so that what else the machine does hits all of them alike.
+    The models take turns, so that other load on the machine affects all of them alike.
 
     Args:
         models: Models by name.
-        repeats: Turns of each, after one that does not count.
+        repeats: Number of turns of each, after one for warming up.
     """
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(repeats + 1):
@@ -88,7 +90,7 @@ def decode_speeds(models: Mapping[str, PreTrainedModel], repeats: int = 7) -> di
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits for a GPU to finish what it was given."""
+    """Waits until a GPU has finished all of its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,1 +1,1 @@
-"""The scan: what becomes of the model when each candidate is dropped, without N evaluations."""
+"""The scan: statistics of the model with each candidate bypassed, without N evaluations."""

@@ -1,4 +1,4 @@
-"""What a drop step chooses among."""
+"""Candidates: the sublayers among which a drop step chooses."""
 
 import itertools
 from typing import Literal
@@ -6,18 +6,16 @@ from typing import Literal
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
 Candidate = tuple[Sublayer, ...]  # sublayers that are dropped together
-
-
 Granularity = Literal["sublayer", "pair", "block"]
 
 
 def candidates(stack: SublayerStack, granularity: Granularity = "sublayer") -> list[Candidate]:
-    """What can be dropped next.
+    """The candidates of the next drop, in the order of execution.
 
     Args:
         stack: The model.
         granularity: `"sublayer"`: each one alone. `"pair"`: an attention and the MLP after it, or
-            an MLP and the attention after it, so that what alternates goes on alternating; in a
+            an MLP and the attention after it, which keeps the alternation of the two kinds; in a
             model with parallel blocks, whole blocks. `"block"`: attention and MLP of a block.
     """
     remaining = list(stack)

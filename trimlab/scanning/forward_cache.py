@@ -1,4 +1,4 @@
-"""One plain pass over a batch, cached so that a candidate restarts where it is bypassed."""
+"""The cache of a forward pass, from which a candidate starts where it is bypassed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from trimlab.evaluation.likelihoods import model_inputs
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.scanning.candidates import Candidate
 
-# is shown a sublayer as it runs: the stream before it, and what it adds  # (B, T, D) each
+# called as a sublayer runs, with the residual stream before it and its output  # (B, T, D) each
 SublayerHook = Callable[[Sublayer, Tensor, Tensor], object]
 
 
 @dataclass(frozen=True)
 class ForwardCache:
-    """One plain pass over a batch, kept so that it can be restarted anywhere.
+    """A forward pass of the whole model over a batch, which can be continued from any sublayer.
 
     Attributes:
         calls: Positional and keyword arguments of every block; the first is the hidden state.
@@ -31,7 +31,7 @@ class ForwardCache:
     hidden: Tensor
 
     def of_item(self, index: int) -> "ForwardCache":
-        """The same of one item of the batch."""
+        """The cache of one item of the batch, with its padding."""
         size, row = len(self.hidden), slice(index, index + 1)
         calls = [
             (_of_item(args, size, index), {k: _of_item(v, size, index) for k, v in kwargs.items()})
@@ -44,13 +44,13 @@ class ForwardCache:
 def cache_forward(
     stack: SublayerStack, batch: Batch, on_sublayer: SublayerHook | None = None
 ) -> ForwardCache:
-    """Runs the model once and keeps what a restart needs.
+    """Runs the model once and caches its forward pass.
 
     Args:
         stack: The model.
         batch: The items.
-        on_sublayer: Is shown every remaining sublayer, in the order of execution. What sublayers
-            add is not kept: it would double what a cache holds.
+        on_sublayer: Called for every remaining sublayer, in the order of execution. Outputs of
+            sublayers are not cached: they would double the cache's size.
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     before: dict[Sublayer, Tensor] = {}
@@ -94,20 +94,21 @@ def hidden_without(
 ) -> Tensor:
     """Last hidden states of a batch without each of some candidates, computed together.
 
-    A candidate runs what is left of its own blocks alone, since it is bypassed there. Behind them
-    it joins those that came before it, and all go on as one batch.
+    The rest of a candidate's own blocks runs on its states alone, since it is bypassed there.
+    Behind them its states join those of the earlier candidates, and all continue as one batch.
 
     Args:
         stack: The model.
-        cache: A pass over the same batch with every candidate in its place.
+        cache: A forward pass of the whole model over the same batch.
         group: Candidates, in the order of execution.
-        scored_positions: Where the hidden states are read, see `Batch.scored_positions`.  # (U,)
+        scored_positions: Positions whose hidden states are read, see
+            `Batch.scored_positions`.  # (U,)
 
     Returns:
-        Hidden states after the final norm, right at the scored_positions alone.  # (C * B, T, D)
+        Hidden states after the final norm, valid at the scored positions only.  # (C * B, T, D)
     """
     joined: Tensor | None = None  # (C' * B, T, D)
-    ahead: list[int] = []  # what they have still to run
+    ahead: list[int] = []  # blocks that they have still to run
     for candidate in group:
         own, last = cache.before[candidate[0]], candidate[-1].block
         behind = blocks_behind(stack, candidate)
@@ -136,15 +137,15 @@ def run_blocks(
 
     Args:
         stack: The model.
-        cache: A pass over the batch.
+        cache: A forward pass over the batch.
         state: The residual stream before the first of the blocks.  # (C * B, T, D)
-        blocks: What has to run, see `blocks_behind`.
-        scored_positions: Where hidden states are read in a copy of the batch, see
+        blocks: Indices of the blocks, see `blocks_behind`.
+        scored_positions: Positions of one copy of the batch whose hidden states are read, see
             `Batch.scored_positions`.  # (U,)
 
     Returns:
-        The residual stream behind the last of the blocks; in the model's last block, right at
-        the scored_positions alone.  # (C * B, T, D)
+        The residual stream behind the last of the blocks; behind the model's last block, valid at
+        the scored positions only.  # (C * B, T, D)
     """
     batch_size, length, _ = cache.hidden.shape
     copies = len(state) // batch_size
@@ -174,15 +175,15 @@ def _of_item(value: Any, batch_size: int, index: int) -> Any:
 
 
 def _has_items(value: Any, batch_size: int) -> bool:
-    """Whether an argument is a tensor with a row for each item, and none that broadcasts."""
+    """Whether an argument is a tensor with a row for each item, not one that broadcasts."""
     return isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch_size > 1
 
 
 def blocks_behind(stack: SublayerStack, candidate: Candidate) -> list[int]:
-    """The blocks that feel a candidate's absence; blocks without sublayers are left out.
+    """The blocks that run again when a candidate is bypassed; none without sublayers.
 
-    What the candidate leaves of its last block runs again only if it comes after the candidate
-    or, in parallel blocks, beside it.
+    The rest of the candidate's last block is among them only if it follows the candidate or, in
+    parallel blocks, reads the same input.
     """
     if stack.bypass_rule != "residual":  # a block without sublayers may change the stream too
         start = candidate[0].block + (candidate[0].kind == "mlp")

@@ -1,12 +1,13 @@
-"""The scan: what becomes of the model when each candidate is dropped, without N evaluations.
+"""The scan: statistics of every candidate, without N evaluations.
 
-Dropping a sublayer leaves everything before it as it was. So one plain pass keeps the residual
-stream before every sublayer, and each candidate restarts from its own place: about half the work
+Bypassing a sublayer changes nothing before it. One forward pass of the whole model caches the
+residual stream before every sublayer, and each candidate starts from its own: about half the work
 of N evaluations, and the same numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from trimlab.cpu import inference
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_likelihoods, head_positions, winning_likelihoods
-from trimlab.evaluation.metrics import MetricName, TaskMetric
+from trimlab.evaluation.metrics import MetricName
 from trimlab.memory import give_back_memory
 from trimlab.model.sublayers import SublayerStack
 from trimlab.scanning.candidates import Candidate, Granularity, candidates
@@ -26,76 +27,131 @@ from trimlab.scanning.forward_cache import (
     cache_forward,
     hidden_without,
 )
-from trimlab.scanning.statistics import BatchStats, Measure, SublayerStats
+from trimlab.scanning.statistics import (
+    BypassedPasses,
+    BypassStatistic,
+    OutputStatistic,
+    load_statistic,
+)
+from trimlab.scanning.sublayer_stats import SublayerStats, output_statistics
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan measured, one value per candidate; None where it was not asked for.
+    """The statistics of a scan, one value per candidate.
 
     Attributes:
         candidates: The candidates, in the order of execution.
-        accuracy: a_i, the score of the calibration items with the candidate bypassed, in
-            [0, 100] (plain text: 100 exp(-mean token loss)).  # (C,)
-        norm: Frobenius norm of what the candidate adds to the residual stream, over the real
-            tokens of an item, averaged over items.  # (C,)
-        similarity: Cosine of the hidden state before and after the candidate, averaged over
-            the real tokens.  # (C,)
+        statistics: The statistics that were asked for, by name; the files in `statistics`
+            define them.  # (C,) each
         n_blocks: Number of blocks of the original model.
-        step: How many scans came before this one.
-        items: Calibration items that each candidate has met, where some stopped early (see
-            best_first.py): with fewer than all of them, `accuracy` is an upper bound.  # (C,)
+        step: Number of scans before this one.
+        items: Number of calibration items that each candidate has met, where some stopped early
+            (see early_stopping.py): with fewer than all, accuracy is an upper bound.  # (C,)
         seed: Seed of the run, for scores that draw numbers.
     """
 
     candidates: list[Candidate]
-    accuracy: list[float] | None = None
-    norm: list[float] | None = None
-    similarity: list[float] | None = None
+    statistics: dict[str, list[float]] = field(default_factory=dict)
     n_blocks: int = 0
     step: int = 0
     items: list[int] | None = None
     seed: int = 0
 
+    @property
+    def accuracy(self) -> list[float] | None:
+        """The statistic `accuracy`, None where it was not asked for.  # (C,)"""
+        return self.statistics.get("accuracy")
 
-def likelihoods_without(
+    @property
+    def norm(self) -> list[float] | None:
+        """The statistic `norm`, None where it was not asked for.  # (C,)"""
+        return self.statistics.get("norm")
+
+    @property
+    def similarity(self) -> list[float] | None:
+        """The statistic `similarity`, None where it was not asked for.  # (C,)"""
+        return self.statistics.get("similarity")
+
+
+class StatisticSet(NamedTuple):
+    """Statistics by name, sorted by kind.
+
+    Attributes:
+        output: Those of the candidates' outputs.
+        bypass: Those of the model with a candidate bypassed.
+    """
+
+    output: dict[str, OutputStatistic]
+    bypass: dict[str, BypassStatistic]
+
+    @classmethod
+    def load(cls, names: Iterable[str], metric: MetricName = "accuracy") -> "StatisticSet":
+        """Loads statistics by name.
+
+        Raises:
+            InputError: There is no such statistic.
+        """
+        loaded = {name: load_statistic(name, metric) for name in sorted(set(names))}
+        return cls(
+            {name: s for name, s in loaded.items() if isinstance(s, OutputStatistic)},
+            {name: s for name, s in loaded.items() if isinstance(s, BypassStatistic)},
+        )
+
+
+class BatchStatistics(NamedTuple):
+    """The statistics of one batch, by name.
+
+    Attributes:
+        output: Sums of the output statistics.  # (C, S) each
+        bypass: Values of the bypass statistics.  # (S, C, B) each
+    """
+
+    output: dict[str, Tensor]
+    bypass: dict[str, Tensor]
+
+
+def bypassed_passes(
     stack: SublayerStack,
     cache: ForwardCache,
     batch: Batch,
     found: Sequence[Candidate],
-    metric: MetricName,
+    statistics: Iterable[BypassStatistic],
     max_tokens: int,
-    done: Callable[[int], object],
-) -> Tensor:
-    """Log-likelihood of every choice of a batch without each of some candidates.
+    on_blocks: Callable[[int], object],
+) -> BypassedPasses:
+    """Runs a batch without each of some candidates.
 
     Args:
         stack: The model.
-        cache: A plain pass over the batch.
+        cache: A forward pass of the whole model over the batch.
         batch: The items.
         found: The candidates.
-        metric: The task's metric: accuracy asks for the likeliest choice alone.
+        statistics: What the passes are for: decides which choices are scored in full.
         max_tokens: Most tokens that are computed at once.
-        done: Is told how many blocks have been run, as they are.
-
-    Returns:
-        Natural logarithms, or bounds that cannot win, see `winning_likelihoods`.  # (C, B, K)
+        on_blocks: Called with the number of blocks that have just been run.
     """
     scored_positions = batch.scored_positions  # (U,)
     positions, scored = head_positions(batch)  # (B, S)
-    seen: list[Tensor] = []  # hidden states at the positions  # (C * B, S, D) each
+    kept: list[Tensor] = []  # hidden states at the positions  # (C' * B, S, D) each
     together = max(1, max_tokens // batch.input_ids.numel())
     for start in range(0, len(found), together):
         group = found[start : start + together]
-        hidden = hidden_without(stack, cache, group, scored_positions)  # (C * B, T, D)
+        hidden = hidden_without(stack, cache, group, scored_positions)  # (C' * B, T, D)
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-        seen.append(hidden[rows, positions.repeat(len(group), 1)])
-        done(sum(len(blocks_behind(stack, candidate)) for candidate in group))
-    # one pass of the head for all candidates: of a large vocabulary its weights take longer to
-    # read than a few rows to compute
-    likelihoods = winning_likelihoods if metric == "accuracy" else choice_likelihoods
-    found_likelihoods = likelihoods(stack, torch.cat(seen), scored.repeated(len(found)))
-    return found_likelihoods.view(len(found), len(batch), -1)  # (C, B, K)
+        kept.append(hidden[rows, positions.repeat(len(group), 1)])
+        on_blocks(sum(len(blocks_behind(stack, candidate)) for candidate in group))
+    hidden = torch.cat(kept)  # (C * B, S, D)
+    whole = cache.hidden[torch.arange(len(batch), device=hidden.device)[:, None], positions]
+    wanted, likelihoods = {statistic.choices for statistic in statistics}, None
+    if wanted != {"none"}:
+        # one pass of the head for all candidates: of a large vocabulary its weights take longer
+        # to read than a few rows to compute
+        score = choice_likelihoods if "all" in wanted else winning_likelihoods
+        likelihoods = score(stack, hidden, scored.repeated(len(found)))  # (C * B, K)
+        likelihoods = likelihoods.view(len(found), len(batch), -1)  # (C, B, K)
+    hidden = hidden.view(len(found), *whole.shape)  # (C, B, S, D)
+    return BypassedPasses(stack, scored, hidden, whole, likelihoods)
 
 
 @torch.inference_mode()
@@ -103,79 +159,89 @@ def scan(
     stack: SublayerStack,
     batches: Sequence[Batch],
     granularity: Granularity = "sublayer",
-    measures: Iterable[Measure] = ("accuracy", "norm"),
+    measures: Iterable[str] = ("accuracy", "norm"),
     metric: MetricName = "accuracy",
     step: int = 0,
     progress: bool = False,
     max_tokens: int = 1024,
     seed: int = 0,
 ) -> Scan:
-    """Measures every candidate on the calibration items.
+    """Computes statistics of every candidate on the calibration items.
 
     Args:
         stack: The model.
         batches: Calibration items; memory holds the cache of one batch for each worker.
         granularity: What is dropped together, see `candidates`.
-        measures: What to measure; without `"accuracy"` a scan is one plain pass.
+        measures: Names of the statistics. Without a bypass statistic (such as `"accuracy"`) a
+            scan is one forward pass.
         metric: The task's metric.
-        step: How many scans came before this one.
+        step: Number of scans before this one.
         progress: Show a bar with the time left.
-        max_tokens: As many candidates are computed at once as a batch leaves room for, in all
-            workers together.
+        max_tokens: Most tokens that are computed at once, in all workers together: as many
+            candidates share a pass as a batch leaves room for.
         seed: Seed of the run, for scores that draw numbers.
 
-    Returns:
-        The measurements.
-
     Raises:
-        InputError: There is nothing to measure on.
+        InputError: There are no calibration items, or there is no such statistic.
     """
-    measures, found = set(measures), candidates(stack, granularity)
-    if not measures:  # a rule, which looks at nothing
-        return Scan(found, n_blocks=len(stack.blocks), step=step, seed=seed)
+    statistics, found = StatisticSet.load(measures, metric), candidates(stack, granularity)
+    empty = Scan(found, n_blocks=len(stack.blocks), step=step, seed=seed)
+    if not any(statistics):
+        return empty
     if not batches:
         raise InputError("a scan needs calibration items")
-    batches = [batch.to(stack.model.device) for batch in batches]
-    stats = SublayerStats(found, measures)
-    accuracy = [TaskMetric(metric).to(stack.model.device) for _ in found]
-    asked = found if "accuracy" in measures else []
-    runs = len(stack.blocks) + sum(len(blocks_behind(stack, c)) for c in asked)  # of blocks
+    bypassed = found if statistics.bypass else []
+    n_blocks = len(stack.blocks) + sum(len(blocks_behind(stack, c)) for c in bypassed)
     with (
-        inference(stack, lm_head=bool(asked)) as workers,
+        inference(stack, lm_head=bool(bypassed)) as workers,
         tqdm(
-            total=len(batches) * runs, desc="scan", unit="block", disable=not progress, leave=False
+            total=len(batches) * n_blocks,
+            desc="scan",
+            unit="block",
+            disable=not progress,
+            leave=False,
         ) as bar,
     ):
         room = max_tokens // min(workers.n, len(batches))
 
-        def done(n_blocks: int) -> None:
-            workers.check()
-            bar.update(n_blocks)
+        def on_blocks(count: int) -> None:
+            workers.raise_if_closing()
+            bar.update(count)
 
-        def measure(stack: SublayerStack, batch: Batch) -> tuple[BatchStats, Tensor | None]:
-            of_batch = stats.of(batch)
-            cache = cache_forward(stack, batch, of_batch.on_sublayer)
-            done(len(stack.blocks))
-            if not asked:
-                return of_batch, None
-            likelihoods = likelihoods_without(stack, cache, batch, asked, metric, room, done)
-            del cache
-            give_back_memory()  # in pieces that the next batch, of another length, may not fit in
-            return of_batch, likelihoods
+        def work(stack: SublayerStack, batch: Batch) -> BatchStatistics:
+            return _of_batch(stack, batch, found, statistics, max_tokens=room, on_blocks=on_blocks)
 
-        # added up in the order of the batches, whichever is done first
-        measured = workers.map(measure, batches)
-        for batch, (of_batch, likelihoods) in zip(batches, measured, strict=True):
-            stats.add(of_batch)
-            if likelihoods is not None:
-                for score, of_candidate in zip(accuracy, likelihoods, strict=True):
-                    score.update(of_candidate, batch)
-    return Scan(
-        candidates=found,
-        accuracy=[score.score().value for score in accuracy] if asked else None,
-        norm=stats.norm,
-        similarity=stats.similarity,
-        n_blocks=len(stack.blocks),
-        step=step,
-        seed=seed,
+        moved = [batch.to(stack.model.device) for batch in batches]
+        # in the order of the batches, whichever is done first: sums in floating point depend on it
+        parts = list(workers.map(work, moved))
+    return replace(empty, statistics=_reduce(statistics, parts))
+
+
+def _of_batch(
+    stack: SublayerStack,
+    batch: Batch,
+    found: Sequence[Candidate],
+    statistics: StatisticSet,
+    max_tokens: int,
+    on_blocks: Callable[[int], object],
+) -> BatchStatistics:
+    stats = SublayerStats(found, statistics.output, batch)
+    cache = cache_forward(stack, batch, stats.on_sublayer)
+    on_blocks(len(stack.blocks))
+    if not statistics.bypass:
+        return BatchStatistics(stats.sums(), {})
+    asked = statistics.bypass.values()
+    passes = bypassed_passes(
+        stack, cache, batch, found, asked, max_tokens=max_tokens, on_blocks=on_blocks
     )
+    values = {name: s.of_items(passes) for name, s in statistics.bypass.items()}
+    del cache, passes
+    give_back_memory()  # in pieces that the next batch, of another length, may not fit in
+    return BatchStatistics(stats.sums(), values)
+
+
+def _reduce(statistics: StatisticSet, parts: Sequence[BatchStatistics]) -> dict[str, list[float]]:
+    values = output_statistics(statistics.output, [part.output for part in parts])
+    for name, statistic in statistics.bypass.items():
+        values[name] = statistic.reduce(torch.cat([part.bypass[name] for part in parts], dim=-1))
+    return dict(sorted(values.items()))

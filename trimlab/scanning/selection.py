@@ -1,11 +1,11 @@
-"""Which candidates go: those with the lowest scores."""
+"""Selection of candidates by their scores: the lowest are dropped."""
 
 from collections.abc import Sequence
 
 from trimlab.model.sublayers import Sublayer
 from trimlab.scanning.candidates import Candidate
 
-Scores = list[tuple[float, ...]]
+Scores = list[tuple[float, ...]]  # importance of each candidate; later numbers break ties
 
 
 def ranking(scores: Scores) -> list[int]:
@@ -14,14 +14,14 @@ def ranking(scores: Scores) -> list[int]:
 
 
 def lowest(candidates: Sequence[Candidate], scores: Scores, k: int) -> list[int]:
-    """The k candidates that are dropped first.
+    """Indices of the k candidates with the lowest scores.
 
-    One that shares a sublayer with a candidate before it is passed over.
+    A candidate that shares a sublayer with one chosen before it is passed over.
 
     Args:
         candidates: The candidates of a scan.
         scores: Their scores.
-        k: How many; fewer where there are no more.
+        k: Number of candidates; fewer are chosen where there are no more.
     """
     chosen: list[int] = []
     gone: set[Sublayer] = set()

@@ -1,6 +1,7 @@
 """Scoring the candidates of a drop step: the scan that a scorer needs, and what it makes of it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimlab.data.domain import DomainData
@@ -12,8 +13,6 @@ from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.scan import Scan, scan
 from trimlab.scanning.selection import Scores, lowest, most_important
 from trimlab.scorers import Scorer
-
-STATISTICS = ("accuracy", "norm", "similarity", "items")
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,14 @@ class ScoredCandidates:
 
     def entries(self) -> list[ScannedCandidate]:
         """The scan as it is recorded."""
-        measured = {name: getattr(self.scan, name) for name in STATISTICS}
+        measured: dict[str, Sequence[float]] = dict(self.scan.statistics)
+        if self.scan.items is not None:
+            measured["items"] = self.scan.items
         return [
             ScannedCandidate(
                 candidate=name_of(candidate),
                 score=list(score),
-                statistics={name: values[i] for name, values in measured.items() if values},
+                statistics={name: values[i] for name, values in measured.items()},
             )
             for i, (candidate, score) in enumerate(
                 zip(self.scan.candidates, self.scores, strict=True)
@@ -90,7 +91,7 @@ def score_candidates(
             scorer,
             lambda scores: lowest(everything, scores, only_lowest),
             granularity=granularity,
-            measures=scorer.measures,
+            measures=scorer.statistics,
             max_tokens=data.eval_tokens,
             step=step,
             progress=progress,
@@ -99,9 +100,9 @@ def score_candidates(
     else:
         found = scan(
             stack,
-            data.calibration_batches() if scorer.measures else [],
+            data.calibration_batches() if scorer.statistics else [],
             granularity=granularity,
-            measures=scorer.measures,
+            measures=scorer.statistics,
             metric=metric,
             step=step,
             progress=progress,
@@ -112,4 +113,4 @@ def score_candidates(
 
 
 def _can_stop_early(scorer: Scorer, metric: MetricName) -> bool:
-    return "accuracy" in scorer.measures and scorer.falls_with_accuracy and metric == "accuracy"
+    return "accuracy" in scorer.statistics and scorer.falls_with_accuracy and metric == "accuracy"

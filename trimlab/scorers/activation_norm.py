@@ -1,4 +1,4 @@
-"""Activation norm (TrimLLM, Eq. 4): how large the candidate's output is."""
+"""Activation norm (TrimLLM, Eq. 4): the size of the candidate's output."""
 
 from trimlab.scanning.scan import Scan
 from trimlab.scanning.selection import Scores
@@ -12,18 +12,17 @@ def s_norm(norms: list[float]) -> list[float]:
         norms: Frobenius norm of every candidate's output, averaged over items.
 
     Returns:
-        In (0, 100]; the lowest score belongs to the largest norm. Where every output is zero,
-        all scores are 100.
+        In (0, 100]; the lowest score belongs to the largest norm. If all outputs are zero, all
+        scores are 100.
     """
     smallest = min(norms, default=0.0)
     return [100 * smallest / norm if norm > 0 else 100.0 for norm in norms]
 
 
 class ActivationNorm(Scorer):
-    """The lowest s_norm is dropped, that is the candidate with the largest output."""
+    """The lowest s_norm is dropped: the candidate with the largest output."""
 
-    measures = frozenset({"norm"})
+    statistics = frozenset({"norm"})
 
     def __call__(self, scan: Scan) -> Scores:
-        assert scan.norm is not None
-        return [(score,) for score in s_norm(scan.norm)]
+        return [(score,) for score in s_norm(scan.statistics["norm"])]

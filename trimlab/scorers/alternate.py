@@ -8,9 +8,9 @@ from trimlab.scorers import Scorer
 class Alternate(Scorer):
     """Every other whole block, from the top down, in one shot before training.
 
-    The last block goes first, then every second one below it (even-alternate, in the paper's
-    count from 1). Beyond the paper, the others follow from the top down, so that any ratio can be
-    reached.
+    The last block is dropped first, then every second one below it (even-alternate, in the
+    paper's count from 1). Beyond the paper, the others follow from the top down, so that any ratio
+    can be reached.
     """
 
     one_shot = True

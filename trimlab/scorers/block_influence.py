@@ -1,7 +1,7 @@
 """Block influence (ShortGPT, Men et al. 2024, Eq. 1), here for any candidate.
 
-One minus the cosine of the hidden state before and after: what changes the direction of the
-residual stream least is dropped.
+One minus the cosine of the hidden state before and after the candidate: the candidate that turns
+the residual stream least is dropped.
 """
 
 from trimlab.scanning.scan import Scan
@@ -12,8 +12,7 @@ from trimlab.scorers import Scorer
 class BlockInfluence(Scorer):
     """The lowest `1 - cos(before, after)` is dropped."""
 
-    measures = frozenset({"similarity"})
+    statistics = frozenset({"similarity"})
 
     def __call__(self, scan: Scan) -> Scores:
-        assert scan.similarity is not None
-        return [(1 - cosine,) for cosine in scan.similarity]
+        return [(1 - cosine,) for cosine in scan.statistics["similarity"]]

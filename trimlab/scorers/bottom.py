@@ -6,7 +6,7 @@ from trimlab.scorers import Scorer
 
 
 class Bottom(Scorer):
-    """Whole blocks, those nearest the input first, in one shot before training."""
+    """Whole blocks in one shot before training, the nearest to the input first."""
 
     one_shot = True
     granularity = "block"

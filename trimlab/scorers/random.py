@@ -1,4 +1,4 @@
-"""Random: the control that every other score has to beat."""
+"""Random scores: the control of all other scores."""
 
 import random
 
@@ -8,11 +8,11 @@ from trimlab.scorers import Scorer
 
 
 class Random(Scorer):
-    """A uniform number per candidate, a new one in every scan.
+    """A uniform random number per candidate, another one in every scan.
 
     Args:
-        seed: Together with the scan's number it decides every score; the run's own seed if not
-            given, so that a control under three seeds is three controls.
+        seed: Determines the scores together with the step of the scan. By default the seed of
+            the run, so that runs with three seeds are three controls.
     """
 
     def __init__(self, seed: int | None = None):

@@ -1,4 +1,4 @@
-"""Sensitivity (TrimLLM, Eq. 3): how much accuracy is lost without the candidate."""
+"""Sensitivity (TrimLLM, Eq. 3): the loss of accuracy without the candidate."""
 
 from trimlab.scanning.scan import Scan
 from trimlab.scanning.selection import Scores
@@ -13,19 +13,19 @@ def s_scan(a: float, d: float) -> float:
         d: Small positive number that keeps the score finite.
 
     Returns:
-        0 where nothing is lost (a = 100); about 100 where everything is (a = 0).
+        0 for a = 100 (no loss), about 100 for a = 0.
     """
     return (100 - a) / ((1 + d**2) + (1 + d) * a)
 
 
 class Sensitivity(Scorer):
-    """The lowest s_scan is dropped: the candidate without which most items stay right.
+    """The lowest s_scan is dropped: the candidate whose loss costs the fewest right answers.
 
     Args:
         d: The small positive number of Eq. 3.
     """
 
-    measures = frozenset({"accuracy"})
+    statistics = frozenset({"accuracy"})
     falls_with_accuracy = True
 
     def __init__(self, d: float = 0.01):
@@ -34,5 +34,4 @@ class Sensitivity(Scorer):
         self.d = d
 
     def __call__(self, scan: Scan) -> Scores:
-        assert scan.accuracy is not None
-        return [(s_scan(a, self.d),) for a in scan.accuracy]
+        return [(s_scan(a, self.d),) for a in scan.statistics["accuracy"]]

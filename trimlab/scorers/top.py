@@ -6,7 +6,7 @@ from trimlab.scorers import Scorer
 
 
 class Top(Scorer):
-    """Whole blocks, those nearest the output first, in one shot before training."""
+    """Whole blocks in one shot before training, the nearest to the output first."""
 
     one_shot = True
     granularity = "block"

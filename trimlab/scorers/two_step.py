@@ -9,12 +9,11 @@ from trimlab.scorers.sensitivity import Sensitivity
 class TwoStep(Sensitivity):
     """The lowest s_scan is dropped; among equal ones, the lowest s_norm.
 
-    Accuracy on few items takes few values, so ties are the rule.
+    Accuracy on few items takes few values, so ties are common.
     """
 
-    measures = frozenset({"accuracy", "norm"})
+    statistics = frozenset({"accuracy", "norm"})
 
     def __call__(self, scan: Scan) -> Scores:
-        assert scan.norm is not None
-        sensitivity = super().__call__(scan)
-        return [(s, n) for (s,), n in zip(sensitivity, s_norm(scan.norm), strict=True)]
+        norms = s_norm(scan.statistics["norm"])
+        return [(s, n) for (s,), n in zip(super().__call__(scan), norms, strict=True)]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import lightning as L
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
-from trimlab.evaluation.likelihoods import log_likelihoods, model_inputs, token_log_probs
+from trimlab.evaluation.likelihoods import log_likelihoods, model_inputs
 from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.training.losses import load_loss
 
 
 class TrainingDivergedError(InputError):
@@ -42,6 +44,7 @@ class DomainLM(L.LightningModule):
         train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
             computed in parts of similar length, whose gradients are added up: the same step with
             less memory and less padding. A GPU wants some ten thousand.
+        loss: Training loss: a file in `trimlab/training/losses`.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class DomainLM(L.LightningModule):
         final_lr_share: float = 0.1,
         train_embeddings: bool = False,
         train_tokens: int = 1024,
+        loss: str = "answers",
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -65,6 +69,9 @@ class DomainLM(L.LightningModule):
             raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
         if train_tokens < 1:
             raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
+        self.loss = load_loss(loss)
+        if self.loss.needs_teacher:
+            raise InputError(f"model.loss {loss!r} needs a teacher, and no run trains one yet")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
@@ -124,7 +131,7 @@ class DomainLM(L.LightningModule):
         torch.manual_seed(seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
-        """Mean negative log-likelihood of the answer tokens.
+        """Mean loss of a batch, whose gradients are computed part by part.
 
         None, which skips the step, once every trainable sublayer has been dropped: the sparse
         update unfreezes none in its place.
@@ -132,12 +139,12 @@ class DomainLM(L.LightningModule):
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if not trained:
             return None
-        # part by part: the activations of one are gone before the next is computed
+        # the activations of one part are freed before the next part is computed
         losses, gradients = [], list[Tensor]()
         for part in batch.parts(self.train_tokens):
-            part_loss = self._loss(part) / len(batch.targets)
+            part_loss = self._loss(part) / self.loss.count(batch)
             found = list(torch.autograd.grad(part_loss, trained, materialize_grads=True))
-            if gradients:  # not in place: parameters that are added up share one gradient
+            if gradients:  # not in place: parameters that are summed in the model share a gradient
                 found = [found.pop() + gradients.pop() for _ in trained][::-1]
             gradients = found
             losses.append(part_loss.detach())
@@ -151,10 +158,11 @@ class DomainLM(L.LightningModule):
         return _Differentiated.apply(loss, gradients, *trained)
 
     def _loss(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of a batch's answer tokens, summed."""
-        with self.stack.last_mlp_only_at(batch.scored_positions):
+        """Loss of a batch, summed over its terms.  # ()"""
+        everywhere, scored = self.loss.all_positions, batch.scored_positions
+        with nullcontext() if everywhere else self.stack.last_mlp_only_at(scored):
             hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
-        return -token_log_probs(self.stack, hidden, batch).sum()
+        return self.loss(self.stack, hidden, batch, teacher=None)
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""

@@ -1,0 +1,57 @@
+"""The base class of losses, and the loader."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from trimlab.data.batching import Batch
+from trimlab.model.sublayers import SublayerStack
+from trimlab.plugins import plugin_class, plugin_module
+
+LOSSES = "trimlab.training.losses"
+
+
+class Loss(ABC):
+    """A sum of terms, so that a batch can be computed in parts whose losses are added up.
+
+    Attributes:
+        all_positions: Whether hidden states are read at all positions. Otherwise they are valid
+            only where a scored token is predicted, and cost less.
+        needs_teacher: Whether the loss compares the model with a teacher.
+    """
+
+    all_positions: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(
+        self, stack: SublayerStack, hidden: Tensor, batch: Batch, teacher: SublayerStack | None
+    ) -> Tensor:
+        """Sum of the terms of a batch.
+
+        Args:
+            stack: The model.
+            hidden: Its last hidden states, after the final norm.  # (B, T, D)
+            batch: The items.
+            teacher: The teacher, if the loss needs one.
+
+        Returns:
+            A scalar with gradients.  # ()
+        """
+
+    def count(self, batch: Batch) -> int:
+        """Number of terms of a batch, by which a step divides; by default its scored tokens."""
+        return len(batch.targets)
+
+
+def load_loss(name: str) -> Loss:
+    """Makes a loss.
+
+    Args:
+        name: A file in this folder (`answers`).
+
+    Raises:
+        InputError: There is no such loss.
+    """
+    return plugin_class(plugin_module(LOSSES, name, "loss"), Loss)()
