@@ -1,6 +1,5 @@
 """Scoring the choices of an item in one pass gives what one plain pass per choice gives."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import PlainScores, TinyFolder, TinyModel, TinyTokenizer
-from trimlab.data.batching import PASS_TOKENS, batches, collate, length_groups
+from trimlab.data.batching import collate
 from trimlab.data.domain import DomainData
-from trimlab.data.encoding import EncodedItem, encode
+from trimlab.data.encoding import encode
 from trimlab.data.items import Item
 from trimlab.errors import InputError
 from trimlab.evaluation import likelihoods as scoring
@@ -235,31 +234,6 @@ def test_choices_that_cannot_win_are_given_up_early(
     assert rows[True] < rows[False]
 
 
-def test_an_item_is_encoded_as_a_tree(tiny_tokenizer: TinyTokenizer) -> None:
-    tokenizer = tiny_tokenizer()
-    ids = dict(tokenizer.get_vocab())
-    item = encode(tokenizer, Item("ok", ("xyz", "v", "xw"), 1), max_length=256)
-    assert item == EncodedItem(
-        tokens=tuple(ids[t] for t in ["<s>", "o", "k", "x", "y", "x"]),  # last tokens left out
-        positions=(0, 1, 2, 3, 4, 3),
-        continuations=(0, 0, 0, 1, 1, 3),
-        logit_index=(2, 3, 4, 2, 2, 5),
-        targets=tuple(ids[t] for t in ["x", "y", "z", "v", "x", "w"]),
-        choice_index=(0, 0, 0, 1, 2, 2),
-        gold=1,
-    )
-
-
-def test_a_merge_shortens_the_trunk(tiny_tokenizer: TinyTokenizer) -> None:
-    tokenizer = tiny_tokenizer()
-    ids = dict(tokenizer.get_vocab())
-    # "ab" + "cd" is a, bc, d: the context alone has three tokens, <s> a b, so d is scored
-    item = encode(tokenizer, Item("ab", ("cd", "d"), 0), max_length=256)
-    assert item.tokens == tuple(ids[t] for t in ["<s>", "a", "bc", "b"])
-    assert item.continuations == (0, 0, 1, 2) and item.positions == (0, 1, 2, 2)
-    assert item.targets == (ids["d"], ids["d"]) and item.logit_index == (2, 3)
-
-
 def test_only_gold_is_the_right_choice_alone(
     tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
@@ -273,18 +247,6 @@ def test_only_gold_is_the_right_choice_alone(
         )
         alone = log_likelihoods(stack, collate([encoded])).item()
         assert alone == pytest.approx(score(stack, tokenizer, [item])[0][item.gold], abs=1e-10)
-
-
-def test_choices_that_cannot_be_scored_are_refused(tiny_tokenizer: TinyTokenizer) -> None:
-    tokenizer = tiny_tokenizer()
-    with pytest.raises(InputError, match=r"'c' adds no token to its context \.\.\.'b'"):
-        encode(tokenizer, Item("b", ("c", "xx"), 0), 256)
-    with pytest.raises(InputError, match="'' adds no token"):
-        encode(tokenizer, Item("b", ("x", ""), 0), 256)
-    too_long = Item("b", ("x", "x" * 16), 0)
-    assert len(encode(tokenizer, too_long, 17).tokens) == 16
-    with pytest.raises(InputError, match="has 16 tokens, and max_length is 16"):
-        encode(tokenizer, too_long, 16)
 
 
 def test_tree_mask_by_hand() -> None:
@@ -310,30 +272,3 @@ def test_tree_mask_by_hand() -> None:
     ]
     for mask in (full, windowed):
         assert mask[0, 0, 5, 5]  # a row without a key would be NaN
-
-
-@given(lengths=st.lists(st.integers(1, 60), max_size=40), max_tokens=st.integers(1, 200))
-def test_batches_partition_the_items(lengths: list[int], max_tokens: int) -> None:
-    items = [EncodedItem((5,) * n, (0,) * n, (0,) * n, (), (), (), 0) for n in lengths]
-    groups = batches(items, max_tokens)
-    assert sorted(i for group in groups for i in group) == list(range(len(items)))
-    flat = [lengths[i] for group in groups for i in group]
-    assert flat == sorted(flat, reverse=True)
-    for group in groups:
-        padded = len(group) * max(lengths[i] for i in group)
-        assert padded <= max_tokens or len(group) == 1
-
-
-@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=9), max_tokens=st.integers(1, 300))
-def test_no_other_grouping_computes_less(lengths: list[int], max_tokens: int) -> None:
-    def cost(groups: list[list[int]]) -> int:
-        return sum(len(g) * max(lengths[i] for i in g) + PASS_TOKENS for g in groups)
-
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    costs = []
-    for cuts in itertools.product([False, True], repeat=len(order) - 1):
-        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
-        groups = [order[a:b] for a, b in itertools.pairwise(edges)]
-        if all(len(g) == 1 or len(g) * lengths[g[0]] <= max_tokens for g in groups):
-            costs.append(cost(groups))
-    assert cost(length_groups(lengths, max_tokens)) == min(costs)
