@@ -56,18 +56,24 @@ def test_answers_are_in_the_order_of_the_items(
 
 
 def test_accuracy_alone_costs_fewer_rows_of_the_head(tiny_model: Any, tiny_tokenizer: Any) -> None:
-    data = DomainData(tiny_tokenizer(), "jsonl", eval_tokens=4096)
-    stack, batches = SublayerStack(tiny_model("llama")), data.evaluation_batches(ITEMS)
-    with torch.no_grad():
-        stack.model.lm_head.weight.mul_(4)  # a random model is sure of nothing: sharpen it
-    rows: list[int] = []
-    stack.model.lm_head.register_forward_hook(lambda _, args, _output: rows.append(len(args[0])))
-    answers = answer(stack, batches)
-    accuracy_rows = sum(rows)
-    rows.clear()
-    full = answer(stack, batches, full=True)
-    assert answers.correct == full.correct
-    assert accuracy_rows < sum(rows)
+    """A choice whose first token is unlikely enough is not scored further."""
+    items = [*ITEMS, Item("b:", (" a", " the other one is in the bin"), 0)]
+    batches = DomainData(tiny_tokenizer(), "jsonl", eval_tokens=4096).evaluation_batches(items)
+    rows = {False: 0, True: 0}
+    for seed in range(5):
+        stack = SublayerStack(tiny_model("llama", seed=seed))
+        with torch.no_grad():
+            stack.model.lm_head.weight.mul_(4)  # sharpens a random model's predictions
+        found = {}
+        for full in rows:
+
+            def count(_module: Any, args: Any, _output: Any, full: bool = full) -> None:
+                rows[full] += len(args[0])
+
+            with stack.model.lm_head.register_forward_hook(count):
+                found[full] = answer(stack, batches, full=full)
+        assert found[False].correct == found[True].correct
+    assert rows[False] < rows[True]
 
 
 def test_normalised_accuracy_by_hand() -> None:

@@ -245,7 +245,7 @@ def test_an_interruption_leaves_the_model_as_it_was(
         if len(stack) < 8:  # a candidate is bypassed
             raise KeyboardInterrupt
 
-    stack.blocks[2].register_forward_pre_hook(interrupt)
+    stack.blocks[0].register_forward_pre_hook(interrupt)
     items = items_of(tiny_tokenizer(), 5)
     with pytest.raises(KeyboardInterrupt):
         best_first_scan(stack, items, TwoStep(), lambda scores: [0], max_tokens=64)
