@@ -41,10 +41,12 @@ def _faster(gemma: float, llama: float) -> dict[str, float]:
 
 GOALS = (
     Goal("scoring 100 items", "score", "lm-eval", {"rows": 100}, _faster(10, 4)),
-    Goal("scanning 50 items, all scores", "scan", "lm-eval", {"rows": 50}, _faster(20, 9), 0.6),
+    Goal(
+        "scanning 50 items, all scores", "scan", "lm-eval", {"rows": 50}, _faster(20, 9), memory=0.6
+    ),
     Goal("scanning 50 items, the choice", "scan", "all-scores", {"rows": 50}, _faster(1.5, 1.5)),
-    Goal("an epoch at r = 1/4", "train", "trainer", {"r": 0.25}, _faster(4, 1.8), 0.6),
-    Goal("an epoch at r = 1/4", "train", "trainer-max", {"r": 0.25}, _faster(10, 5), 0.6),
+    Goal("an epoch at r = 1/4", "train", "trainer", {"r": 0.25}, _faster(4, 1.8), memory=0.6),
+    Goal("an epoch at r = 1/4", "train", "trainer-max", {"r": 0.25}, _faster(10, 5), memory=0.6),
     # at most 25 and 60 % of the time
     Goal("a run to half the layers", "run", "trainer", {"target": 0.5}, _faster(4, 4)),
     Goal("a run to half the layers", "run", "own", {"target": 0.5}, _faster(1 / 0.6, 1 / 0.6)),
@@ -129,7 +131,7 @@ def _time(record: Record, side: str) -> str:
 
 
 def _number(record: Record, value: float) -> Measurement:
-    return Measurement(value, None, None, None, None, (record,))
+    return Measurement(value, records=(record,))
 
 
 def _same(same: dict[str, Any]) -> str | None:
