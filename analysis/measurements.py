@@ -42,7 +42,8 @@ def other_overrides(record: Record) -> str:
     """What else the cell of a record overrides, as text after a comma; mostly nothing."""
     # named elsewhere, or without a part in what a model is
     named = {"scorer", "r", "bypass", "task", "base"}
-    named |= {"save_at", "full_depth", "also_on", "generate", "further", "speed", "compare"}
+    named |= {"save_at", "full_depth", "generate", "speed", "compare"}
+    named |= {"extra_metrics", "eval_tasks", "further", "also_on"}  # and their earlier names
     others = {key.rpartition(".")[2]: value for key, value in record["cell"].items()}
     return "".join(f", {name} {value}" for name, value in others.items() if name not in named)
 

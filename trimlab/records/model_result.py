@@ -68,6 +68,28 @@ class TestResult(TaskResult):
     exact_match_n: int | None = None
     eval_tasks: dict[str, TaskResult] = field(default_factory=dict, metadata=renamed("also_on"))
 
+    def to_summary(self) -> Row:
+        """The row as it stands in `summary.json`: the value under the name of its metric."""
+        row = self.to_row()
+        row[self.metric] = row.pop("value")
+        row["eval_tasks"] = {name: result.to_row() for name, result in self.eval_tasks.items()}
+        return row
+
+    @classmethod
+    def from_summary(cls, row: Mapping[str, Any], metric: str) -> Self:
+        """Reads what `to_summary` wrote, or an earlier version.
+
+        Args:
+            row: The row.
+            metric: The metric of the run.
+        """
+        missing = {"metric": metric, "value": row[metric], "dropped": []}
+        result = cls.from_row(missing | dict(row))
+        others: Any = result.eval_tasks
+        return replace(
+            result, eval_tasks={name: TaskResult.from_row(other) for name, other in others.items()}
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult(TestResult):
@@ -78,7 +100,8 @@ class ModelResult(TestResult):
         model_memory_ratio: The same of the whole model, embeddings included.
         asked_ratio: The layer-memory ratio that it was exported for.
         optimizer_steps: Optimizer steps of its training.
-        dropped: Dropped sublayers, in order; None where its structure is another.
+        dropped: Dropped sublayers, in order; None where a baseline has compressed a model that
+            was not trimmed.
         epochs: Epochs of its training, where that was a fit of its own.
         fit_seconds: What that fit took; None also where a kill has cut it in two.
         folder: Where it is on disk.
@@ -98,8 +121,8 @@ class ModelResult(TestResult):
     layer_memory_ratio: float = 1.0
     model_memory_ratio: float = 1.0
     asked_ratio: float | None = None
-    optimizer_steps: int | None = 0
-    dropped: list[str] | None = field(default_factory=list)
+    optimizer_steps: int = 0
+    dropped: list[str] | None = nullable()  # noqa: RUF009 (it returns a field)
     epochs: int | None = None
     fit_seconds: float | None = None
     folder: str | None = None
@@ -115,23 +138,12 @@ class ModelResult(TestResult):
     title: str | None = None
     zeros: float | None = None
 
-    def to_summary(self) -> Row:
-        """The row as it stands in `summary.json`: the value under the name of its metric."""
-        row = self.to_row()
-        row[self.metric] = row.pop("value")
-        row["eval_tasks"] = {name: result.to_row() for name, result in self.eval_tasks.items()}
-        return row
-
     @classmethod
-    def from_summary(cls, row: Mapping[str, Any], metric: str) -> Self:
-        """Reads what `to_summary` wrote, or an earlier version.
+    def from_test(cls, test: TestResult, **about: Any) -> Self:
+        """Adds to a test result the other fields of a row of the summary.
 
         Args:
-            row: The row.
-            metric: The metric of the run.
+            test: The test result.
+            **about: Fields of this class.
         """
-        result = cls.from_row({"metric": metric, "value": row[metric], **row})
-        others: Any = result.eval_tasks
-        return replace(
-            result, eval_tasks={name: TaskResult.from_row(other) for name, other in others.items()}
-        )
+        return cls(**vars(test), **about)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trimlab.records.model_result import ModelResult
-from trimlab.records.result_row import RunContext
+from trimlab.records.result_row import ModelName, RunContext
 from trimlab.records.rows import Row
 
 COMPARED = "compared_"  # earlier versions wrote a key `compared_<method>` for each baseline
@@ -51,6 +51,15 @@ class RunSummary:
         """The final model."""
         assert self.models
         return self.models[-1]
+
+    def named_models(self) -> list[tuple[ModelName, ModelResult]]:
+        """The models of the run itself, by what they are: the final one last."""
+        found: list[tuple[ModelName, ModelResult | None]] = [
+            ("untrimmed", self.untrimmed),
+            ("fine_tuned", self.fine_tuned),
+            *(("trimmed", model) for model in self.models or []),
+        ]
+        return [(name, model) for name, model in found if model is not None]
 
     def to_row(self) -> Row:
         """The summary as it is written."""
