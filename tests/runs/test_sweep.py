@@ -117,17 +117,17 @@ class WithLaterOptions(Resolver):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--trim.patience", type=int, default=3)
+        parser.add_argument("--data.patience", type=int, default=3)
         parser.add_argument("--teacher.share", type=float, default=0.5)
 
 
-@pytest.mark.parametrize("config", [{}, {"trim": {"patience": 3}, "teacher": {"share": 0.5}}])
+@pytest.mark.parametrize("config", [{}, {"data": {"patience": 3}, "teacher": {"share": 0.5}}])
 def test_an_option_that_is_added_keeps_the_ids(config: dict[str, Any]) -> None:
     now, later = Resolver(), WithLaterOptions()
     drops = {"trim": {"max_drops": 1}}
     kept = later(merged(drops, config))
     assert kept == now(drops) and run_id(kept) == run_id(now(drops))
-    for used in ({"trim": {"patience": 2}}, {"teacher": {"share": 0.1}}):
+    for used in ({"data": {"patience": 2}}, {"teacher": {"share": 0.1}}):
         assert run_id(later(merged(drops, used))) != run_id(kept)
 
 

@@ -1,8 +1,8 @@
-"""The id of a run: a hash of its resolved config that does not change when options are added.
+"""The id of a run: a hash of its resolved config, independent of options added later.
 
 `defaults_v1.json` holds the resolved defaults of the first recorded runs and is never edited. Its
-options always count. An option that came later counts only where it differs from its default. So
-a new option leaves the ids of the runs that do not use it as they are, without an entry anywhere.
+options always count. A later option counts only where it differs from its default: a new option
+leaves the ids of the runs without it as they are, and needs no entry anywhere.
 """
 
 import json
@@ -24,7 +24,7 @@ def run_id(config: Row) -> str:
 
 
 def distinctive(config: Row, defaults: Row) -> Row:
-    """The options of a config that make a run: those of version 1, and later ones that are used.
+    """The options that identify a run: those of version 1, and later ones in use.
 
     Args:
         config: A resolved config under present names, in sections.
@@ -39,20 +39,27 @@ def distinctive(config: Row, defaults: Row) -> Row:
     for section, value in config.items():
         known, default = first.get(section), defaults.get(section)
         if isinstance(value, dict):
-            known, default = known or {}, default or {}
-            kept[section] = {
-                option: entry
-                for option, entry in value.items()
-                if option in known or option not in default or entry != default[option]
-            }
+            used = _used(value, known or {}, default or {})
+            if used or section in first:
+                kept[section] = used
         elif section in first or value != default:
             kept[section] = value
     for section, value in first.items():
         if isinstance(value, dict):
-            kept[section] = {**value, **kept.get(section, {})}
+            there = kept.setdefault(section, {})
+            there |= {option: v for option, v in value.items() if option not in there}
         else:
             kept.setdefault(section, value)
     return kept
+
+
+def _used(options: Row, known: Row, defaults: Row) -> Row:
+    """The options of a section that version 1 knew or that differ from their default."""
+    return {
+        option: value
+        for option, value in options.items()
+        if option in known or option not in defaults or value != defaults[option]
+    }
 
 
 @cache
