@@ -55,7 +55,7 @@ class FitCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what LightningCLI does not know."""
+        """Adds the options of trimming, of a run and of tracking."""
         parser.add_class_arguments(Trim, "trim")
         parser.add_class_arguments(RunOptions, "run")
         parser.add_class_arguments(WandbOptions, "wandb")
@@ -69,8 +69,8 @@ class FitCLI(LightningCLI):
         parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Makes a trainer of the config's settings and those that a phase of a run needs."""
-        if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
+        """Makes a trainer from the config's settings and those of a phase of a run."""
+        if not kwargs:  # by LightningCLI itself; a run makes its trainers, one per fit
             return None  # type: ignore[return-value]
         mine = self.config_init["trainer"]
         if mine["max_epochs"] is not None:
@@ -90,7 +90,7 @@ class FitCLI(LightningCLI):
         """The run that the config describes.
 
         Raises:
-            InputError: Asked to resume, and there is nothing.
+            InputError: `--resume` is given and there is no run.
         """
         options = self.config_init["run"]
         if self.config_init["resume"] and not (options.dir / "config.yaml").exists():
@@ -126,16 +126,16 @@ class FitCLI(LightningCLI):
 
 
 class Resolver(FitCLI):
-    """Checks and resolves configs; makes nothing of them."""
+    """Checks and resolves configs without making their parts."""
 
     def __init__(self):
         super().__init__(args=[])
 
     def instantiate_classes(self) -> None:
-        """Loads no model."""
+        """Makes nothing."""
 
     def __call__(self, config: Row) -> Row:
-        """The config with every default in it, as a run of it keeps it.
+        """The config with its defaults, as in the `config.yaml` of a run.
 
         Raises:
             InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
@@ -145,7 +145,7 @@ class Resolver(FitCLI):
         except ArgumentError as error:
             raise InputError(str(error)) from error
         row = self.resolved(parsed)
-        Trim(**row["trim"])
+        Trim(**self._dumped(parsed)["trim"])
         load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
         for task in row["run"]["eval_tasks"]:
             load_task(task)
@@ -187,7 +187,7 @@ def _present(arguments: Sequence[str]) -> list[str]:
         try:
             content = read_config(Path(path))
         except InputError:
-            continue  # the parser says what is wrong with it
+            continue  # the parser reports it
         present = present_names(content)
         if present != content:
             text = yaml.safe_dump(present, sort_keys=False)

@@ -71,9 +71,11 @@ def earlier_names(config: Row) -> Row:
 
 
 def present_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command line with every option under its present name: `--run.further=true`
-    becomes `--run.extra_metrics=true`.
-    """  # noqa: D205
+    """Arguments of a command line with options under present names.
+
+    Args:
+        arguments: Arguments such as `--run.further=true`, or `--run.further` and `true`.
+    """
     translated = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
