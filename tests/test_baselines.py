@@ -396,7 +396,7 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
         )
 
     summary = run(tmp_path / "run")
-    pruned, sparse = summary["compared_llm_streamline"], summary["compared_sparsegpt"]
+    pruned, sparse = summary["compared"]["llm_streamline"], summary["compared"]["sparsegpt"]
     assert [row["of"] for row in pruned] == ["untrimmed"]
     assert [row["of"] for row in sparse] == ["fine_tuned"]
     fine_tuned = summary["fine_tuned"]
@@ -414,13 +414,12 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
     # killed after the first baseline: what is left is done, and what was done stays
     path = tmp_path / "run" / "summary.json"
     kept = json.loads(path.read_text())
-    for phase in ("compared_llm_streamline", "trimmed"):
-        del kept[phase]
+    del kept["compared"]["llm_streamline"], kept["trimmed"]
     path.write_text(json.dumps(kept))
     shutil.rmtree(tmp_path / "run" / "models" / "llm_streamline")
     again = run(tmp_path / "run")
-    assert again["compared_sparsegpt"] == sparse
-    assert again["compared_llm_streamline"][0]["correct"] == pruned[0]["correct"]
+    assert again["compared"]["sparsegpt"] == sparse
+    assert again["compared"]["llm_streamline"][0]["correct"] == pruned[0]["correct"]
 
 
 def test_without_a_full_depth_the_trimmed_model_is_compressed(folder, root, tmp_path):
@@ -434,7 +433,7 @@ def test_without_a_full_depth_the_trimmed_model_is_compressed(folder, root, tmp_
         run={"compare": ["sparsegpt"], "full_depth": False, "speed": False},
         progress=False,
     )
-    (row,), trimmed = summary["compared_sparsegpt"], summary["models"][-1]
+    (row,), trimmed = summary["compared"]["sparsegpt"], summary["models"][-1]
     assert row["of"] == "trimmed" and row["dropped"] == trimmed["dropped"] != []
     assert row["layer_memory_ratio"] == pytest.approx(trimmed["layer_memory_ratio"])
 

@@ -93,6 +93,33 @@ def test_the_same_command_again_says_what_was_found(
     assert "stopped because:" in second
 
 
+def test_options_under_their_earlier_names(
+    tiny: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a config file, on the command line, and in the folder of a run."""
+    text = (REPOSITORY / "experiments" / "own_data.yaml").read_text()
+    for name, option in (("earlier", "further"), ("present", "extra_metrics")):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("\nrun:", f"\nrun:\n  {option}: true"))
+    folder = tmp_path / "run"
+    command = ["fit", *tiny, "--run.dir", folder, "--trim.min_accuracy_share", "0"]
+    assert run(*command, "--config", tmp_path / "present.yaml", "--run.eval_tasks", "[jsonl]") == 0
+    summary = (folder / "summary.json").read_bytes()
+    assert json.loads(summary)["trimmed"]["eval_tasks"].keys() == {"jsonl"}
+    config = (folder / "config.yaml").read_text()
+    assert "extra_metrics: true" in config and "further" not in config
+    # the same run, which is done
+    earlier = [*command, f"--config={tmp_path / 'earlier.yaml'}", "--run.also_on=[jsonl]"]
+    assert run(*earlier) == 0
+    (folder / "config.yaml").write_text(
+        config.replace("extra_metrics:", "further:").replace("eval_tasks:", "also_on:")
+    )
+    assert run(*earlier) == 0
+    assert (folder / "summary.json").read_bytes() == summary
+    capsys.readouterr()
+    assert run(*earlier, "--run.also_on=[]") == 2
+    assert "another config (run.eval_tasks: ['jsonl'] there, [] here)" in capsys.readouterr().err
+
+
 BAD = {
     "unknown key": (["--trim.nosuch", "1"], "nosuch"),
     "unknown value": (["--data.prompt", "mine"], "prompt"),
@@ -283,7 +310,7 @@ def test_eval_lets_the_model_write(
     assert rows["accuracy"]["rows"] and rows["accuracy"]["versions"]["torch"]
     assert rows["accuracy"]["max_length"] >= 1
     assert run(*command, "--backend", "lm-eval") == 2
-    assert "--further and --generate are the backend trimlab's" in capsys.readouterr().err
+    assert "--extra_metrics and --generate need the backend trimlab" in capsys.readouterr().err
 
 
 def test_eval_shows_length_normalised_accuracy_when_asked(
@@ -291,10 +318,13 @@ def test_eval_shows_length_normalised_accuracy_when_asked(
 ) -> None:
     command = ["eval", tiny_folder(tmp_path), "--tasks", "jsonl", "--data.root", root, "--json"]
     found = {}
-    for further in ([], ["--further"]):
-        assert run(*command, *further) == 0
+    for extra in ([], ["--extra_metrics"]):
+        assert run(*command, *extra) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        found[bool(further)] = {row["metric"]: row for row in rows}
+        found[bool(extra)] = {row["metric"]: row for row in rows}
+    assert run(*command, "--further") == 0  # its earlier name
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["metric"]: row for row in rows} == found[True]
     assert list(found[False]) == ["accuracy"]
     assert list(found[True]) == ["accuracy", "accuracy_normalised"]
     assert found[True]["accuracy"] == found[False]["accuracy"]

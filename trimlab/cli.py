@@ -1,4 +1,4 @@
-"""The command `trimlab`: finds the verb, and turns its errors into one line and an exit code."""
+"""The command `trimlab`: dispatch to verbs, errors in one line, exit codes."""
 
 import argparse
 import importlib

@@ -24,6 +24,7 @@ from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.rows import read_rows
+from trimlab.records.run_summary import RunSummary
 from trimlab.runs.summary import print_summary
 from trimlab.scanning.candidates import Granularity, candidates
 from trimlab.scanning.scan import Scan, scan
@@ -211,7 +212,7 @@ def test_a_run_is_measured_in_memory_and_exports_nothing(
         assert len(row["correct"]) == row["n"] == 24
     assert summary["trimmed"] == summary["models"][-1]
     assert summary["trimmed"]["layer_memory_ratio"] <= 0.7 < summary["fine_tuned"]["n"]
-    print_summary(summary, whole)
+    print_summary(RunSummary.from_row(summary), whole)
     shown = capsys.readouterr().out
     assert "in memory" in shown and "not exported" in shown and "trimlab eval" not in shown
 

@@ -18,12 +18,10 @@ import trimlab
 from trimlab import algorithm
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
-from trimlab.export import hf
 from trimlab.records.rows import TIMING_FIELDS, read_rows
-from trimlab.runs import run as running
-from trimlab.scanning import scan as scan_module
+from trimlab.runs import exports
+from trimlab.runs import measure as measuring
 from trimlab.scorers import Scorer
-from trimlab.training import operating_points
 from trimlab.training.module import DomainLM
 
 QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -82,7 +80,7 @@ def test_summary(finished: Path) -> None:
     assert trimmed["tokens_per_second"] > 0
     assert trimmed["untrimmed_tokens_per_second"] > 0
     assert summary["fine_tuned"]["optimizer_steps"] == trimmed["optimizer_steps"]
-    assert 0 <= summary["shortcuts"]["word_overlap"] <= 100
+    assert 0 <= summary["heuristic_baselines"]["word_overlap"] <= 100
     assert set(summary["row_sets"]) == {"train", "calibration", "dev", "test"}
 
 
@@ -105,7 +103,7 @@ def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:
 
 
 # with r = 1/4 trimmed and untrimmed model do not agree on every item
-MEASURED = {"r": 0.25, "full_depth": True, "run": {"further": True, "generate": 5}}
+MEASURED = {"r": 0.25, "full_depth": True, "run": {"extra_metrics": True, "generate": 5}}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +113,7 @@ def measured(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_further_measures(measured: Path, base: Path, root: Path) -> None:
+def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
     from trimlab.data.domain import DomainData
     from trimlab.evaluation.answers import Answers, answer, normalised_score
     from trimlab.evaluation.generation import exact_match
@@ -222,97 +220,119 @@ def test_a_run_folder_that_cannot_be_made(base: Path, root: Path, tmp_path: Path
             start(base, root, folder)
 
 
+# ---- kills ---------------------------------------------------------------------------------------
+
+
 def die(*_args: Any, **_kwargs: Any) -> None:
     """As kill -9 does it: no handler, no clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def on_call(
-    number: int, function: Callable[..., Any], then: Callable[..., Any] = die
-) -> Callable[..., Any]:
-    """The function, until its call of this number, which kills the process."""
-    calls = 0
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return then() if calls == number else function(*args, **kwargs)
-
-    return counted
-
-
-def on_name(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, until it is called for a path below a folder of this name."""
-
-    def named(path: Any, *args: Any, **kwargs: Any) -> Any:
-        return die() if name in Path(path).parts else function(path, *args, **kwargs)
-
-    return named
-
-
-def half_written(function: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """`torch.save` that dies after half of the bytes of its call of this number."""
-    calls = 0
-
-    def save(state: Any, file: Any, *args: Any, **kwargs: Any) -> None:
-        nonlocal calls
-        calls += 1
-        function(state, file, *args, **kwargs)
-        if calls == number:
-            file.truncate(file.tell() // 2)
-            die()
-
-    return save
-
-
-def interrupt(*_args: Any) -> None:
+def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-CRASHES: dict[str, Callable[[], None]] = {
-    "initial scan": lambda: setattr(
-        scan_module, "hidden_without", on_call(3, scan_module.hidden_without)
+def wrapped(owner: Any, name: str, before: Callable[..., Any]) -> None:
+    """Calls `before` with the arguments of every call of a function of `owner`, in front of it."""
+    function = getattr(owner, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def in_batch(epoch: int, batch: int, fit: str = "", then: Callable[[], None] = die) -> None:
+    """Dies in a batch of an epoch, both counted from 0, of the trimming or of another fit."""
+
+    def before(module: DomainLM, _batch: Any, index: int) -> None:
+        folder = Path(module.trainer.default_root_dir)
+        its_fit = "" if (folder / "config.yaml").exists() else folder.name
+        if (its_fit, module.current_epoch, index) == (fit, epoch, batch):
+            then()
+
+    wrapped(DomainLM, "training_step", before)
+
+
+def in_scan(folder: Path, step: int, forwards: int = 40) -> None:
+    """Dies in a scan: after some modules have computed and before anything is trained."""
+    record, seen = folder / "record.jsonl", 0
+
+    def before(module: torch.nn.Module, *_args: Any) -> None:
+        nonlocal seen
+        if record.exists() and not module.training and len(read_rows(record)) == step:
+            seen += 1
+            if seen == forwards:
+                die()
+
+    torch.nn.modules.module.register_module_forward_pre_hook(before)
+
+
+def at_checkpoint(step: int, half_written: bool = False) -> None:
+    """Dies before the checkpoint of an optimizer step is written, or halfway."""
+    save = torch.save
+
+    def saving(state: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        path = Path(getattr(file, "name", file))
+        here = state["global_step"] == step and "last" in path.name
+        if here and not half_written:
+            die()
+        save(state, file, *args, **kwargs)
+        if here:
+            os.truncate(path, path.stat().st_size // 2)
+            die()
+
+    setattr(torch, "save", saving)  # noqa: B010
+
+
+def at_path(owner: Any, name: str, matches: Callable[[str], bool]) -> None:
+    """Dies when a function is called for a path of which a part matches."""
+    wrapped(owner, name, lambda path, *_a, **_k: any(map(matches, Path(path).parts)) and die())
+
+
+def at_first_drop() -> None:
+    wrapped(DomainLM, "drop", lambda module, *_sublayers: module.stack.history or die())
+
+
+# an epoch has six steps; the second operating point comes after the twelfth
+CRASHES: dict[str, Callable[[Path], None]] = {
+    "before anything is scored": lambda _: setattr(measuring, "answer", die),
+    "initial scan": lambda folder: in_scan(folder, step=0),
+    "mid-epoch": lambda _: in_batch(1, 2),
+    "mid-scan": lambda folder: in_scan(folder, step=1),
+    "between scan and drop": lambda _: at_first_drop(),
+    "between record and checkpoint": lambda _: at_checkpoint(12),
+    "while a checkpoint is written": lambda _: at_checkpoint(12, half_written=True),
+    "Ctrl-C": lambda _: in_batch(1, 2, then=interrupt),
+    "in the last epoch": lambda _: in_batch(2, 4),
+    "while an export is written": lambda _: at_path(
+        AutoModelForCausalLM, "from_pretrained", lambda part: part.endswith(".part")
     ),
-    "mid-epoch": lambda: setattr(DomainLM, "training_step", on_call(9, DomainLM.training_step)),
-    "mid-scan": lambda: setattr(
-        scan_module, "hidden_without", on_call(4 + 3, scan_module.hidden_without)
-    ),
-    "between scan and drop": lambda: setattr(
-        algorithm.Trim, "drop", on_call(3, algorithm.Trim.drop)
-    ),
-    "while a checkpoint is written": lambda: setattr(torch, "save", half_written(torch.save, 4)),
-    "between record and checkpoint": lambda: setattr(
-        operating_points,
-        "append_row",
-        lambda *a, f=operating_points.append_row: (f(*a), a[1]["step"] == 1 and die()),
-    ),
-    "Ctrl-C": lambda: setattr(
-        DomainLM, "training_step", on_call(9, DomainLM.training_step, interrupt)
-    ),
-    "in the last epoch": lambda: setattr(
-        DomainLM, "training_step", on_call(17, DomainLM.training_step)
-    ),
-    "before anything is scored": lambda: setattr(running, "config_hash", die),
-    "while an export is written": lambda: setattr(hf, "load_export", die),
-    "between export and model card": lambda: setattr(running, "model_card", die),
-    "at full depth": lambda: setattr(
-        DomainLM, "training_step", on_call(18 + 9, DomainLM.training_step)
-    ),
-    "behind full depth": lambda: setattr(shutil, "rmtree", on_name("full_depth", shutil.rmtree)),
+    "between export and model card": lambda _: setattr(exports, "model_card", die),
+    "at full depth": lambda _: in_batch(1, 2, fit="full_depth"),
+    "behind full depth": lambda _: at_path(shutil, "rmtree", lambda part: part == "full_depth"),
 }
+
+
+def kill(
+    folder: Path,
+    crash: Callable[[Path], None],
+    run: Callable[[Path], Any],
+    exit_code: int = -signal.SIGKILL,
+) -> None:
+    """Starts a run in a process of its own, which dies."""
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: (crash(folder), run(folder))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == exit_code
 
 
 def kill_and_resume(folder: Path, place: str, again: Callable[[Path], Any]) -> None:
     """Starts a run that is killed at a place, and then the same run once more."""
-
-    def killed() -> None:
-        CRASHES[place]()
-        again(folder)
-
-    process = multiprocessing.get_context("fork").Process(target=killed)
-    process.start()
-    process.join()
-    assert process.exitcode == (1 if place == "Ctrl-C" else -signal.SIGKILL)
+    kill(folder, CRASHES[place], again, 1 if place == "Ctrl-C" else -signal.SIGKILL)
     again(folder)
 
 
@@ -390,13 +410,11 @@ def test_killed_in_its_last_epoch(
 
     run(tmp_path / "whole")
     points = read_rows(tmp_path / "whole" / "record.jsonl")
-    last_steps = points[-1]["epoch"]
+    last = points[-1]["epoch"]
     if options["scorer"] != "random":
-        assert last_steps + 1 > 5  # four sublayers of mean size were planned for
-    CRASHES["late"] = lambda: setattr(
-        DomainLM, "training_step", on_call(6 * last_steps + 3, DomainLM.training_step)
-    )
-    kill_and_resume(tmp_path / "killed", "late", run)
+        assert last + 1 > 5  # four sublayers of mean size were planned for
+    kill(tmp_path / "killed", lambda _: in_batch(last, 2), run)
+    run(tmp_path / "killed")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -488,11 +506,7 @@ def test_damaged_or_foreign_checkpoint(
     base: Path, root: Path, tmp_path: Path, content: bytes | None, message: str, place: str
 ) -> None:
     folder = tmp_path / "run"
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: (CRASHES[place](), start(base, root, folder, full_depth=True))
-    )
-    process.start()
-    process.join()
+    kill(folder, CRASHES[place], lambda folder: start(base, root, folder, full_depth=True))
     last = folder / ("full_depth" if place == "at full depth" else "") / "checkpoints" / "last.ckpt"
     assert last.exists()
     if content is None:

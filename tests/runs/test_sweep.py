@@ -15,11 +15,14 @@ import yaml
 
 from trimlab import cli
 from trimlab.errors import InputError
-from trimlab.records.identity import config_hash
 from trimlab.records.results import read_results
-from trimlab.records.rows import append_rows, read_rows
+from trimlab.records.rows import append_rows
 from trimlab.runs.config import Resolver
-from trimlab.runs.sweep import PlannedRun, Sweep, _alone, merged, nested, plan, rows_of
+from trimlab.runs.findings import rows_of
+from trimlab.runs.folder import RunFolder
+from trimlab.runs.plan import PlannedRun, merged, nested, plan
+from trimlab.runs.run_id import distinctive, run_id
+from trimlab.runs.sweep import Sweep, _alone
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHIPPED = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in p.read_text()]
@@ -34,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
 def settings(base: Path) -> list[str]:
     """Overrides that make any run a matter of a second."""
     return [
-        *(f"model.base={base}", "data.task=jsonl", "run.also_on=[]", "run.speed=false"),
+        *(f"model.base={base}", "data.task=jsonl", "run.eval_tasks=[]", "run.speed=false"),
         *("data.train_rows=16", "data.calibration_rows=10", "data.dev_rows=10"),
         *("data.test_rows=10", "data.batch_size=8", "trainer.enable_progress_bar=false"),
         *("trainer.accelerator=cpu", "trainer.precision=32-true"),
@@ -92,8 +95,8 @@ def test_cells_are_products_and_seeds_come_last(tmp_path: Path, base: Path) -> N
           for s in ("two_step", "random") for r in (1, 0.5)),
         {"trim.scorer": "top", "trim.drops_per_step": [2, 1], "trim.max_drops": 2},
     ]  # fmt: skip
-    assert [p.cell for p in planned] == cells * 2
-    assert [p.seed for p in planned] == [0] * 5 + [1] * 5
+    assert [p.place.cell for p in planned] == cells * 2
+    assert [p.place.seed for p in planned] == [0] * 5 + [1] * 5
     assert len({p.id for p in planned}) == 10
 
 
@@ -102,11 +105,68 @@ def test_the_id_is_the_hash_of_the_resolved_config(tmp_path: Path, base: Path) -
     resolve = Resolver()
     config = {"trim": {"max_drops": 1}}
     same = {"trim": {"max_drops": 1, "r": 0.25}, "run": {"dir": "there", "shared": "x"}}
-    assert config_hash(resolve(config)) == config_hash(resolve(same))
+    assert run_id(resolve(config)) == run_id(resolve(same))
     elsewhere = {"trim": {"max_drops": 1}, "data": {"root": "there"}}
-    assert config_hash(resolve(config)) == config_hash(resolve(elsewhere))
+    assert run_id(resolve(config)) == run_id(resolve(elsewhere))
     other = {"trim": {"max_drops": 1, "r": 0.5}}
-    assert config_hash(resolve(config)) != config_hash(resolve(other))
+    assert run_id(resolve(config)) != run_id(resolve(other))
+
+
+class WithLaterOptions(Resolver):
+    """The parser of a later version."""
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--data.patience", type=int, default=3)
+        parser.add_argument("--teacher.share", type=float, default=0.5)
+
+
+@pytest.mark.parametrize("config", [{}, {"data": {"patience": 3}, "teacher": {"share": 0.5}}])
+def test_an_option_that_is_added_keeps_the_ids(config: dict[str, Any]) -> None:
+    now, later = Resolver(), WithLaterOptions()
+    drops = {"trim": {"max_drops": 1}}
+    kept = later(merged(drops, config))
+    assert kept == now(drops) and run_id(kept) == run_id(now(drops))
+    for used in ({"data": {"patience": 2}}, {"teacher": {"share": 0.1}}):
+        assert run_id(later(merged(drops, used))) != run_id(kept)
+
+
+def test_an_option_that_is_gone_counts_with_the_value_that_it_had() -> None:
+    config = Resolver()({"trim": {"max_drops": 1}})
+    fewer = {**config, "trainer": {k: v for k, v in config["trainer"].items() if k != "profiler"}}
+    assert "profiler" in config["trainer"]
+    assert run_id(distinctive(fewer, {})) == run_id(config)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "present"),
+    [
+        ({"run": {"further": True}}, {"run": {"extra_metrics": True}}),
+        ({"run": {"also_on": ["sciq"]}}, {"run": {"eval_tasks": ["sciq"]}}),
+    ],
+)
+def test_a_renamed_option_is_the_same_option(
+    earlier: dict[str, Any], present: dict[str, Any], tmp_path: Path, base: Path
+) -> None:
+    resolve, drops = Resolver(), {"trim": {"max_drops": 1}}
+    config = resolve(merged(drops, earlier))
+    assert config == resolve(merged(drops, present))
+    assert run_id(config) != run_id(resolve(drops))
+    with pytest.raises(InputError, match="are the same option; give one of them"):
+        resolve(merged(drops, earlier, present))
+    # in every place where it can stand
+    ((old, value),), (new,) = earlier["run"].items(), present["run"]
+    planned = [
+        plan(
+            experiment(tmp_path, base, {"config": drops, "runs": [{f"run.{cell}": [value]}]}),
+            "tiny",
+            only=[f"run.{only}={value}"] if value is True else [],
+            settings=[f"run.{name}=[piqa]"] if name == "also_on" else [],
+        )
+        for cell, only, name in ((old, new, old), (new, old, new), (old, old, old))
+    ]
+    assert all(p.place.cell.keys() == {f"run.{new}"} for (p,) in planned)
+    assert planned[0][0].id == planned[2][0].id
 
 
 def test_a_rehearsal_takes_few_rows_and_is_another_run(tmp_path: Path, base: Path) -> None:
@@ -114,7 +174,7 @@ def test_a_rehearsal_takes_few_rows_and_is_another_run(tmp_path: Path, base: Pat
     full, rehearsal = plan(path, "tiny"), plan(path, "tiny", limit=4)
     assert {p.id for p in full}.isdisjoint(p.id for p in rehearsal)
     for planned in rehearsal:
-        assert planned.limit == 4
+        assert planned.place.limit == 4
         assert set(planned.config["data"].values()) >= {4}
         sizes = ("train_rows", "calibration_rows", "dev_rows", "test_rows")
         assert all(planned.config["data"][size] == 4 for size in sizes)
@@ -131,14 +191,15 @@ def test_every_shipped_experiment_runs_on_a_tiny_model(
     path: Path, base: Path, root: Path, tmp_path: Path
 ) -> None:
     tiny = [*settings(base), "trim.max_drops=2"]
-    if "run.compare" in plan(path, "gemma-270m")[0].cell:  # four bits need wider layers
+    if "run.compare" in plan(path, "gemma-270m")[0].place.cell:  # four bits need wider layers
         tiny.append("run.compare=[llm_pruner, llm_streamline, sparsegpt, llm_int8]")
     planned = plan(path, "gemma-270m", settings=tiny, data_root=root)[0]
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(planned.config))
     folder = tmp_path / "run"
     assert run("fit", "--config", config, "--run.dir", folder, "--trim.progress", "false") == 0
-    append_rows(tmp_path / f"{path.stem}.jsonl", rows_of(planned, folder))
+    rows = [row.to_row() for row in rows_of(planned.place, RunFolder(folder))]
+    append_rows(tmp_path / f"{path.stem}.jsonl", rows)
     assert {record["run"] for record in read_results(tmp_path)} == {planned.id}
 
 
@@ -146,7 +207,7 @@ def test_every_shipped_experiment_runs_on_a_tiny_model(
 def test_what_an_experiment_asks_for_stands_above_the_profile(path: Path) -> None:
     asked = yaml.safe_load(path.read_text()).get("config", {}).get("run", {})
     for planned in plan(path, "gemma-270m"):
-        own = {name for name in asked if f"run.{name}" in planned.cell}
+        own = {name for name in asked if f"run.{name}" in planned.place.cell}
         kept = {name: planned.config["run"][name] for name in asked.keys() - own}
         assert kept == {name: asked[name] for name in kept}
 
@@ -296,7 +357,7 @@ def test_the_config_is_recorded_but_no_path_of_the_rows(swept: Path, root: Path)
     complete = [record for record in records if record.get("complete")]
     assert len(complete) == len({record["run"] for record in records})
     for record in complete:
-        assert config_hash(record["config"]) == record["run"]
+        assert run_id(record["config"]) == record["run"]
         assert record["config"]["trim"]["scorer"] == record["cell"]["trim.scorer"]
         assert "root" not in record["config"]["data"]
     for record in records:
@@ -336,7 +397,7 @@ def test_rows_of_another_schema_are_refused(
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "old.jsonl").write_text('{"schema": 0, "run": "a"}\n')
     assert run(*command(path, root, "--dry-run")) == 2
-    assert "old.jsonl has rows of schema 0" in capsys.readouterr().err
+    assert "old.jsonl: schema 0" in capsys.readouterr().err
 
 
 def test_a_lock_is_held_until_the_fit_has_ended(
@@ -478,10 +539,15 @@ def test_a_fit_that_a_kill_cut_in_two_has_no_time(swept: Path, root: Path, tmp_p
     planned: PlannedRun = plan(swept / "letters.yaml", "tiny", data_root=root)[0]
     source = swept / "runs" / planned.id
     summary = json.loads((source / "summary.json").read_text())
-    assert "trimllm" in [row.get("method") for row in rows_of(planned, source)]
+
+    def methods(folder: Path) -> list[Any]:
+        rows = [row.to_row() for row in rows_of(planned.place, RunFolder(folder))]
+        assert [row.get("complete", False) for row in rows] == [False] * (len(rows) - 1) + [True]
+        return [row.get("method") for row in rows]
+
+    assert methods(source).count("trimllm") == 1
     for name in ("record.jsonl", "config.yaml"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
     (tmp_path / "summary.json").write_text(json.dumps(summary | {"fit_seconds": None}))
-    rows = rows_of(planned, tmp_path)
-    assert "trimllm" not in [row.get("method") for row in rows]
-    assert len(rows) == len(read_rows(swept / "results" / "letters.jsonl")) // 2 - 1
+    assert "trimllm" not in methods(tmp_path)
+    assert len(methods(tmp_path)) == len(methods(source)) - 1

@@ -1,8 +1,8 @@
-"""Weights & Biases: a real offline run, read back; and that no failure of it reaches the run."""
+"""Weights & Biases: a real offline run and what it is given; no failure of it reaches the run."""
 
 import json
-import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import yaml
 from tests.runs.test_run import assert_same_run, kill_and_resume, start
 from trimlab import cli
 from trimlab.model.sublayers import Sublayer
-from trimlab.records.rows import read_rows
+from trimlab.records.operating_point import OperatingPoint, ScannedCandidate
+from trimlab.records.result_row import RunContext
+from trimlab.records.rows import append_row, read_rows
+from trimlab.records.run_summary import RunSummary
 from trimlab.runs.tracking import Tracker, WandbOptions, dropping_pattern, score_table
 
 wandb = pytest.importorskip("wandb")
@@ -20,60 +23,76 @@ wandb = pytest.importorskip("wandb")
 REPOSITORY = Path(__file__).parents[2]
 
 
-def records(path: Path) -> list[Any]:
-    """What a .wandb file holds: LevelDB's log format behind a header of seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
-
-    data, place, part, found = path.read_bytes(), 7, b"", []
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:  # the rest of a block that holds no header
-            place += 32768 - place % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        part += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            found.append(Record.FromString(part))
-            part = b""
-    return found
+def plain(value: Any) -> Any:
+    """A value as JSON, tables and summaries included."""
+    if isinstance(value, wandb.Table):
+        return {"columns": value.columns, "data": value.data}
+    if hasattr(type(value), "keys"):
+        return {str(key): plain(value[key]) for key in value.keys()}  # noqa: SIM118 (W&B's own)
+    return json.loads(json.dumps(value, default=str))
 
 
-def offline_runs(folder: Path) -> list[list[Any]]:
-    wandb.teardown()  # waits until everything is on disk
-    return [records(path) for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb"))]
+def watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes what every W&B run is given by its public methods; the run itself is real."""
+    init = wandb.init
+
+    def watched(**options: Any) -> Any:
+        run, file = init(**options), Path(options["dir"]) / "wandb" / "given.jsonl"
+
+        def note(method: str, about: Callable[..., Any]) -> None:
+            call = getattr(run, method)
+
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                append_row(file, {method: plain(about(*args, **kwargs))})
+                return call(*args, **kwargs)
+
+            monkeypatch.setattr(run, method, noted)
+
+        about = {name: getattr(run, name) for name in ("id", "project", "group", "name", "config")}
+        append_row(file, {"init": plain(about)})
+        note("log", lambda row: row)
+        note("save", lambda path, **_: path)
+        note(
+            "log_artifact",
+            lambda artifact: [artifact.type, artifact.name, *artifact.manifest.entries],
+        )
+        note("finish", lambda exit_code=0: {"exit_code": exit_code, "summary": run.summary})
+        return run
+
+    monkeypatch.setattr(wandb, "init", watched)
 
 
-def history(found: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in r.history.item}
-        for r in found
-        if r.HasField("history")
-    ]
-
-
-def table(folder: Path, row: dict[str, Any], name: str) -> Any:
-    (path,) = (folder / "wandb").glob(f"offline-run-*/files/{row[f'{name}/path']}")
-    return json.loads(path.read_text())
+def given(folder: Path) -> list[dict[str, list[Any]]]:
+    """What the W&B runs of a folder were given, by method, a process after the other."""
+    runs: list[dict[str, list[Any]]] = []
+    for row in read_rows(folder / "wandb" / "given.jsonl"):
+        ((method, value),) = row.items()
+        if method == "init":
+            runs.append({name: [] for name in ("init", "log", "save", "log_artifact", "finish")})
+        runs[-1][method].append(value)
+    return runs
 
 
 @pytest.fixture(scope="module")
 def tracked(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tracked"
     options = {"mode": "offline", "project": "owls", "group": "table3", "artifact": True}
-    start(base, root, folder, full_depth=True, wandb=options)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        watch(monkeypatch)
+        start(base, root, folder, full_depth=True, wandb=options)
+    wandb.teardown()  # waits until everything is on disk
     return folder
 
 
 def test_an_offline_run_has_what_one_wants_to_watch(tracked: Path) -> None:
-    (found,) = offline_runs(tracked)
-    (run,) = [r.run for r in found if r.HasField("run")]
-    assert (run.project, run.run_group, run.display_name) == ("owls", "table3", "tracked")
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["trim"]["r"] == 0.5
-    assert config["provenance"]["task"] == "jsonl"
-    assert "wandb" not in config
+    (run,) = given(tracked)
+    (about,), rows = run["init"], run["log"]
+    named = {name: about[name] for name in ("project", "group", "name")}
+    assert named == {"project": "owls", "group": "table3", "name": "tracked"}
+    assert about["config"]["trim"]["r"] == 0.5
+    assert about["config"]["provenance"]["task"] == "jsonl"
+    assert "wandb" not in about["config"]
 
-    rows = history(found)
     points, summary = read_rows(tracked / "record.jsonl"), read_summary(tracked)
     losses = [row for row in rows if "train_loss" in row]
     assert [row["optimizer_steps"] for row in losses] == list(range(1, 19))  # 3 epochs of 6
@@ -90,23 +109,18 @@ def test_an_offline_run_has_what_one_wants_to_watch(tracked: Path) -> None:
         assert row["optimizer_steps"] == point["optimizer_steps"]
         assert row["point/layers_left"] == 8 - len(point["history"])
         assert row["point/mlp_left"] + row["point/attention_left"] == row["point/layers_left"]
-    pattern = table(tracked, logged[-1], "dropping_pattern")
+    pattern = logged[-1]["dropping_pattern"]
     assert pattern["columns"][:3] == ["scan", "0.attention", "0.mlp"]
     assert pattern["data"][-1].count(-1) == len(points[-2]["history"])
-    assert len(table(tracked, logged[-1], "scores")["data"]) == sum(len(p["scan"]) for p in points)
-    test = table(tracked, next(row for row in rows if "test/path" in row), "test")
-    assert [row[0] for row in test["data"]] == ["untrimmed", "fine_tuned", "trimmed"]
-    assert [row[2] for row in test["data"]] == [
-        summary[name]["accuracy"] for name in ("untrimmed", "fine_tuned", "trimmed")
-    ]
-    end = {
-        item.key: json.loads(item.value_json)
-        for r in found
-        if r.HasField("summary")
-        for item in r.summary.update
-    }
-    assert end["test/trimmed"]["accuracy"] == summary["trimmed"]["accuracy"]
-    assert [r.exit.exit_code for r in found if r.HasField("exit")] == [0]
+    assert len(logged[-1]["scores"]["data"]) == sum(len(p["scan"]) for p in points)
+    (test,) = [row["test"] for row in rows if "test" in row]
+    names = ("untrimmed", "fine_tuned", "trimmed")
+    assert [row[0] for row in test["data"]] == [*names]
+    assert [row[2] for row in test["data"]] == [summary[name]["accuracy"] for name in names]
+    (end,) = run["finish"]
+    assert end["exit_code"] == 0
+    assert end["summary"]["test/trimmed"]["accuracy"] == summary["trimmed"]["accuracy"]
+    assert end["summary"]["stopped_because"] == summary["stopped_because"]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -118,12 +132,16 @@ def test_config_and_record_and_model_are_files_of_it(tracked: Path) -> None:
     for name in ("config.yaml", "record.jsonl", "summary.json"):
         kept = (files / name).read_text()
         assert name == "summary.json" or kept == (tracked / name).read_text()
-    (found,) = offline_runs(tracked)
+    (run,) = given(tracked)
+    assert {Path(path).name for path in run["save"]} == {
+        "config.yaml",
+        "record.jsonl",
+        "summary.json",
+    }
     # tables are artifacts too
-    (artifact,) = [r.artifact for r in found if r.artifact.type == "model"]
-    assert artifact.name == "tracked-0.5"
-    names = {entry.path for entry in artifact.manifest.contents}
-    assert {"config.json", "model.safetensors"} <= names
+    ((_, name, *entries),) = [found for found in run["log_artifact"] if found[0] == "model"]
+    assert name == "tracked-0.5"
+    assert {"config.json", "model.safetensors"} <= {*entries}
 
 
 def test_it_changes_no_result(tracked: Path, base: Path, root: Path, tmp_path: Path) -> None:
@@ -131,27 +149,32 @@ def test_it_changes_no_result(tracked: Path, base: Path, root: Path, tmp_path: P
     assert_same_run(tmp_path / "run", tracked)
     assert not (tmp_path / "run" / "wandb").exists()
     # nor the config: the same run with another way of logging is the same run, and it is done
-    before = len(offline_runs(tracked))
+    before = sorted((tracked / "wandb").iterdir())
     start(base, root, tracked, full_depth=True, wandb={"mode": "offline"})
-    assert len(offline_runs(tracked)) == before
+    assert sorted((tracked / "wandb").iterdir()) == before
 
 
-def test_a_resumed_run_goes_on_with_the_same_one(base: Path, root: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_goes_on_with_the_same_one(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def again(folder: Path) -> None:
         start(base, root, folder, wandb={"mode": "offline"})
 
+    watch(monkeypatch)
     wandb.teardown()  # the process that is killed has a service of its own, as it has elsewhere
     kill_and_resume(tmp_path / "killed", "mid-scan", again)
-    first, second = offline_runs(tmp_path / "killed")
-    ids = {r.run.run_id for found in (first, second) for r in found if r.HasField("run")}
+    first, second = given(tmp_path / "killed")
+    ids = {run["init"][0]["id"] for run in (first, second)}
     assert len(ids) == 1
-    points = [row["point/step"] for row in history(second) if "point/step" in row]
-    done = [row["point/step"] for row in history(first) if "point/step" in row]
-    assert sorted({*done, *points}) == [0, 1, 2]
+    assert not first["finish"] and second["finish"]
+    steps = [
+        row["point/step"] for run in (first, second) for row in run["log"] if "point/step" in row
+    ]
+    assert sorted({*steps}) == [0, 1, 2]
     # the same config in another folder is another run
     again(tmp_path / "other")
-    (other,) = offline_runs(tmp_path / "other")
-    assert ids.isdisjoint(r.run.run_id for r in other if r.HasField("run"))
+    (other,) = given(tmp_path / "other")
+    assert other["init"][0]["id"] not in ids
 
 
 # ---- failures -----------------------------------------------------------------------------------
@@ -188,34 +211,46 @@ def test_its_failure_is_one_warning(
     assert_same_run(tmp_path / "run", tracked)
 
 
+def about(task: str = "owls") -> RunSummary:
+    """The summary of a run that has just begun."""
+    context = RunContext(
+        base="tiny",
+        task=task,
+        prompt="authors",
+        row_sets={},
+        git_commit=None,
+        versions={},
+        hardware={},
+    )
+    return RunSummary(context=context, seed=0, metric="accuracy")
+
+
 def test_online_without_a_network_goes_on_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = wandb.init
+    real = wandb.init
 
     def init(**options: Any) -> Any:
         if options["mode"] == "online":
             raise wandb.errors.CommError("no network")
-        return plain(**options)
+        return real(**options)
 
     monkeypatch.setattr(wandb, "init", init)
-    tracker, (summary, about) = (
-        Tracker(WandbOptions(mode="online", name="r 0.25")),
-        ({}, {"task": "owls"}),
-    )
+    watch(monkeypatch)
+    tracker = Tracker(WandbOptions(mode="online", name="r 0.25"))
 
     def interrupted() -> None:
-        with tracker.tracked(tmp_path, {}, about, summary):
+        with tracker.tracked(tmp_path, {}, about()):
             tracker.log({"train_loss": 2.5, "optimizer_steps": 7})
             raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="offline instead"), pytest.raises(KeyboardInterrupt):
         interrupted()
-    (found,) = offline_runs(tmp_path)
-    assert [row["train_loss"] for row in history(found)] == [2.5]
-    (run,) = [r.run for r in found if r.HasField("run")]
-    assert (run.run_group, run.display_name) == ("owls", "r 0.25")
-    assert [r.exit.exit_code for r in found if r.HasField("exit")] == [1]
+    (run,) = given(tmp_path)
+    assert [row["train_loss"] for row in run["log"]] == [2.5]
+    assert (run["init"][0]["group"], run["init"][0]["name"]) == ("owls", "r 0.25")
+    assert [end["exit_code"] for end in run["finish"]] == [1]
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
 def test_without_the_package_there_is_nothing_to_say(
@@ -225,7 +260,7 @@ def test_without_the_package_there_is_nothing_to_say(
     monkeypatch.setattr("trimlab.runs.tracking.find_spec", lambda _name: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with Tracker(WandbOptions()).tracked(tmp_path, {}, {"task": "owls"}, {}):
+        with Tracker(WandbOptions()).tracked(tmp_path, {}, about()):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +278,7 @@ def test_auto_is_offline_where_nobody_is_logged_in(
             monkeypatch.setenv("WANDB_MODE", environment)
         with (
             warnings.catch_warnings(),
-            Tracker(WandbOptions()).tracked(tmp_path, {}, {"task": "owls"}, {}),
+            Tracker(WandbOptions()).tracked(tmp_path, {}, about()),
         ):
             warnings.simplefilter("ignore")
     assert asked == ["offline", "offline"]
@@ -259,33 +294,43 @@ def test_the_command_keeps_it_out_of_the_config(base: Path, root: Path, tmp_path
         with pytest.raises(SystemExit) as stop:
             cli.main([str(part) for part in [*command, "--wandb.mode", mode]])
         assert not stop.value.code
+    wandb.teardown()
     assert "wandb" not in yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert len(offline_runs(tmp_path / "run")) == 1
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
 
 
 # ---- what is drawn ------------------------------------------------------------------------------
 
 
+def point(step: int, history: list[str], dropped: list[str], scan: list[ScannedCandidate]) -> Any:
+    numbers = dict.fromkeys(("epoch", "optimizer_steps", "dev_n", "seconds", "peak_rss_bytes"), 0)
+    numbers |= dict.fromkeys(("scan_seconds", "dev", "dev_stderr"), 0.0)
+    numbers |= dict.fromkeys(("layer_memory_ratio", "model_memory_ratio"), 1.0)
+    return OperatingPoint(
+        step=step,
+        history=history,
+        dropped=dropped,
+        scan=scan,
+        trainable=[],
+        metric="accuracy",
+        accepted=True,
+        finished=None,
+        **numbers,
+    )
+
+
 def test_the_dropping_pattern_by_hand() -> None:
+    def scanned(candidate: str, score: list[float], **statistics: float) -> ScannedCandidate:
+        return ScannedCandidate(candidate=candidate, score=score, statistics=statistics)
+
+    gone = ["0.mlp", "1.attention"]
+    first = scanned("0.attention+0.mlp", [3.0, 1.0], accuracy=50.0, items=4)
+    second = scanned("0.mlp+1.attention", [2.0, 9.0], accuracy=60.0, items=8)
+    third = scanned("0.mlp+1.attention", [1.0, 9.0], norm=4.0)
     points = [
-        {
-            "step": 0,
-            "history": [],
-            "dropped": [],
-            "scan": [
-                {"candidate": "0.attention+0.mlp", "score": [3.0, 1.0], "accuracy": 50.0}
-                | {"items": 4},
-                {"candidate": "0.mlp+1.attention", "score": [2.0, 9.0], "accuracy": 60.0}
-                | {"items": 8},
-            ],
-        },
-        {
-            "step": 1,
-            "history": ["0.mlp", "1.attention"],
-            "dropped": ["0.mlp", "1.attention"],
-            "scan": [{"candidate": "0.mlp+1.attention", "score": [1.0, 9.0], "norm": 4.0}],
-        },
-        {"step": 2, "history": ["0.mlp", "1.attention"], "dropped": [], "scan": []},
+        point(0, [], [], [first, second]),
+        point(1, gone, gone, [third]),
+        point(2, gone, [], []),
     ]
     sublayers = [Sublayer(0, "attention"), Sublayer(0, "mlp"), Sublayer(1, "attention")]
     assert dropping_pattern(points, sublayers) == [

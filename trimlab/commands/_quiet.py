@@ -1,4 +1,4 @@
-"""Turning off what libraries say about themselves and a user cannot act on."""
+"""Silencing notices of libraries that a user cannot act on."""
 
 import logging
 import os

@@ -1,5 +1,8 @@
 """Score a model, trimmed or not, on tasks."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from trimlab.commands._quiet import quiet
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
@@ -9,12 +12,28 @@ def run(arguments: list[str]) -> None:
     """`trimlab eval`: score a model on tasks."""
     quiet()
     import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    options = _parser().parse_args(arguments)
+    _check(options)
+    headings = ("task", "prompt", "metric", "value", "± standard error", "n")
+    table = Table(*headings, title=options.model)
+    for row in _rows(options, _read_tasks(options)):
+        if options.json:
+            print(json.dumps(row))
+        numbers = (f"{row['value']:.2f}", f"{row['stderr']:.2f}", str(row["n"]))
+        table.add_row(row["task"], row["prompt"], row["metric"], *numbers)
+    if not options.json:
+        Console().print(table)
+
+
+def _parser() -> Any:
     from pathlib import Path
     from typing import Literal
 
     from jsonargparse import ArgumentParser
-    from rich.console import Console
-    from rich.table import Table
 
     parser = ArgumentParser(
         prog="trimlab eval",
@@ -34,11 +53,14 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--data.max_length",
         type=int | None,
-        help="longest text in tokens, by default what the model reads; a longer context loses its "
+        help="longest text in tokens, by default the model's limit; a longer context loses its "
         "oldest tokens",
     )
     parser.add_argument(
-        "--further", action="store_true", help="also length-normalised accuracy; a little slower"
+        "--extra_metrics",
+        "--further",  # its earlier name
+        action="store_true",
+        help="also length-normalised accuracy; a little slower",
     )
     parser.add_argument(
         "--generate",
@@ -51,70 +73,91 @@ def run(arguments: list[str]) -> None:
         "--backend",
         type=Literal["trimlab", "lm-eval"],
         default="trimlab",
-        help="who scores: trimlab, or lm-evaluation-harness itself (acc and acc_norm)",
+        help="trimlab, or lm-evaluation-harness itself (acc and acc_norm)",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="requests at once (lm-eval)")
-    parser.add_argument("--json", action="store_true", help="one JSON line per task")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--json", action="store_true", help="one JSON line per metric")
+    return parser
 
-    from trimlab.data.domain import DomainData
-    from trimlab.data.items import fingerprint
-    from trimlab.data.task import load_task
-    from trimlab.evaluation.answers import answer, normalised_score
-    from trimlab.evaluation.generation import exact_match
-    from trimlab.evaluation.harness import harness_evaluate
-    from trimlab.model.loading import load_model
-    from trimlab.model.sublayers import SublayerStack
-    from trimlab.records.provenance import provenance
 
-    harness, rows = options.backend == "lm-eval", options.data
+def _check(options: Any) -> None:
     for option, value, least in (
-        ("data.test_rows", rows.test_rows, 1),
-        ("data.max_length", rows.max_length, 1),
+        ("data.test_rows", options.data.test_rows, 1),
+        ("data.max_length", options.data.max_length, 1),
         ("batch_size", options.batch_size, 1),
         ("generate", options.generate, 0),
     ):
         if value is not None and value < least:
             raise InputError(f"{option} must be at least {least}, not {value}")
-    if harness and (options.further or options.generate):
-        raise InputError("--further and --generate are the backend trimlab's")
-    asked = []
-    for name in options.tasks.split(","):  # all of them are read before the first is scored
+    if options.backend == "lm-eval" and (options.extra_metrics or options.generate):
+        raise InputError("--extra_metrics and --generate need the backend trimlab")
+
+
+def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
+    """Name, prompt format and test items of every task, read before the first is scored."""
+    from trimlab.data.task import load_task
+
+    harness, data = options.backend == "lm-eval", options.data
+    tasks = []
+    for name in options.tasks.split(","):
         task = load_task(name)
         if harness and task.metric != "accuracy":
             raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
-        prompt = rows.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        asked.append(
-            (name, prompt, read_test_items(task, rows.root, rows.test_rows, prompt=prompt))
-        )
+        prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
+        items = read_test_items(task, data.root, data.test_rows, prompt=prompt)
+        tasks.append((name, prompt, items))
+    return tasks
+
+
+def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dict[str, Any]]:
+    """A row per task and metric, with everything that a repetition needs."""
+    from trimlab.data.domain import DomainData
+    from trimlab.data.items import fingerprint
+    from trimlab.model.loading import load_model
+    from trimlab.model.sublayers import SublayerStack
+    from trimlab.records.provenance import provenance
 
     model, tokenizer = load_model(options.model)
     stack = SublayerStack(model.to(options.device))
-    limit = rows.max_length or getattr(model.config, "max_position_embeddings", 1024)
-    headings = ("task", "prompt", "metric", "value", "± standard error", "n")
-    table = Table(*headings, title=options.model)
-    for name, prompt, items in asked:
-        data = DomainData(tokenizer, name, max_length=limit)
-        most = data.max_length  # the tokenizer may know a lower limit
-        metric, further = data.task.metric, options.further and data.task.metric == "accuracy"
-        if harness:
-            scores = harness_evaluate(model, tokenizer, items, name, options.batch_size, most)
-        else:
-            batches = data.evaluation_batches(items)
-            answers = answer(stack, batches, metric, further, not options.json, name)
-            scores = {metric: answers.score}
-            if further:
-                scores["accuracy_normalised"] = normalised_score(answers, items)
-            if options.generate:
-                some = items[: options.generate]
-                written = exact_match(stack, tokenizer, some, most, not options.json, name)
-                scores |= {} if written is None else {"exact_match": written}
-        about = {"model": options.model, "task": name, "prompt": prompt, "max_length": most}
-        about |= {"backend": options.backend, "rows": fingerprint(items), **provenance()}
-        for metric, score in scores.items():
-            if options.json:
-                print(json.dumps({"metric": metric, **score._asdict(), **about}))
-            numbers = (f"{score.value:.2f}", f"{score.stderr:.2f}", str(score.n))
-            table.add_row(name, prompt, metric, *numbers)
-    if not options.json:
-        Console().print(table)
+    limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)
+    for name, prompt, items in tasks:
+        data = DomainData(tokenizer, name, max_length=limit)  # the tokenizer may lower the limit
+        about = {"model": options.model, "task": name, "prompt": prompt}
+        about |= {"max_length": data.max_length, "backend": options.backend}
+        about |= {"rows": fingerprint(items), **provenance()}
+        for metric, estimate in _scores(options, stack, data, items).items():
+            yield {"metric": metric, **estimate._asdict(), **about}
+
+
+def _scores(options: Any, stack: Any, data: Any, items: list[Any]) -> dict[str, Any]:
+    """Estimates by metric."""
+    task = data.task
+    if options.backend == "lm-eval":
+        from trimlab.evaluation.harness import harness_evaluate
+
+        return harness_evaluate(
+            stack.model,
+            data.tokenizer,
+            items,
+            name=task.name,
+            batch_size=options.batch_size,
+            max_length=data.max_length,
+        )
+    from trimlab.runs.measure import measure
+
+    measured = measure(
+        stack,
+        data,
+        items,
+        metric=task.metric,
+        extra_metrics=options.extra_metrics,
+        generate=options.generate,
+        progress=not options.json,
+        name=task.name,
+    )
+    found = {
+        task.metric: measured.answers.score,
+        "accuracy_normalised": measured.normalised,
+        "exact_match": measured.exact_match,
+    }
+    return {metric: estimate for metric, estimate in found.items() if estimate is not None}

@@ -10,4 +10,4 @@ def run(arguments: list[str]) -> None:
     from trimlab.runs.summary import print_summary
 
     run = FitCLI(arguments).make_run()
-    print_summary(run(), run.folder)
+    print_summary(run(), run.folder.path)

@@ -2,12 +2,43 @@
 
 import signal
 import sys
+from typing import Any
 
 from trimlab.commands._quiet import quiet
 
 
 def run(arguments: list[str]) -> None:
     """`trimlab sweep`: an experiment file, many runs, one record."""
+    options = _parser().parse_args(arguments).as_dict()
+
+    quiet()
+    from rich.console import Console
+
+    from trimlab.runs.plan import plan
+    from trimlab.runs.sweep import Sweep
+
+    planned = plan(
+        options["experiment"],
+        options["profile"],
+        seeds=options["seeds"],
+        limit=options["limit"],
+        only=options["only"],
+        settings=options["set"],
+        data_root=options["data"]["root"],
+    )
+    sweep = Sweep(planned, options["results"], options["runs"], options["keep_models"])
+    if options["dry_run"]:
+        Console().print(sweep.table())
+        return
+    # without this, the present fit would outlive a terminated sweep and keep its folder locked
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    failed = sweep()
+    Console().print(sweep.table())
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(planned)} runs failed; see above")
+
+
+def _parser() -> Any:
     from pathlib import Path
 
     from jsonargparse import ArgumentParser
@@ -45,29 +76,4 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
     parser.add_argument("--keep_models", action="store_true", help="keep models and checkpoints")
     parser.add_argument("--dry-run", action="store_true", help="only show what is left to do")
-    options = parser.parse_args(arguments).as_dict()
-
-    quiet()
-    from rich.console import Console
-
-    from trimlab.runs.sweep import Sweep, plan
-
-    planned = plan(
-        options["experiment"],
-        options["profile"],
-        options["seeds"],
-        options["limit"],
-        options["only"],
-        options["set"],
-        options["data"]["root"],
-    )
-    sweep = Sweep(planned, options["results"], options["runs"], options["keep_models"])
-    if options["dry_run"]:
-        Console().print(sweep.table())
-        return
-    # the fit that is going on would outlive a killed sweep, and keep its folder locked
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    failed = sweep()
-    Console().print(sweep.table())
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(planned)} runs failed; see above")
+    return parser

@@ -1,4 +1,4 @@
-"""The id of a run: a hash of its resolved config."""
+"""Hashes of configs."""
 
 import hashlib
 import json
@@ -8,18 +8,18 @@ from trimlab.records.rows import Row
 
 
 def config_hash(config: Row) -> str:
-    """Short sha256 of a resolved config.
+    """Short sha256 of a config or another nested mapping.
 
-    The order of its keys does not matter; nor does `data.root`: where the rows lie is not which
-    rows they are, and that is in their fingerprints; nor whether a whole number is a float: a type
-    such as `int | float` may make it one or the other, as other libraries were imported.
+    It does not depend on the order of the keys; on `data.root`, since the rows' fingerprints are
+    recorded and not their place; or on the type of a whole number: jsonargparse reads 1 for a
+    `int | float` as either of the two.
     """
     text = json.dumps(_plain(without_root(config)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def without_root(config: Row) -> Row:
-    """A config without the folder of its rows."""
+    """A config without `data.root`, the folder of its rows."""
     if isinstance(data := config.get("data"), dict):
         config = config | {"data": {key: value for key, value in data.items() if key != "root"}}
     return config

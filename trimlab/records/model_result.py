@@ -1,4 +1,4 @@
-"""What is reported of a model: its test results, its sizes, its speed."""
+"""Reported results of a model: test results, sizes, speed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,10 +16,10 @@ class TaskResult(TypedRow):
     Attributes:
         metric: Name of the task's metric.
         value: In [0, 100].
-        stderr: Its standard error over the items.
+        stderr: Standard error over the items.
         n: Number of items.
-        correct: `"1"` for an item that is answered right, `"0"` for one that is not, in the order
-            of the items; None where nothing is right or wrong (plain text).
+        correct: `"1"` for every correct item and `"0"` for every other, in the order of the items;
+            None for plain text.
     """
 
     metric: str
@@ -29,7 +29,7 @@ class TaskResult(TypedRow):
     correct: str | None
 
     def check(self) -> None:
-        """Refuses a score that its own answers contradict.
+        """Refuses a score that contradicts the answers.
 
         Raises:
             InputError: `correct` has another length than `n`, or another share than `value`.
@@ -47,16 +47,16 @@ class TaskResult(TypedRow):
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult(TaskResult):
-    """The score of a model on its own task, and what else was measured there.
+    """The score of a model on its own task, with further measurements.
 
     Attributes:
         value_normalised: Length-normalised accuracy in percent (lm-evaluation-harness's
             `acc_norm`).
-        stability: How far it keeps to what the untrimmed model knows (LLM-Streamline), in [0, 1].
-        exact_match: Percent of items that it answers right in its own words.
-        exact_match_stderr: Its standard error.
-        exact_match_n: Number of those items.
-        eval_tasks: Its scores on other tasks, by task.
+        stability: Agreement with the untrimmed model (LLM-Streamline), in [0, 1].
+        exact_match: Percent of items with a correct greedy answer.
+        exact_match_stderr: Standard error of `exact_match`.
+        exact_match_n: Number of items with a greedy answer.
+        eval_tasks: Scores on other tasks, by task.
     """
 
     __test__ = False  # its name is no reason for pytest to collect it
@@ -68,38 +68,61 @@ class TestResult(TaskResult):
     exact_match_n: int | None = None
     eval_tasks: dict[str, TaskResult] = field(default_factory=dict, metadata=renamed("also_on"))
 
+    def to_summary(self) -> Row:
+        """The row in `summary.json`, with the value under the name of the metric."""
+        row = self.to_row()
+        row[self.metric] = row.pop("value")
+        row["eval_tasks"] = {name: result.to_row() for name, result in self.eval_tasks.items()}
+        return row
+
+    @classmethod
+    def from_summary(cls, row: Mapping[str, Any], metric: str) -> Self:
+        """Reads a row of this or an earlier version.
+
+        Args:
+            row: The row.
+            metric: The metric of the run.
+        """
+        missing = {"metric": metric, "value": row[metric], "dropped": []}
+        result = cls.from_row(missing | dict(row))
+        others: Any = result.eval_tasks
+        return replace(
+            result, eval_tasks={name: TaskResult.from_row(other) for name, other in others.items()}
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult(TestResult):
-    """A row of a run's summary: one model, as it was measured.
+    """A row of a run's summary: one measured model.
 
     Attributes:
-        layer_memory_ratio: Bytes of its sublayers over those of the untrimmed model.
-        model_memory_ratio: The same of the whole model, embeddings included.
-        asked_ratio: The layer-memory ratio that it was exported for.
-        optimizer_steps: Optimizer steps of its training.
-        dropped: Dropped sublayers, in order; None where its structure is another.
-        epochs: Epochs of its training, where that was a fit of its own.
-        fit_seconds: What that fit took; None also where a kill has cut it in two.
-        folder: Where it is on disk.
+        layer_memory_ratio: Bytes of the sublayers over those of the untrimmed model.
+        model_memory_ratio: The same ratio of the whole model, embeddings included.
+        asked_ratio: Layer-memory ratio of `trim.save_at` or the target that led to the export.
+        optimizer_steps: Optimizer steps of the training.
+        dropped: Dropped sublayers, in order; None where a baseline has compressed a model that
+            was not trimmed.
+        epochs: Epochs of the training, where it was a separate fit.
+        fit_seconds: Time of that fit; None also for a fit that was resumed.
+        folder: The model's folder; None for a model that is not kept.
         tier: Export tier, T1 or T2.
         blocks: Number of blocks.
         bytes_on_disk: Size of the folder.
         logit_difference: Largest relative difference of the reloaded model's logits.
         tokens_per_second: Decoding speed.
-        tokens_per_second_spread: Its interquartile range.
-        untrimmed_tokens_per_second: That of the untrimmed model, in turns with it.
-        untrimmed_tokens_per_second_spread: Its interquartile range.
-        of: What a baseline has made smaller: `untrimmed`, `fine_tuned` or `trimmed`.
+        tokens_per_second_spread: Interquartile range of `tokens_per_second`.
+        untrimmed_tokens_per_second: Speed of the untrimmed model, measured in turns.
+        untrimmed_tokens_per_second_spread: Interquartile range of the same.
+        of: The model that a baseline compressed: `untrimmed`, `fine_tuned` or `trimmed`.
         title: Name of the baseline in papers.
-        zeros: Share of its matrix entries that are zero.
+        zeros: Share of zeros among the matrix entries.
     """
 
     layer_memory_ratio: float = 1.0
     model_memory_ratio: float = 1.0
     asked_ratio: float | None = None
-    optimizer_steps: int | None = 0
-    dropped: list[str] | None = field(default_factory=list)
+    optimizer_steps: int = 0
+    dropped: list[str] | None = nullable()  # noqa: RUF009 (it returns a field)
     epochs: int | None = None
     fit_seconds: float | None = None
     folder: str | None = None
@@ -115,23 +138,12 @@ class ModelResult(TestResult):
     title: str | None = None
     zeros: float | None = None
 
-    def to_summary(self) -> Row:
-        """The row as it stands in `summary.json`: the value under the name of its metric."""
-        row = self.to_row()
-        row[self.metric] = row.pop("value")
-        row["eval_tasks"] = {name: result.to_row() for name, result in self.eval_tasks.items()}
-        return row
-
     @classmethod
-    def from_summary(cls, row: Mapping[str, Any], metric: str) -> Self:
-        """Reads what `to_summary` wrote, or an earlier version.
+    def from_test(cls, test: TestResult, **about: Any) -> Self:
+        """Adds to a test result the other fields of a row of the summary.
 
         Args:
-            row: The row.
-            metric: The metric of the run.
+            test: The test result.
+            **about: Fields of this class.
         """
-        result = cls.from_row({"metric": metric, "value": row[metric], **row})
-        others: Any = result.eval_tasks
-        return replace(
-            result, eval_tasks={name: TaskResult.from_row(other) for name, other in others.items()}
-        )
+        return cls(**vars(test), **about)

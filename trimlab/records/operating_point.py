@@ -11,14 +11,14 @@ from trimlab.records.typed import TypedRow, nullable
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedCandidate:
-    """What a scan found of one candidate.
+    """The result of a scan for one candidate.
 
     Attributes:
-        candidate: Its name: `3.mlp`, or `3.mlp+4.attention`.
-        score: Its importance score; later entries break ties.
-        statistics: What was measured for the score, by name. `items` is the number of calibration
-            items that it has met where some candidates stopped early: with fewer than all of
-            them, the accuracy is an upper bound and the score a lower one.
+        candidate: Name of the candidate: `3.mlp`, or `3.mlp+4.attention`.
+        score: Importance score; later entries break ties.
+        statistics: Measurements behind the score, by name. `items` is the number of calibration
+            items where the scan stopped candidates early: with fewer than all items, the accuracy
+            is an upper bound and the score a lower bound.
     """
 
     candidate: str
@@ -27,11 +27,11 @@ class ScannedCandidate:
 
     @property
     def sublayers(self) -> list[str]:
-        """The names of its sublayers."""
+        """Names of the candidate's sublayers."""
         return self.candidate.split("+")
 
     def to_row(self) -> Row:
-        """The entry as it is written."""
+        """The entry as a JSON object."""
         return {"candidate": self.candidate, "score": self.score, **self.statistics}
 
     @classmethod
@@ -56,24 +56,24 @@ class OperatingPoint(TypedRow):
         epoch: Epoch that ended here, from 0.
         optimizer_steps: Optimizer steps so far.
         scan: The scan that led to the drop, one entry per candidate.
-        scan_seconds: What it took.
-        dropped: What was dropped after it, in order.
-        history: Everything dropped so far, in order.
-        trainable: What is left of the sublayers that are trained.
+        scan_seconds: Time of the scan, in seconds.
+        dropped: Sublayers dropped after the scan, in order.
+        history: All sublayers dropped so far, in order.
+        trainable: Remaining trainable sublayers.
         metric: Name of the dev metric.
-        dev: Its value, in [0, 100], after healing.
-        dev_stderr: Its standard error over the dev items.
+        dev: Value of the dev metric after healing, in [0, 100].
+        dev_stderr: Standard error of `dev` over the dev items.
         dev_n: Number of dev items.
         dev_before_drop: `dev` of the point before; None at the first point.
-        dev_before_drop_stderr: Its standard error.
+        dev_before_drop_stderr: Standard error of `dev_before_drop`.
         layer_memory_ratio: Bytes of the remaining sublayers over bytes of all sublayers.
-        model_memory_ratio: The same of the whole model, embeddings included.
+        model_memory_ratio: The same ratio of the whole model, embeddings included.
         layer_bytes: Bytes of the remaining sublayers; None in early rows.
-        latency_ms: Milliseconds per decoded token, where that is a target.
+        latency_ms: Milliseconds per decoded token, where a target limits it.
         accepted: Whether the accuracy stop rule C_a holds.
-        finished: Why trimming ended here, or None.
-        seconds: Time since the point before.
-        peak_rss_bytes: Peak memory since then.
+        finished: Reason why trimming ended here, or None.
+        seconds: Time since the previous point, in seconds.
+        peak_rss_bytes: Peak memory since the previous point.
     """
 
     kind: ClassVar[str] = "operating_point"
@@ -102,12 +102,12 @@ class OperatingPoint(TypedRow):
     peak_rss_bytes: int
 
     def to_row(self) -> Row:
-        """The row as it is written."""
+        """The row as a JSON object."""
         return super().to_row() | {"scan": [entry.to_row() for entry in self.scan]}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Reads what `to_row` wrote."""
+        """Reads a JSON object that `to_row` made."""
         point = super().from_row(row)
         scan: Any = point.scan
         return replace(point, scan=[ScannedCandidate.from_row(entry) for entry in scan])

@@ -1,11 +1,11 @@
-"""The summary of a run, `summary.json`: filled phase by phase, read by whoever reports the run."""
+"""The summary of a run, `summary.json`, filled phase by phase."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trimlab.records.model_result import ModelResult
-from trimlab.records.result_row import RunContext
+from trimlab.records.result_row import ModelName, RunContext
 from trimlab.records.rows import Row
 
 COMPARED = "compared_"  # earlier versions wrote a key `compared_<method>` for each baseline
@@ -13,22 +13,23 @@ COMPARED = "compared_"  # earlier versions wrote a key `compared_<method>` for e
 
 @dataclass(kw_only=True)
 class RunSummary:
-    """What a run has come to so far; a part that is not there yet is None.
+    """The results of a run so far; None for phases to come.
 
     Attributes:
         context: Model, data, code and hardware.
         seed: Seed of everything.
         metric: Metric of the task.
-        data_root: Folder of local rows, if they are local.
-        test_rows: Most test rows, if they are limited.
-        phase_seconds: What each phase took.
-        fit_seconds: What trimming took; None also where a kill has cut it in two.
-        heuristic_baselines: What is reached without a model, in percent.
-        untrimmed: The model as it came.
-        fine_tuned: The model fine-tuned at full depth for as many steps.
+        data_root: Folder of the rows, if they are local.
+        test_rows: Largest number of test rows, if it is limited.
+        phase_seconds: Time of each phase, in seconds.
+        fit_seconds: Time of trimming; None also for a fit that was resumed.
+        heuristic_baselines: Accuracy without a model, in percent.
+        untrimmed: The base model.
+        fine_tuned: The model fine-tuned at full depth for as many epochs.
         models: The trimmed models, the final one last.
-        compared: What each baseline made, by its name.
-        stopped_because: Why trimming ended.
+        compared: Models that baselines made, by baseline.
+        stopped_because: Reason why trimming ended.
+        finished: Whether every phase has ended.
     """
 
     context: RunContext
@@ -52,8 +53,17 @@ class RunSummary:
         assert self.models
         return self.models[-1]
 
+    def named_models(self) -> list[tuple[ModelName, ModelResult]]:
+        """The models of the run itself, with their names in the results; the final one last."""
+        found: list[tuple[ModelName, ModelResult | None]] = [
+            ("untrimmed", self.untrimmed),
+            ("fine_tuned", self.fine_tuned),
+            *(("trimmed", model) for model in self.models or []),
+        ]
+        return [(name, model) for name, model in found if model is not None]
+
     def to_row(self) -> Row:
-        """The summary as it is written."""
+        """The summary as a JSON object."""
         row: Row = {"metric": self.metric, "data_root": self.data_root, "test_rows": self.test_rows}
         row |= {"seed": self.seed, **self.context.to_row()}
         row |= {"phase_seconds": self.phase_seconds, "fit_seconds": self.fit_seconds}
@@ -75,7 +85,7 @@ class RunSummary:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Reads what `to_row` wrote, or an earlier version.
+        """Reads a summary of this or an earlier version.
 
         Raises:
             InputError: A field is missing.

@@ -1,5 +1,7 @@
-"""What a run is made from: the options of `trimlab fit`, their types, defaults and meaning."""
+"""The command line and the config of `trimlab fit`, and the run that they describe."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,14 @@ from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
 from trimlab.records.rows import Row
-from trimlab.runs.options import RunOptions
-from trimlab.runs.run import TRAINER_DEFAULTS, Run
+from trimlab.runs.fitting import TRAINER_DEFAULTS
+from trimlab.runs.options import RunOptions, present_arguments, present_names
+from trimlab.runs.run import Run
+from trimlab.runs.run_id import distinctive
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
 
-# Options that came when results were on record: left out of a config that does not use them, so
-# that recorded runs keep their ids.
-LATER: Row = {"run.compare": []}
-
-
-# where a run is kept and who watches it change nothing of its result
+# where a run is kept and how it is watched: without influence on its result
 NOT_THE_RESULT = ("config", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
 
 
@@ -41,7 +40,7 @@ class FitCLI(LightningCLI):
         super().__init__(
             DomainLM,
             DomainData,
-            args=args,
+            args=present_names(args) if isinstance(args, dict) else _present(args),
             run=False,
             save_config_callback=None,
             seed_everything_default=0,
@@ -56,7 +55,7 @@ class FitCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what LightningCLI does not know."""
+        """Adds the options of trimming, of a run and of tracking."""
         parser.add_class_arguments(Trim, "trim")
         parser.add_class_arguments(RunOptions, "run")
         parser.add_class_arguments(WandbOptions, "wandb")
@@ -70,8 +69,8 @@ class FitCLI(LightningCLI):
         parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Makes a trainer of the config's settings and those that a phase of a run needs."""
-        if not kwargs:  # LightningCLI wants one at once; a run makes its own, per phase
+        """Makes a trainer from the config's settings and those of a phase of a run."""
+        if not kwargs:  # by LightningCLI itself; a run makes its trainers, one per fit
             return None  # type: ignore[return-value]
         mine = self.config_init["trainer"]
         if mine["max_epochs"] is not None:
@@ -91,58 +90,64 @@ class FitCLI(LightningCLI):
         """The run that the config describes.
 
         Raises:
-            InputError: Asked to resume, and there is nothing.
+            InputError: `--resume` is given and there is no run.
         """
         options = self.config_init["run"]
         if self.config_init["resume"] and not (options.dir / "config.yaml").exists():
             raise InputError(f"nothing to resume: {options.dir} holds no run")
         return Run(
-            self.model,
-            self.datamodule,
-            self.config_init["trim"],
-            options,
-            resolved(self.parser, self.config),
-            self.instantiate_trainer,
-            Tracker(self.config_init["wandb"]),
+            module=self.model,
+            data=self.datamodule,
+            trim=self.config_init["trim"],
+            options=options,
+            config=self.resolved(self.config),
+            make_trainer=self.instantiate_trainer,
+            tracker=Tracker(self.config_init["wandb"]),
         )
 
+    def resolved(self, config: Any) -> Row:
+        """A parsed config with its defaults, without options that do not change the result.
 
-def resolved(parser: LightningArgumentParser, config: Any) -> Row:
-    """A parsed config with every default in it, without what does not change the result."""
-    row: Row = yaml.safe_load(parser.dump(config, skip_none=False))
-    for name in NOT_THE_RESULT:
-        section, _, option = name.rpartition(".")
-        (row[section] if section else row).pop(option, None)
-    for name, unused in LATER.items():
-        section, _, option = name.rpartition(".")
-        if row[section][option] == unused:
-            del row[section][option]
-    return row
+        Options that came after the first recorded runs are left out where they are unused, see
+        `distinctive`.
+        """
+        return distinctive(self._dumped(config), self._defaults)
+
+    @cached_property
+    def _defaults(self) -> Row:
+        return self._dumped(self.parser.get_defaults())
+
+    def _dumped(self, config: Any) -> Row:
+        row: Row = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
+        for name in NOT_THE_RESULT:
+            section, _, option = name.rpartition(".")
+            (row[section] if section else row).pop(option, None)
+        return row
 
 
 class Resolver(FitCLI):
-    """Checks and resolves configs; makes nothing of them."""
+    """Checks and resolves configs without making their parts."""
 
     def __init__(self):
         super().__init__(args=[])
 
     def instantiate_classes(self) -> None:
-        """Loads no model."""
+        """Makes nothing."""
 
     def __call__(self, config: Row) -> Row:
-        """The config with every default in it, as a run of it keeps it.
+        """The config with its defaults, as in the `config.yaml` of a run.
 
         Raises:
             InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
         """
         try:
-            parsed = self.parser.parse_object(config)
+            parsed = self.parser.parse_object(present_names(config))
         except ArgumentError as error:
             raise InputError(str(error)) from error
-        row = resolved(self.parser, parsed)
-        Trim(**row["trim"])
+        row = self.resolved(parsed)
+        Trim(**self._dumped(parsed)["trim"])
         load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
-        for task in row["run"]["also_on"]:
+        for task in row["run"]["eval_tasks"]:
             load_task(task)
         for baseline in row["run"].get("compare", []):
             baseline_class(baseline)
@@ -164,3 +169,27 @@ def read_config(path: Path) -> Row:
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold keys and values")
     return content
+
+
+def _present(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `trimlab fit` under present names, in config files, too.
+
+    A config file with an earlier name is replaced by its translated text; others stay files.
+    """
+    translated = present_arguments(arguments)
+    for i, argument in enumerate(translated):
+        option, equals, path = argument.partition("=")
+        if option not in ("--config", "-c"):
+            continue
+        place = i if equals else i + 1
+        if not equals and place < len(translated):
+            path = translated[place]
+        try:
+            content = read_config(Path(path))
+        except InputError:
+            continue  # the parser reports it
+        present = present_names(content)
+        if present != content:
+            text = yaml.safe_dump(present, sort_keys=False)
+            translated[place] = f"{option}={text}" if equals else text
+    return translated

@@ -1,9 +1,15 @@
-"""What a run does around the trimming."""
+"""The options of what a run does around the trimming, and the names that options had before."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimlab.errors import InputError
+from trimlab.records.rows import Row
+
+# Earlier name -> present name. Configs and command lines are read in both spellings; the id of a
+# run is made from the earlier one.
+RENAMED = {"run.further": "run.extra_metrics", "run.also_on": "run.eval_tasks"}
 
 
 @dataclass(frozen=True)
@@ -15,26 +21,26 @@ class RunOptions:
         full_depth: Also fine-tune the untrimmed model on the same rows with as many optimizer
             steps, to compare with.
         speed: Measure decoding speed of the full model and of the exports, side by side.
-        further: Also report length-normalised accuracy, and stability: how far a model keeps to
-            what the untrimmed one knows (LLM-Streamline). Both need the likelihood of every
-            choice in full, where accuracy alone needs the likeliest.
+        extra_metrics: Also report length-normalised accuracy, and stability: agreement with the
+            untrimmed model (LLM-Streamline). Both need the likelihood of every choice in full,
+            where accuracy alone needs the likeliest.
         generate: Test items that each model also answers in its own words (exact match of a
             greedy answer, in percent); 0: none. Slow.
-        also_on: Other tasks on whose test items every model is scored, too.
+        eval_tasks: Other tasks on whose test items every model is scored, too.
         compare: Methods of `baselines/` to compare with, such as `sparsegpt`. One that compresses
             weights does so with the fine-tuned model at full depth or, without `full_depth`, with
             the final trimmed one; one that changes the structure starts from the untrimmed model,
-            and what is left is trained, every sublayer of it, for as many epochs.
-        shared: Folder in which runs keep what none of their options changes (the untrimmed
-            model's answers), so that the next run need not compute it again.
+            and all remaining sublayers are trained for as many epochs.
+        shared: Folder in which runs keep results that depend on none of their options (the
+            untrimmed model's answers), so that the next run need not compute them again.
     """
 
     dir: Path = Path("runs/trim")
     full_depth: bool = True
     speed: bool = True
-    further: bool = False
+    extra_metrics: bool = False
     generate: int = 0
-    also_on: list[str] = field(default_factory=list)
+    eval_tasks: list[str] = field(default_factory=list)
     compare: list[str] = field(default_factory=list)
     shared: Path | None = None
 
@@ -43,3 +49,51 @@ class RunOptions:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
         if len({*self.compare}) < len(self.compare):
             raise InputError(f"run.compare names a method twice: {', '.join(self.compare)}")
+
+
+def present_name(name: str) -> str:
+    """The present dotted name of an option."""
+    return RENAMED.get(name, name)
+
+
+def present_names(config: Row) -> Row:
+    """A config, in sections, with every option under its present name.
+
+    Raises:
+        InputError: An option is given under both of its names.
+    """
+    return _renamed(config, RENAMED)
+
+
+def earlier_names(config: Row) -> Row:
+    """A config, in sections, with every option under the first name that it had."""
+    return _renamed(config, {new: old for old, new in RENAMED.items()})
+
+
+def present_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command line with options under present names.
+
+    Args:
+        arguments: Arguments such as `--run.further=true`, or `--run.further` and `true`.
+    """
+    translated = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            argument = f"--{present_name(name[2:])}{equals}{value}"
+        translated.append(argument)
+    return translated
+
+
+def _renamed(config: Row, names: Mapping[str, str]) -> Row:
+    result = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
+    for before, after in names.items():
+        (section, before_option), (_, option) = before.split("."), after.split(".")
+        options = result.get(section)
+        if not isinstance(options, dict) or before_option not in options:
+            continue
+        if option in options:
+            raise InputError(f"{before} and {after} are the same option; give one of them")
+        # in its place, so that the order stays
+        result[section] = {option if k == before_option else k: v for k, v in options.items()}
+    return result

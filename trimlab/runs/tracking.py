@@ -1,7 +1,7 @@
-"""Weights & Biases: what a person wants to watch of a run. It mirrors the record, nothing more.
+"""Weights & Biases: a mirror of a run's record, to watch and to compare runs.
 
-W&B is an optional dependency (`pip install 'trimlab[wandb]'`) and is imported on use. Whatever it
-does, the run goes on: its first error is a warning, and then it is left alone.
+W&B is an optional dependency (`pip install 'trimlab[wandb]'`) and is imported on use. The run never
+fails because of it: its first error becomes a warning, and nothing more is logged.
 """
 
 import hashlib
@@ -19,27 +19,33 @@ import lightning as L
 
 from trimlab.algorithm import Trim
 from trimlab.model.sublayers import Sublayer
-from trimlab.records.identity import config_hash
+from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import Row
+from trimlab.records.run_summary import RunSummary
+from trimlab.runs.run_id import run_id
 from trimlab.training.module import DomainLM
 
 DROPPED = -1.0  # in the dropping pattern, as in Figure 3
 
+FINISH_SECONDS, UPLOAD_SECONDS = 60, 3600  # longest wait for the network at the end of a run
 
-FINISH_SECONDS, UPLOAD_SECONDS = 60, 3600  # how long the end of a run may wait for the network
+POINT_FIELDS = (
+    *("step", "dev", "dev_stderr", "layer_memory_ratio", "model_memory_ratio", "layer_bytes"),
+    *("seconds", "scan_seconds"),
+)
 
 
 @dataclass(frozen=True)
 class WandbOptions:
-    """Weights & Biases. Nothing of it changes the result, and it never makes a run fail.
+    """Weights & Biases. It does not change the result, and a run never fails because of it.
 
     Attributes:
         mode: `auto` logs where W&B is installed: online where you are logged in, otherwise to
             `wandb/` in the run folder, for `wandb sync` (WANDB_MODE in the environment decides
-            first). Never uploaded: rows of the data, code.
+            first). Rows of the data and code are never uploaded.
         project: W&B project.
-        group: Runs of one group are compared; by default the task's name.
-        name: Name of the run; by default that of its folder.
+        group: Group of runs to compare; by default the task's name.
+        name: Name of the run; by default the name of its folder.
         artifact: Also upload the final exported model.
     """
 
@@ -54,7 +60,7 @@ class Tracker:
     """A W&B run that cannot fail.
 
     Args:
-        options: Where and how to log.
+        options: Where and how it logs.
     """
 
     def __init__(self, options: WandbOptions):
@@ -62,20 +68,19 @@ class Tracker:
         self._run: Any = None
 
     @contextmanager
-    def tracked(self, folder: Path, config: Row, about: Row, summary: Row) -> Iterator[None]:
+    def tracked(self, folder: Path, config: Row, summary: RunSummary) -> Iterator[None]:
         """Keeps a W&B run open; a resumed run goes on with the same one.
 
         Args:
             folder: The run folder.
             config: The resolved config.
-            about: Provenance of the run: seed, base model, task, versions.
-            summary: What `summary.json` holds at the end; filled meanwhile.
+            summary: The summary, which is filled inside of the `with` block.
         """
         mode = self._mode()
         if mode == "disabled":
             yield
             return
-        self._start(mode, folder, config, about)
+        self._start(mode, folder, config, summary)
         try:
             yield
         except BaseException:
@@ -84,42 +89,17 @@ class Tracker:
         self._safely(lambda run: self._finish(run, folder, summary))
 
     def log(self, row: Row) -> None:
-        """Logs numbers; `optimizer_steps` among them is the axis they are drawn over."""
+        """Logs numbers; `optimizer_steps` among them is the x axis."""
         self._safely(lambda run: run.log(row))
 
-    def log_point(self, points: Sequence[Row], sublayers: Sequence[Sublayer]) -> None:
+    def log_point(self, points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> None:
         """Logs the last operating point, and the scores and dropping pattern up to it.
 
         Args:
-            points: The record's rows so far.
-            sublayers: The sublayers that the model had at the start.
+            points: The operating points so far.
+            sublayers: The sublayers of the model at the start.
         """
-
-        def work(run: Any) -> None:
-            import wandb
-
-            left = set(map(str, sublayers)) - set(points[-1]["history"])
-            row = {
-                name: points[-1][name]
-                for name in ("step", "dev", "dev_stderr", "layer_memory_ratio")
-                + ("model_memory_ratio", "layer_bytes", "seconds", "scan_seconds")
-            }
-            row["layers_left"] = len(left)
-            for kind in ("attention", "mlp"):
-                row[f"{kind}_left"] = sum(name.endswith(kind) for name in left)
-            tables = {
-                "dropping_pattern": wandb.Table(
-                    columns=["scan", *map(str, sublayers)], data=dropping_pattern(points, sublayers)
-                ),
-                "scores": wandb.Table(
-                    columns=["scan", "candidate", "score", "accuracy", "norm", "items", "dropped"],
-                    data=score_table(points),
-                ),
-            }
-            steps = {"optimizer_steps": points[-1]["optimizer_steps"]}
-            run.log({f"point/{k}": v for k, v in row.items()} | tables | steps)
-
-        self._safely(work)
+        self._safely(lambda run: run.log(_logged_point(points, sublayers)))
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -132,7 +112,7 @@ class Tracker:
             return "disabled"
         return asked or "auto"
 
-    def _start(self, mode: str, folder: Path, config: Row, about: Row) -> None:
+    def _start(self, mode: str, folder: Path, config: Row, summary: RunSummary) -> None:
         try:
             import wandb
 
@@ -141,9 +121,10 @@ class Tracker:
         except Exception as error:
             _warn(error)
             return
-        # the folder too: two runs of one config are two runs
-        identity = f"{config_hash(config)} {folder.resolve()}"
+        # with the folder: two runs of one config are two W&B runs
+        identity = f"{run_id(config)} {folder.resolve()}"
         wait = UPLOAD_SECONDS if self.options.artifact else FINISH_SECONDS
+        origin = {"seed": summary.seed, **summary.context.to_row()}
         for attempt in dict.fromkeys((mode, "offline")):
             try:
                 self._run = wandb.init(
@@ -153,8 +134,8 @@ class Tracker:
                     dir=folder,
                     name=self.options.name or folder.name,
                     project=self.options.project,
-                    group=self.options.group or about["task"],
-                    config={**config, "provenance": about},
+                    group=self.options.group or summary.context.task,
+                    config={**config, "provenance": origin},
                     settings=wandb.Settings(
                         silent=True,
                         console="off",
@@ -171,30 +152,25 @@ class Tracker:
             self._safely(lambda run: run.define_metric("*", step_metric="optimizer_steps"))
             return
 
-    def _finish(self, run: Any, folder: Path, summary: Row) -> None:
+    def _finish(self, run: Any, folder: Path, summary: RunSummary) -> None:
         import wandb
 
-        final = summary["trimmed"]
-        run.summary.update({f"test/{name}": row for name, row in _models(summary)})
-        run.summary["stopped_because"] = summary["stopped_because"]
-        run.log(
-            {
-                "test": wandb.Table(
-                    columns=["model", "layer memory", summary["metric"], "stderr", "n"],
-                    data=[
-                        [name, row.get("layer_memory_ratio", 1.0), row[summary["metric"]]]
-                        + [row["stderr"], row["n"]]
-                        for name, row in _models(summary)
-                    ],
-                )
-            }
-        )
+        models = summary.named_models()
+        run.summary.update({f"test/{name}": model.to_summary() for name, model in models})
+        run.summary["stopped_because"] = summary.stopped_because
+        columns: list[Any] = ["model", "layer memory", summary.metric, "stderr", "n"]
+        data: list[Any] = [
+            [name, model.layer_memory_ratio, model.value, model.stderr, model.n]
+            for name, model in models
+        ]
+        run.log({"test": wandb.Table(columns=columns, data=data)})
         for name in ("config.yaml", "record.jsonl", "summary.json"):
             run.save(str(folder / name), base_path=str(folder), policy="now")
-        if self.options.artifact and "folder" in final:
-            name = re.sub(r"[^\w.-]", "-", f"{folder.name}-{Path(final['folder']).name}")
-            artifact = wandb.Artifact(name, type="model", metadata=final)
-            artifact.add_dir(final["folder"])
+        final = summary.trimmed
+        if self.options.artifact and final.folder is not None:
+            name = re.sub(r"[^\w.-]", "-", f"{folder.name}-{Path(final.folder).name}")
+            artifact = wandb.Artifact(name, type="model", metadata=final.to_summary())
+            artifact.add_dir(final.folder)
             run.log_artifact(artifact)
         run.finish()
 
@@ -212,9 +188,9 @@ class TrackFit(L.Callback):
     """Logs one fit: the loss of every step, the dev score of every epoch, operating points.
 
     Args:
-        tracker: Where to.
-        trim: Algorithm 1, if it is what is fitted; its callback comes before this one.
-        prefix: In front of the names.
+        tracker: Where it logs.
+        trim: Algorithm 1, in the fit that trims; its callback comes before this one.
+        prefix: Prefix of the names.
     """
 
     def __init__(self, tracker: Tracker, trim: Trim | None = None, prefix: str = ""):
@@ -222,7 +198,7 @@ class TrackFit(L.Callback):
         self._logged = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The operating points of a checkpoint have been logged by the process that made them."""
+        """Passes over the operating points of a checkpoint, which are logged already."""
         self._logged = len(self.trim.points) if self.trim else 0
 
     def on_train_batch_end(
@@ -233,30 +209,30 @@ class TrackFit(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """The loss of a step that was not skipped."""
-        if outputs:  # its own loss is divided by accumulate_grad_batches
+        """Logs the loss of a step that was not skipped."""
+        if outputs:  # their loss is divided by accumulate_grad_batches
             self._log(trainer, {"train_loss": float(trainer.callback_metrics["train_loss"])})
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The dev score before a drop and, where there is one, the operating point."""
+        """Logs the dev score before a drop and, where there is a new one, the operating point."""
         assert isinstance(pl_module, DomainLM)
         if pl_module.dev.n:
             self._log(trainer, {f"dev_{pl_module.metric}": pl_module.dev.value})
         if self.trim and len(self.trim.points) > self._logged:
             self._logged = len(self.trim.points)
-            self.tracker.log_point(self.trim.points.rows(), pl_module.stack.original)
+            self.tracker.log_point(self.trim.points, pl_module.stack.original)
 
     def _log(self, trainer: L.Trainer, row: Row) -> None:
         named = {f"{self.prefix}{name}": value for name, value in row.items()}
         self.tracker.log(named | {"optimizer_steps": trainer.global_step})
 
 
-def dropping_pattern(points: Sequence[Row], sublayers: Sequence[Sublayer]) -> list[Any]:
+def dropping_pattern(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> list[Any]:
     """Figure 3: a row per scan, a column per sublayer; its lowest score, -1 once it is dropped.
 
     Args:
         points: Operating points.
-        sublayers: The sublayers that the model had at the start.
+        sublayers: The sublayers of the model at the start.
 
     Returns:
         The number of the scan, then one score per sublayer; None where it was in no candidate.
@@ -264,34 +240,49 @@ def dropping_pattern(points: Sequence[Row], sublayers: Sequence[Sublayer]) -> li
     rows = []
     for point in points:
         scores: dict[str, float] = {}
-        for entry in point["scan"]:
-            for name in entry["candidate"].split("+"):
-                score = entry["score"][0]
-                scores[name] = min(score, scores.get(name, score))
-        gone = set(point["history"]) - set(point["dropped"])
+        for entry in point.scan:
+            for name in entry.sublayers:
+                scores[name] = min(entry.score[0], scores.get(name, entry.score[0]))
+        gone = set(point.history) - set(point.dropped)
         names = map(str, sublayers)
-        rows.append([point["step"], *(DROPPED if n in gone else scores.get(n) for n in names)])
+        rows.append([point.step, *(DROPPED if n in gone else scores.get(n) for n in names)])
     return rows
 
 
-def score_table(points: Sequence[Row]) -> list[Any]:
+def score_table(points: Sequence[OperatingPoint]) -> list[Any]:
     """A row per scan and candidate, with its score and whether it was dropped.
 
-    `items` says how many it has met, in a scan that stops at the choice: with fewer than others,
-    the score is a lower bound and the accuracy an upper one.
+    `items` is the number of calibration items behind the score, where a scan stopped candidates
+    early: with fewer than others, the score is a lower bound and the accuracy an upper one.
     """
     return [
-        [point["step"], entry["candidate"], entry["score"][0]]
-        + [entry.get(name) for name in ("accuracy", "norm", "items")]
-        + [set(entry["candidate"].split("+")) <= set(point["dropped"])]
+        [point.step, entry.candidate, entry.score[0]]
+        + [entry.statistics.get(name) for name in ("accuracy", "norm", "items")]
+        + [set(entry.sublayers) <= set(point.dropped)]
         for point in points
-        for entry in point["scan"]
+        for entry in point.scan
     ]
 
 
-def _models(summary: Row) -> list[tuple[str, Row]]:
-    named = [(name, summary[name]) for name in ("untrimmed", "fine_tuned") if name in summary]
-    return named + [("trimmed", row) for row in summary["models"]]
+def _logged_point(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> Row:
+    """The row that W&B logs at an operating point."""
+    import wandb
+
+    point = points[-1]
+    left = set(map(str, sublayers)) - set(point.history)
+    row: Row = {f"point/{name}": getattr(point, name) for name in POINT_FIELDS}
+    row["point/layers_left"] = len(left)
+    for kind in ("attention", "mlp"):
+        row[f"point/{kind}_left"] = sum(name.endswith(kind) for name in left)
+    row["dropping_pattern"] = wandb.Table(
+        columns=["scan", *map(str, sublayers)], data=dropping_pattern(points, sublayers)
+    )
+    row["scores"] = wandb.Table(
+        columns=["scan", "candidate", "score", "accuracy", "norm", "items", "dropped"],
+        data=score_table(points),
+    )
+    row["optimizer_steps"] = point.optimizer_steps
+    return row
 
 
 def _warn(error: Exception, then: str = "; the run goes on without it") -> None:

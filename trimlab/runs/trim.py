@@ -9,8 +9,9 @@ import lightning as L
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import Row
-from trimlab.runs.options import RunOptions
-from trimlab.runs.run import TRAINER_DEFAULTS, Run
+from trimlab.runs.fitting import TRAINER_DEFAULTS
+from trimlab.runs.options import RunOptions, present_names
+from trimlab.runs.run import Run
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
 
@@ -28,7 +29,7 @@ def trim(
     seed: int = 0,
     **options: Any,
 ) -> Row:
-    """Trims a model on a domain: what `trimlab fit` does, from Python.
+    """Trims a model on a domain: `trimlab fit`, from Python.
 
     Args:
         base: Base model: embedded name, local folder, or hub id.
@@ -48,24 +49,26 @@ def trim(
     Raises:
         InputError: Something in the input cannot work; the message says what to do.
     """
-    config = {
-        "seed_everything": seed,
-        "model": {"base": str(base), **(model or {})},
-        "data": {"task": task, "seed": seed, **(data or {})},
-        "trim": {k: v for k, v in options.items() if k != "progress"},
-        "run": run or {},
-        "trainer": trainer or {},
-    }
+    config = present_names(
+        {
+            "seed_everything": seed,
+            "model": {"base": str(base), **(model or {})},
+            "data": {"task": task, "seed": seed, **(data or {})},
+            "trim": {k: v for k, v in options.items() if k != "progress"},
+            "run": run or {},
+            "trainer": trainer or {},
+        }
+    )
     L.seed_everything(seed, workers=True, verbose=False)
     module = DomainLM(**config["model"])
     rows = DomainData(module.tokenizer, **config["data"])
     settings = TRAINER_DEFAULTS | config["trainer"]
     return Run(
-        module,
-        rows,
-        Trim(**options),
-        RunOptions(dir=Path(run_dir), **config["run"]),
-        json.loads(json.dumps(config, default=str)),
-        lambda **more: L.Trainer(**settings | more),
-        Tracker(WandbOptions(**(wandb or {}))),
-    )()
+        module=module,
+        data=rows,
+        trim=Trim(**options),
+        options=RunOptions(dir=Path(run_dir), **config["run"]),
+        config=json.loads(json.dumps(config, default=str)),
+        make_trainer=lambda **more: L.Trainer(**settings | more),
+        tracker=Tracker(WandbOptions(**(wandb or {}))),
+    )().to_row()

@@ -1,0 +1,160 @@
+"""Models that a run is compared with: fine-tuned at full depth, and made smaller by baselines."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimlab.baseline import (
+    CALIBRATION_TEXTS,
+    Baseline,
+    baseline_class,
+    calibration_tokens,
+    write_compressed,
+)
+from trimlab.data.domain import DomainData
+from trimlab.model.sizes import StoredSizes, stored_sizes
+from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.records.model_result import ModelResult
+from trimlab.records.rows import Row
+from trimlab.records.run_summary import RunSummary
+from trimlab.runs.fitting import LAST, MakeTrainer, fit
+from trimlab.runs.folder import RunFolder
+from trimlab.runs.measure import Tester
+from trimlab.runs.tracking import Tracker, TrackFit
+from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.module import DomainLM
+
+FULL_DEPTH = "full_depth"  # folder of the fine-tuning, and of its model for the baselines
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Makes and measures the models that a run is compared with.
+
+    Attributes:
+        module: The module of the run; others are made from its arguments.
+        data: The domain.
+        folder: The run folder.
+        tester: Tests the models.
+        make_trainer: Makes a trainer for a fit.
+        tracker: Logs the fits.
+        planned_epochs: Epochs under the learning-rate schedule of the trimmed model.
+        dense: Sizes of the untrimmed model.
+    """
+
+    module: DomainLM
+    data: DomainData
+    folder: RunFolder
+    tester: Tester
+    make_trainer: MakeTrainer
+    tracker: Tracker
+    planned_epochs: int
+    dense: StoredSizes
+
+    def fine_tuned(self) -> ModelResult:
+        """The same rows, sparse update and number of epochs, and no drop."""
+        module = self.module.fresh()
+        state = load_checkpoint(self.folder.path / LAST)["trimlab"]
+        module.freeze_all_but(Sublayer.parse(name) for name in state["trainable"])
+        trained = self._train_as_long(module, FULL_DEPTH)
+        if self.tester.options.compare:
+            _save(module, self.folder.models / FULL_DEPTH)
+        test = self.tester.test(module.stack, "fine-tuned at full depth")
+        self._remove_checkpoints(FULL_DEPTH)
+        return ModelResult.from_test(test, dropped=[], **trained)
+
+    def compared(self, method: str, summary: RunSummary) -> list[ModelResult]:
+        """Applies a baseline to one of the run's models, and measures the written result.
+
+        Args:
+            method: Name of the baseline.
+            summary: The summary so far, with the trimmed models.
+
+        Returns:
+            One result; none where the only model is an ablation, which is not exported.
+        """
+        baseline = baseline_class(method)()
+        if baseline.before_training:
+            return [self._pruned_and_trained(method, baseline)]
+        of, source, model = "fine_tuned", str(self.folder.models / FULL_DEPTH), summary.fine_tuned
+        if model is None:
+            of, source, model = "trimmed", summary.trimmed.folder, summary.trimmed
+        if source is None:
+            return []
+        folder = self.folder.models / f"{method}-{of}"
+        written = self._write(baseline, source, folder)
+        test = self.tester.test(SublayerStack(baseline.load(folder)), f"{method}, {of}")
+        return [
+            ModelResult.from_test(
+                test,
+                of=of,
+                asked_ratio=model.asked_ratio,
+                dropped=model.dropped if of == "trimmed" else None,
+                optimizer_steps=model.optimizer_steps,
+                folder=str(folder),
+                **written,
+            )
+        ]
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
+        """Prunes the untrimmed model and trains every remaining sublayer."""
+        folder = self.folder.models / method
+        pruned = folder.with_name(f"{method}-untrained")
+        # not again after a kill: a checkpoint belongs to the weights that its training began with
+        written = self._write(baseline, self.module.base, pruned, keep=True)
+        module = self.module.fresh(str(pruned))
+        module.freeze_all_but(module.stack)
+        trained = self._train_as_long(module, method)
+        _save(module, folder)
+        del module
+        test = self.tester.test(SublayerStack(baseline.load(folder)), method)
+        self._remove_checkpoints(method)
+        about = {**trained, **written, "folder": str(folder)}
+        return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
+
+    def _write(self, baseline: Baseline, source: str, folder: Path, keep: bool = False) -> Row:
+        """Lets a baseline write its model, unless there is one to keep; its sizes."""
+        if keep and folder.exists():
+            stored = stored_sizes(folder)
+        else:
+            texts = calibration_tokens(self.data.train_items()[:CALIBRATION_TEXTS])
+            stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
+        return {
+            "title": baseline.title,
+            "layer_memory_ratio": stored.layers / self.dense.layers,
+            "model_memory_ratio": stored.model / self.dense.model,
+            "zeros": stored.zeros,
+        }
+
+    def _train_as_long(self, module: DomainLM, name: str) -> Row:
+        """Trains a model for as many epochs as the trimmed one, with the same schedule."""
+        final = [point for point in self.folder.points() if point.accepted][-1]
+        module.planned_epochs = self.planned_epochs
+        module.metric = self.data.task.metric
+        folder = self.folder.path / name
+        if (folder / LAST).exists():
+            load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
+        resumed, start = folder.exists(), time.perf_counter()
+        epochs = final.epoch + 1
+        steps = fit(
+            self.make_trainer,
+            module,
+            self.data,
+            folder,
+            callbacks=[TrackFit(self.tracker, prefix=f"{name}/")],
+            max_epochs=epochs,
+            limit_val_batches=0,  # its dev score decides nothing
+        )
+        seconds = None if resumed else time.perf_counter() - start
+        return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
+
+    def _remove_checkpoints(self, name: str) -> None:
+        shutil.rmtree((self.folder.path / name / LAST).parent)
+
+
+def _save(module: DomainLM, folder: Path) -> None:
+    module.model.save_pretrained(folder)
+    module.tokenizer.save_pretrained(folder)

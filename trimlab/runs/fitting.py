@@ -1,0 +1,67 @@
+"""One fit in a run folder: from its last checkpoint if there is one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from trimlab.data.domain import DomainData
+from trimlab.records.rows import Row
+from trimlab.training.checkpoints import AtomicCheckpointIO
+from trimlab.training.module import DomainLM
+
+# makes a Lightning trainer from the settings of the config and further arguments of `L.Trainer`
+MakeTrainer = Callable[..., L.Trainer]
+
+LAST = Path("checkpoints", "last.ckpt")  # in the folder of a fit
+
+# one device, and no summary, sanity check or sparse logging: a run does these itself
+TRAINER_DEFAULTS: Row = {
+    "devices": 1,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+}
+
+
+def fit(
+    make_trainer: MakeTrainer,
+    module: DomainLM,
+    data: DomainData,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    **settings: Any,
+) -> int:
+    """Fits a model, and resumes where its folder holds a checkpoint.
+
+    Args:
+        make_trainer: Makes the trainer.
+        module: The model, as it was before its first epoch.
+        data: The domain.
+        folder: Folder for the checkpoint of the last epoch and for a CSV log of losses and scores.
+        callbacks: Callbacks, called before the checkpoint is written.
+        **settings: Further arguments of the trainer.
+
+    Returns:
+        Optimizer steps, those before a resumption included.
+    """
+    last = folder / LAST
+    saver = ModelCheckpoint(
+        dirpath=last.parent,
+        filename=last.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    trainer = make_trainer(
+        default_root_dir=folder,
+        callbacks=[*callbacks, saver],
+        logger=CSVLogger(folder, name="logs"),
+        plugins=[AtomicCheckpointIO()],
+        **settings,
+    )
+    resume = str(last) if last.exists() else None
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return trainer.global_step

@@ -1,0 +1,106 @@
+"""The folder of a run: its lock, its config, its record and its summary."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from trimlab.errors import InputError
+from trimlab.files import write_text
+from trimlab.records.operating_point import OperatingPoint
+from trimlab.records.rows import Row, read_rows
+from trimlab.records.run_summary import RunSummary
+from trimlab.runs.options import present_names
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.record = path / "record.jsonl"
+        self.summary = path / "summary.json"
+        self.checkpoints = path / "checkpoints"
+        self.models = path / "models"
+
+    def make(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            InputError: It cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {self.path}: {error.strerror}") from error
+
+    @contextmanager
+    def claimed(self, config: Row) -> Iterator[None]:
+        """Holds the folder's lock, for a run with this config.
+
+        Args:
+            config: The config, written to `config.yaml` where the folder is new.
+
+        Raises:
+            InputError: The folder is in use, or belongs to something else or to another config.
+        """
+        used = any(not path.name.startswith(".") for path in self.path.iterdir())
+        if used and not self.config.exists():
+            raise InputError(f"{self.path} is not empty and holds no run; choose another")
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"another process is running in {self.path}") from error
+            if self.config.exists():
+                self._check_config(config)
+            else:
+                write_text(self.config, yaml.safe_dump(config, sort_keys=False))
+            yield
+
+    def read_summary(self) -> RunSummary | None:
+        """The summary so far, or None where no phase has ended yet."""
+        if not self.summary.exists():
+            return None
+        return RunSummary.from_row(json.loads(self.summary.read_text()))
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Writes the summary, in whole."""
+        write_text(self.summary, json.dumps(summary.to_row(), indent=2) + "\n")
+
+    def points(self) -> list[OperatingPoint]:
+        """The operating points so far."""
+        return [OperatingPoint.from_row(row) for row in read_rows(self.record)]
+
+    def _check_config(self, config: Row) -> None:
+        """Refuses another config than the folder's, and names the first difference."""
+        try:
+            existing = yaml.safe_load(self.config.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            existing = None
+        if not isinstance(existing, dict):
+            raise InputError(f"{self.config} is not the config of a run; choose another --run.dir")
+        new = _flat(json.loads(json.dumps(config, default=str)))
+        old = _flat(present_names(existing))
+        for key in sorted(new.keys() | old.keys()):
+            if new.get(key) != old.get(key):
+                raise InputError(
+                    f"{self.path} holds a run with another config ({key}: {old.get(key)} there, "
+                    f"{new.get(key)} here); choose another --run.dir"
+                )
+
+
+def _flat(config: Row, prefix: str = "") -> Row:
+    flat: Row = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
