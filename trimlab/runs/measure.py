@@ -17,7 +17,7 @@ from trimlab.data.task import load_task
 from trimlab.evaluation.answers import Answers, answer, normalised_score
 from trimlab.evaluation.generation import exact_match
 from trimlab.evaluation.metrics import Estimate, MetricName, stability
-from trimlab.files import write_text
+from trimlab.files import atomic_file, write_text
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 from trimlab.records.identity import config_hash
@@ -232,6 +232,5 @@ class Tester:
 
     def _keep_likelihoods(self, answers: Answers) -> None:
         self._untrimmed_folder.mkdir(parents=True, exist_ok=True)
-        part = self._untrimmed_folder / ".untrimmed.safetensors.part"
-        save_file({"likelihoods": answers.likelihoods}, part)
-        part.replace(self._untrimmed_folder / "untrimmed.safetensors")
+        with atomic_file(self._untrimmed_folder / "untrimmed.safetensors") as part:
+            save_file({"likelihoods": answers.likelihoods}, part)

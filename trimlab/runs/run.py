@@ -92,6 +92,7 @@ class Run:
         """
         self.data.setup()
         self.module.metric = self.data.task.metric
+        self.module.model.to(self.tester.device)  # type: ignore[arg-type]  # a latency is measured
         self.trim.check(self.trainer, self.module.stack)
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
