@@ -101,14 +101,15 @@ def test_options_under_their_earlier_names(
     for name, option in (("earlier", "further"), ("present", "extra_metrics")):
         (tmp_path / f"{name}.yaml").write_text(text.replace("\nrun:", f"\nrun:\n  {option}: true"))
     folder = tmp_path / "run"
-    command = ["fit", *tiny, "--run.dir", folder, "--trim.min_accuracy_share", "0"]
-    assert run(*command, "--config", tmp_path / "present.yaml", "--run.eval_tasks", "[jsonl]") == 0
+    command = [*tiny, "--run.dir", folder, "--trim.min_accuracy_share", "0"]
+    present = ["fit", "--config", tmp_path / "present.yaml", *command]
+    assert run(*present, "--run.eval_tasks", "[jsonl]") == 0
     summary = (folder / "summary.json").read_bytes()
     assert json.loads(summary)["trimmed"]["eval_tasks"].keys() == {"jsonl"}
     config = (folder / "config.yaml").read_text()
     assert "extra_metrics: true" in config and "further" not in config
     # the same run, which is done
-    earlier = [*command, f"--config={tmp_path / 'earlier.yaml'}", "--run.also_on=[jsonl]"]
+    earlier = ["fit", f"--config={tmp_path / 'earlier.yaml'}", *command, "--run.also_on=[jsonl]"]
     assert run(*earlier) == 0
     (folder / "config.yaml").write_text(
         config.replace("extra_metrics:", "further:").replace("eval_tasks:", "also_on:")
