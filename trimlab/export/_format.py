@@ -6,7 +6,7 @@ the format's name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ class Export:
         bytes_on_disk: Size of the folder.
         logit_difference: Largest difference of the reloaded model's logits from the trimmed
             model's, divided by the largest logit.
+        reloaded: The model as it was reloaded from the folder, for measurements.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Export:
     blocks: int
     bytes_on_disk: int
     logit_difference: float
+    reloaded: PreTrainedModel = field(repr=False)
 
 
 class ExportFormat(ABC):

@@ -32,9 +32,17 @@ class HuggingFace(ExportFormat):
                 model.generation_config.save_pretrained(part)
             tokenizer.save_pretrained(part)
             save_torch_state_dict({k: v.contiguous() for k, v in state.items()}, part)
-            difference = _compare(model, load_export(part, model.dtype))
+            reloaded = load_export(part, model.dtype)
+            difference = _compare(model, reloaded)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        return Export(folder, tier_of(blocks), len(blocks), size, difference)
+        return Export(
+            folder=folder,
+            tier=tier_of(blocks),
+            blocks=len(blocks),
+            bytes_on_disk=size,
+            logit_difference=difference,
+            reloaded=reloaded,
+        )
 
 
 def save_packed(

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_speeds
 from trimlab.export._card import model_card
-from trimlab.export.hf import load_export, save_packed
+from trimlab.export.hf import save_packed
 from trimlab.files import write_text
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
@@ -131,7 +131,7 @@ class Exporter:
             "bytes_on_disk": export.bytes_on_disk,
             "logit_difference": export.logit_difference,
         }
-        return SublayerStack(load_export(folder, module.model.dtype)), about
+        return SublayerStack(export.reloaded), about
 
     def _speeds(self, trimmed: PreTrainedModel) -> Row:
         """Decoding speed, in turns with the untrimmed model."""
