@@ -30,7 +30,10 @@ pytest.importorskip("lm_eval")
 from lm_eval import tasks as harness_tasks
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+
+pytestmark = pytest.mark.usefixtures("no_environment_report")
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -145,7 +148,10 @@ def _answers_of_the_harness(
 ) -> tuple[list[list[float]], float]:
     """The log-likelihoods of the choices, in the order of the rows, and the accuracy in percent."""
     results: Any = simple_evaluate(
-        harness_model(model, tokenizer, 4), tasks=[_harness_task(name, rows)], log_samples=True
+        harness_model(model, tokenizer, 4),
+        tasks=[_harness_task(name, rows)],
+        task_manager=TaskManager(include_defaults=False),
+        log_samples=True,
     )
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     found = [[float(pair[0]) for pair in sample["filtered_resps"]] for sample in samples]

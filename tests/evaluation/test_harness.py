@@ -18,6 +18,8 @@ from trimlab.evaluation.harness import harness_evaluate, harness_likelihoods, ha
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
+pytestmark = pytest.mark.usefixtures("no_environment_report")
+
 ITEMS = [
     Item("the owl is in the bin:", (" yes", " no, never"), 0),
     Item("b", (" cat", " dog"), 1),
