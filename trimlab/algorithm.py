@@ -24,7 +24,7 @@ from trimlab.errors import InputError
 from trimlab.model.authors_bypass import check_authors_bypass, use_authors_bypass
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.operating_point import OperatingPoint
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.scanning.candidates import Granularity
 from trimlab.scorers import Scorer, load_scorer
 from trimlab.scorers._scoring import ScoredCandidates, score_candidates
@@ -216,9 +216,9 @@ class Trim(L.Callback):
             raise InputError(f"trim.r must be in (0, 1], not {r:g}")
         if self.scorer.one_shot and (min_accuracy, min_accuracy_share) != (None, None):
             raise InputError("a one-shot rule has no accuracy stop rule: it drops first")
-        self.provenance: Row = {}  # what a run adds to every row: config hash, seed, versions
+        self.provenance: JsonObject = {}  # fields of every row: config hash, seed, versions
         self._checked: SublayerStack | None = None
-        self._restored: list[Row] = []
+        self._restored: list[JsonObject] = []
 
         # what a checkpoint keeps of this callback
         self.points = OperatingPoints()

@@ -13,7 +13,7 @@ import pytest
 
 from trimlab import cli
 from trimlab.bench._benchmark import load_benchmark
-from trimlab.records.rows import Row, read_rows
+from trimlab.records.rows import JsonObject, read_rows
 
 TrimlabBench = Callable[..., int]
 TinyOptions = Callable[[str], list[str]]
@@ -23,7 +23,7 @@ TinyOptions = Callable[[str], list[str]]
 class TinyRun:
     """A short run of a benchmark: the rows of its record, and its standard output."""
 
-    rows: list[Row]
+    rows: list[JsonObject]
     printed: str
 
 

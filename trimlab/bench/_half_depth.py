@@ -8,12 +8,12 @@ from trimlab.bench._benchmark import Benchmark
 from trimlab.bench._model import load_on_device
 from trimlab.bench._timing import Turns
 from trimlab.model.sublayers import SublayerStack
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 
 def time_half_depth(
     benchmark: Benchmark, base: str, prepare: Callable[[PreTrainedModel], Callable[[], None]]
-) -> tuple[Turns, Turns | None, Row]:
+) -> tuple[Turns, Turns | None, JsonObject]:
     """Times a model without every other block, and the whole model if there is a peer.
 
     Which sublayers are dropped does not change the time. Only one of the two models is in memory.
@@ -26,7 +26,7 @@ def time_half_depth(
     Returns:
         Turns of the half model, turns of the whole model, and the memory ratios of the half model.
     """
-    memory_ratios: Row = {}
+    memory_ratios: JsonObject = {}
 
     def half() -> Callable[[], None]:
         stack = SublayerStack(load_on_device(base)[0])

@@ -7,7 +7,7 @@ from typing import Any
 from trimlab.bench._timing import Turns
 from trimlab.records.identity import config_hash
 from trimlab.records.result_row import Bench, ResultRow
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 # Profiles of `experiments/` with a shorter name than their embedded model. Tables group results by
 # profile, so that a benchmark of the model belongs to the same group as its experiments.
@@ -40,11 +40,11 @@ class BenchmarkResult:
     theirs: Turns | None = None
     peer: str | None = None
     factor: float = 1.0
-    same: Row = field(default_factory=dict)
-    workload: Row = field(default_factory=dict)
-    settings: Row = field(default_factory=dict)
+    same: JsonObject = field(default_factory=dict)
+    workload: JsonObject = field(default_factory=dict)
+    settings: JsonObject = field(default_factory=dict)
 
-    def finding(self, bench: str, settings: Row) -> Bench:
+    def finding(self, bench: str, settings: JsonObject) -> Bench:
         """The result as a part of a row of the record.
 
         Args:

@@ -13,7 +13,7 @@ from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
 from trimlab.errors import InputError
 from trimlab.model.sublayers import SublayerStack
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.scanning.scan import scan
 
 # items and context tokens of the scans along the other axes
@@ -68,7 +68,7 @@ class GrowthBenchmark(Benchmark):
             for value in values:
                 size = default | {axis: value}
                 ours, _ = self.time(self._scan(base, **size), None)
-                workload: Row = {"axis": axis, "value": value, **size}
+                workload: JsonObject = {"axis": axis, "value": value, **size}
                 yield BenchmarkResult("scan", ours, workload=workload)
         for r in self.ratios:
             ours, _ = self.time(self._epoch(base, r), None)

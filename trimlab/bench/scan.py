@@ -14,7 +14,7 @@ from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item
 from trimlab.model.sublayers import SublayerStack
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.scanning.candidates import Candidate, candidates
 from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.scan import Scan, scan
@@ -78,7 +78,7 @@ class ScanBenchmark(Benchmark):
 
         everything = candidates(stack)
         some = evenly_chosen(everything, self.peer_sublayers)
-        settings: Row = {"eval_tokens": self.eval_tokens, "peer_sublayers": []}
+        settings: JsonObject = {"eval_tokens": self.eval_tokens, "peer_sublayers": []}
         run_peer = None
         if self.against == "lm-eval":
             evaluate, settings["peer_batch_size"] = best_harness_likelihoods(
@@ -88,7 +88,7 @@ class ScanBenchmark(Benchmark):
         elif self.against == "naive":
             run_peer = evaluations(stack, some, naive_likelihoods(model, tokenizer, items))
         ours, theirs = self.time(lambda: run_ours, run_peer and (lambda: run_peer))
-        same: Row = {}
+        same: JsonObject = {}
         if theirs:
             settings["peer_sublayers"] = [str(sublayer) for (sublayer,) in some]
             accuracies = dict(zip(everything, ours.result, strict=True))
@@ -194,7 +194,9 @@ def evaluations(
     return run
 
 
-def compare(ours: Sequence[float], theirs: Sequence[Likelihoods], items: Sequence[Item]) -> Row:
+def compare(
+    ours: Sequence[float], theirs: Sequence[Likelihoods], items: Sequence[Item]
+) -> JsonObject:
     """Pairs of accuracies, ours and the peer's, and the number of equal pairs.
 
     Args:

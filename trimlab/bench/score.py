@@ -15,7 +15,7 @@ from trimlab.data.encoding import encode
 from trimlab.data.items import Item
 from trimlab.evaluation.answers import answer
 from trimlab.model.sublayers import SublayerStack
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 
 class ScoreBenchmark(Benchmark):
@@ -48,7 +48,7 @@ class ScoreBenchmark(Benchmark):
         """Times all log-likelihoods of the items, tokenisation included."""
         model, tokenizer = load_on_device(base)
         items = self.data.test_items(self.rows)
-        settings: Row = {"eval_tokens": self.eval_tokens}
+        settings: JsonObject = {"eval_tokens": self.eval_tokens}
         run_ours = our_likelihoods(SublayerStack(model), tokenizer, items, self.eval_tokens)
         run_peer = None
         if self.against == "lm-eval":
@@ -83,7 +83,7 @@ def our_likelihoods(
     return run
 
 
-def compare(ours: Likelihoods, theirs: Likelihoods) -> Row:
+def compare(ours: Likelihoods, theirs: Likelihoods) -> JsonObject:
     """Largest relative difference of log-likelihoods, and number of same predictions."""
     pairs = [(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
     return {

@@ -7,7 +7,7 @@ from trimlab.bench._benchmark import Benchmark
 from trimlab.bench._epochs import EPOCH_PEERS, full_fine_tuning, own_epoch
 from trimlab.bench._result import BenchmarkResult
 from trimlab.data.domain import DomainData
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 
 class TrainBenchmark(Benchmark):
@@ -60,7 +60,7 @@ class TrainBenchmark(Benchmark):
             lambda: own_epoch(base, data(), self.r, scanned),
             full_fine_tuning(self.against, base, data, self.micro_batch_size),
         )
-        losses: Row = {"ours_loss": ours.result}
+        losses: JsonObject = {"ours_loss": ours.result}
         if theirs:
             losses["peer_loss"] = theirs.result
         yield BenchmarkResult(

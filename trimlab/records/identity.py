@@ -4,10 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 
-def config_hash(config: Row) -> str:
+def config_hash(config: JsonObject) -> str:
     """Short sha256 of a config or another nested mapping.
 
     It does not depend on the order of the keys; on `data.root`, since the rows' fingerprints are
@@ -18,7 +18,7 @@ def config_hash(config: Row) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def without_root(config: Row) -> Row:
+def without_root(config: JsonObject) -> JsonObject:
     """A config without `data.root`, the folder of its rows."""
     if isinstance(data := config.get("data"), dict):
         config = config | {"data": {key: value for key, value in data.items() if key != "root"}}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from trimlab.errors import InputError
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.typed import TypedRow, nullable, renamed
 
 
@@ -68,7 +68,7 @@ class TestResult(TaskResult):
     exact_match_n: int | None = None
     eval_tasks: dict[str, TaskResult] = field(default_factory=dict, metadata=renamed("also_on"))
 
-    def to_summary(self) -> Row:
+    def to_summary(self) -> JsonObject:
         """The row in `summary.json`, with the value under the name of the metric."""
         row = self.to_row()
         row[self.metric] = row.pop("value")

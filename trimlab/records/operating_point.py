@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from trimlab.errors import InputError
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.typed import TypedRow, nullable
 
 
@@ -30,7 +30,7 @@ class ScannedCandidate:
         """Names of the candidate's sublayers."""
         return self.candidate.split("+")
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The entry as a JSON object."""
         return {"candidate": self.candidate, "score": self.score, **self.statistics}
 
@@ -101,7 +101,7 @@ class OperatingPoint(TypedRow):
     seconds: float
     peak_rss_bytes: int
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The row as a JSON object."""
         return super().to_row() | {"scan": [entry.to_row() for entry in self.scan]}
 

@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 PACKAGES = (
     *("trimlab", "torch", "transformers", "lightning", "tokenizers", "datasets", "numpy"),
@@ -14,7 +14,7 @@ PACKAGES = (
 )
 
 
-def provenance() -> Row:
+def provenance() -> JsonObject:
     """Code version, package versions and hardware of this process."""
     versions = {}
     for package in PACKAGES:

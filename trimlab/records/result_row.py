@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from trimlab.errors import InputError
 from trimlab.records.model_result import TaskResult
 from trimlab.records.operating_point import OperatingPoint
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.typed import TypedRow, nullable
 
 SCHEMA = 1
@@ -31,11 +31,11 @@ class ExperimentCell(TypedRow):
 
     experiment: str
     profile: str
-    cell: Row
+    cell: JsonObject
     run: str
     seed: int
     limit: int | None
-    overrides: Row | None = None
+    overrides: JsonObject | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class RunContext(TypedRow):
     row_sets: dict[str, str]
     git_commit: str | None
     versions: dict[str, str | None]
-    hardware: Row
+    hardware: JsonObject
     rows: dict[str, int] | None = None
     rows_read: dict[str, int] | None = None
     rows_official: dict[str, int] | None = None
@@ -192,8 +192,8 @@ class Bench(TypedRow):
     ours_spread: float
     ours_turns: list[float]
     ours_peak_bytes: int
-    same: Row
-    settings: Row
+    same: JsonObject
+    settings: JsonObject
     peer_seconds: float | None = None
     peer_spread: float | None = None
     peer_turns: list[float] | None = None
@@ -235,9 +235,9 @@ class ResultRow:
     context: RunContext
     finding: Finding
     complete: bool = False
-    config: Row | None = None
+    config: JsonObject | None = None
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The row as a JSON object."""
         row = {"schema": SCHEMA, "kind": self.finding.kind, **self.cell.to_row()}
         row |= self.context.to_row() | self.finding.to_row()
@@ -276,7 +276,7 @@ class ResultRow:
             config=row.get("config"),
         )
 
-    def values(self) -> Row:
+    def values(self) -> JsonObject:
         """Every declared field of this kind of row by name, None included."""
         values = {"kind": self.finding.kind, "complete": self.complete, "config": self.config}
         for part in (self.cell, self.context, self.finding):

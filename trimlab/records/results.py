@@ -13,7 +13,7 @@ from typing import Any
 
 from trimlab.errors import InputError
 from trimlab.records.result_row import KINDS, ExperimentCell, ResultRow, RunContext
-from trimlab.records.rows import TIMING_FIELDS, Row
+from trimlab.records.rows import TIMING_FIELDS, JsonObject
 
 # Rows with equal values here are the same measurement. `method`, `epochs` and `of` are fields of
 # timings and of compressed models.
@@ -77,7 +77,7 @@ class Record:
         return default if value is None else value
 
     @property
-    def row(self) -> Row:
+    def row(self) -> JsonObject:
         """The row as a JSON object."""
         return self.result.to_row()
 
@@ -92,7 +92,7 @@ class Record:
         return self.result.context.dirty
 
     @cached_property
-    def _values(self) -> Row:
+    def _values(self) -> JsonObject:
         return self.result.values()
 
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from trimlab.files import write_text
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 # fields that measure this execution and not the algorithm: a resumed run has others
@@ -17,7 +17,7 @@ TIMING_FIELDS = frozenset(
 )
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[JsonObject]:
     """Rows of a record, without a line that a killed process left half-written."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -28,12 +28,12 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def append_row(path: Path, row: Row) -> None:
+def append_row(path: Path, row: JsonObject) -> None:
     """Appends one row and makes sure that it is on disk."""
     append_rows(path, [row])
 
 
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
+def append_rows(path: Path, rows: Iterable[JsonObject]) -> None:
     """Appends rows at once and makes sure that they are on disk."""
     with path.open("a+b") as file:
         if file.tell() and not _ends_with_newline(file):
@@ -48,6 +48,6 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def rewind(path: Path, rows: Iterable[Row]) -> None:
+def rewind(path: Path, rows: Iterable[JsonObject]) -> None:
     """Takes a record back to the rows of the checkpoint that a run resumes from."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

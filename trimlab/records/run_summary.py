@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from trimlab.records.model_result import ModelResult
 from trimlab.records.result_row import ModelName, RunContext
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 COMPARED = "compared_"  # earlier versions wrote a key `compared_<method>` for each baseline
 
@@ -62,9 +62,13 @@ class RunSummary:
         ]
         return [(name, model) for name, model in found if model is not None]
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The summary as a JSON object."""
-        row: Row = {"metric": self.metric, "data_root": self.data_root, "test_rows": self.test_rows}
+        row: JsonObject = {
+            "metric": self.metric,
+            "data_root": self.data_root,
+            "test_rows": self.test_rows,
+        }
         row |= {"seed": self.seed, **self.context.to_row()}
         row |= {"phase_seconds": self.phase_seconds, "fit_seconds": self.fit_seconds}
         for name in ("heuristic_baselines", "stopped_because"):

@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Self
 
 from trimlab.errors import InputError
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 WAS, ALWAYS_WRITTEN = "was", "always_written"
 
@@ -34,7 +34,7 @@ def renamed(old: str) -> dict[str, str]:
 class TypedRow:
     """A row of a record, or a part of one: the fields of a subclass."""
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The fields as a JSON object."""
         row = {}
         for declared in fields(self):

@@ -16,7 +16,7 @@ from trimlab.data.domain import DomainData
 from trimlab.model.sizes import StoredSizes, stored_sizes
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.model_result import ModelResult
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.fitting import LAST, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
@@ -115,7 +115,9 @@ class Comparison:
         about = {**trained, **written, "folder": str(folder)}
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
 
-    def _write(self, baseline: Baseline, source: str, folder: Path, keep: bool = False) -> Row:
+    def _write(
+        self, baseline: Baseline, source: str, folder: Path, keep: bool = False
+    ) -> JsonObject:
         """Lets a baseline write its model, unless there is one to keep; its sizes."""
         if keep and folder.exists():
             stored = stored_sizes(folder)
@@ -129,7 +131,7 @@ class Comparison:
             "zeros": stored.zeros,
         }
 
-    def _train_as_long(self, module: DomainLM, name: str) -> Row:
+    def _train_as_long(self, module: DomainLM, name: str) -> JsonObject:
         """Trains a model for as many epochs as the trimmed one, with the same schedule."""
         final = [point for point in self.folder.points() if point.accepted][-1]
         module.planned_epochs = self.planned_epochs

@@ -17,7 +17,7 @@ from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import TRAINER_DEFAULTS
 from trimlab.runs.options import RunOptions, present_arguments, present_names
 from trimlab.runs.run import Run
@@ -36,7 +36,7 @@ class FitCLI(LightningCLI):
         args: Arguments of the command line, or a config.
     """
 
-    def __init__(self, args: list[str] | Row):
+    def __init__(self, args: list[str] | JsonObject):
         super().__init__(
             DomainLM,
             DomainData,
@@ -105,7 +105,7 @@ class FitCLI(LightningCLI):
             tracker=Tracker(self.config_init["wandb"]),
         )
 
-    def resolved(self, config: Any) -> Row:
+    def resolved(self, config: Any) -> JsonObject:
         """A parsed config with its defaults, without options that do not change the result.
 
         Options that came after the first recorded runs are left out where they are unused, see
@@ -114,11 +114,13 @@ class FitCLI(LightningCLI):
         return distinctive(self._dumped(config), self._defaults)
 
     @cached_property
-    def _defaults(self) -> Row:
+    def _defaults(self) -> JsonObject:
         return self._dumped(self.parser.get_defaults())
 
-    def _dumped(self, config: Any) -> Row:
-        row: Row = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
+    def _dumped(self, config: Any) -> JsonObject:
+        row: JsonObject = yaml.safe_load(
+            self.parser.dump(config, skip_none=False, skip_validation=True)
+        )
         for name in NOT_THE_RESULT:
             section, _, option = name.rpartition(".")
             (row[section] if section else row).pop(option, None)
@@ -134,7 +136,7 @@ class Resolver(FitCLI):
     def instantiate_classes(self) -> None:
         """Makes nothing."""
 
-    def __call__(self, config: Row) -> Row:
+    def __call__(self, config: JsonObject) -> JsonObject:
         """The config with its defaults, as in the `config.yaml` of a run.
 
         Raises:
@@ -154,7 +156,7 @@ class Resolver(FitCLI):
         return row
 
 
-def read_config(path: Path) -> Row:
+def read_config(path: Path) -> JsonObject:
     """Reads a YAML file that holds a mapping.
 
     Raises:

@@ -15,7 +15,7 @@ from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 from trimlab.records.model_result import ModelResult
 from trimlab.records.operating_point import OperatingPoint
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.training.checkpoints import restore
@@ -98,17 +98,11 @@ class Exporter:
             about |= self._speeds(stack.model)
         result = ModelResult.from_test(test, **about)
         if result.folder is not None:
-            card = model_card(
-                self.module.base,
-                self.tester.data,
-                result.to_summary(),
-                self.untrimmed.to_summary(),
-                saved.point.to_row(),
-            )
+            card = model_card(self.module.base, self.tester.data, result, self.untrimmed)
             write_text(self.folder.models / saved.name / "README.md", card)
         return result
 
-    def _restored_and_written(self, saved: SavedPoint) -> tuple[SublayerStack, Row]:
+    def _restored_and_written(self, saved: SavedPoint) -> tuple[SublayerStack, JsonObject]:
         """The model to measure, and the fields of its result that are known before."""
         module = self.module.fresh()
         restore(module, self.folder.checkpoints / saved.checkpoint)
@@ -133,7 +127,7 @@ class Exporter:
         }
         return SublayerStack(export.reloaded), about
 
-    def _speeds(self, trimmed: PreTrainedModel) -> Row:
+    def _speeds(self, trimmed: PreTrainedModel) -> JsonObject:
         """Decoding speed, in turns with the untrimmed model."""
         if self._full is None:
             self._full = load_model(self.module.base)[0]

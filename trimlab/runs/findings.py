@@ -19,7 +19,7 @@ from trimlab.records.result_row import (
     Test,
     Timing,
 )
-from trimlab.records.rows import Row, read_rows
+from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import present_names
@@ -78,7 +78,7 @@ def _compressed(method: str, model: ModelResult, summary: RunSummary) -> Iterato
         yield Compressed(**about, **measured)
 
 
-def _measured(model: ModelResult, task: str) -> Iterator[Row]:
+def _measured(model: ModelResult, task: str) -> Iterator[JsonObject]:
     """The fields that test rows have of a model, for each task that it was tested on."""
     sizes = {
         name: getattr(model, name)

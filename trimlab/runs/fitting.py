@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from trimlab.data.domain import DomainData
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.training.checkpoints import AtomicCheckpointIO
 from trimlab.training.module import DomainLM
 
@@ -19,7 +19,7 @@ MakeTrainer = Callable[..., L.Trainer]
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a fit
 
 # one device, and no summary, sanity check or sparse logging: a run does these itself
-TRAINER_DEFAULTS: Row = {
+TRAINER_DEFAULTS: JsonObject = {
     "devices": 1,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,

@@ -11,7 +11,7 @@ import yaml
 from trimlab.errors import InputError
 from trimlab.files import write_text
 from trimlab.records.operating_point import OperatingPoint
-from trimlab.records.rows import Row, read_rows
+from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.options import present_names
 
@@ -43,7 +43,7 @@ class RunFolder:
             raise InputError(f"cannot make the folder {self.path}: {error.strerror}") from error
 
     @contextmanager
-    def claimed(self, config: Row) -> Iterator[None]:
+    def claimed(self, config: JsonObject) -> Iterator[None]:
         """Holds the folder's lock, for a run with this config.
 
         Args:
@@ -80,7 +80,7 @@ class RunFolder:
         """The operating points so far."""
         return [OperatingPoint.from_row(row) for row in read_rows(self.record)]
 
-    def _check_config(self, config: Row) -> None:
+    def _check_config(self, config: JsonObject) -> None:
         """Refuses another config than the folder's, and names the first difference."""
         try:
             existing = yaml.safe_load(self.config.read_text())
@@ -98,8 +98,8 @@ class RunFolder:
                 )
 
 
-def _flat(config: Row, prefix: str = "") -> Row:
-    flat: Row = {}
+def _flat(config: JsonObject, prefix: str = "") -> JsonObject:
+    flat: JsonObject = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimlab.errors import InputError
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 
 # Earlier name -> present name. Configs and command lines are read in both spellings; the id of a
 # run is made from the earlier one.
@@ -56,7 +56,7 @@ def present_name(name: str) -> str:
     return RENAMED.get(name, name)
 
 
-def present_names(config: Row) -> Row:
+def present_names(config: JsonObject) -> JsonObject:
     """A config, in sections, with every option under its present name.
 
     Raises:
@@ -65,7 +65,7 @@ def present_names(config: Row) -> Row:
     return _renamed(config, RENAMED)
 
 
-def earlier_names(config: Row) -> Row:
+def earlier_names(config: JsonObject) -> JsonObject:
     """A config, in sections, with every option under the first name that it had."""
     return _renamed(config, {new: old for old, new in RENAMED.items()})
 
@@ -85,7 +85,7 @@ def present_arguments(arguments: Sequence[str]) -> list[str]:
     return translated
 
 
-def _renamed(config: Row, names: Mapping[str, str]) -> Row:
+def _renamed(config: JsonObject, names: Mapping[str, str]) -> JsonObject:
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
     for before, after in names.items():
         (section, before_option), (_, option) = before.split("."), after.split(".")

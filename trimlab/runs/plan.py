@@ -15,7 +15,7 @@ import yaml
 
 from trimlab.errors import InputError
 from trimlab.records.result_row import ExperimentCell
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.runs.config import Resolver, read_config
 from trimlab.runs.options import present_name, present_names
 from trimlab.runs.run_id import run_id
@@ -31,7 +31,7 @@ class PlannedRun:
     """
 
     place: ExperimentCell
-    config: Row
+    config: JsonObject
 
     @property
     def id(self) -> str:
@@ -107,9 +107,9 @@ def plan(
     return list(found.values())
 
 
-def nested(dotted: Row) -> Row:
+def nested(dotted: JsonObject) -> JsonObject:
     """`{"trim.r": 1}` as `{"trim": {"r": 1}}`."""
-    row: Row = {}
+    row: JsonObject = {}
     for name, value in dotted.items():
         *sections, option = name.split(".")
         place = row
@@ -119,9 +119,9 @@ def nested(dotted: Row) -> Row:
     return row
 
 
-def merged(*configs: Row) -> Row:
+def merged(*configs: JsonObject) -> JsonObject:
     """Configs over one another: of two values of a key the later one stays."""
-    result: Row = {}
+    result: JsonObject = {}
     for config in configs:
         for key, value in config.items():
             if isinstance(value, dict) and isinstance(result.get(key), dict):
@@ -133,7 +133,7 @@ def merged(*configs: Row) -> Row:
 # ---- inside ------------------------------------------------------------------------------------
 
 
-def _read_experiment(path: Path) -> Row:
+def _read_experiment(path: Path) -> JsonObject:
     experiment = read_config(path)
     unknown = sorted(set(experiment) - {"config", "runs"})
     if unknown or not isinstance(experiment.get("runs"), list) or not experiment["runs"]:
@@ -144,7 +144,7 @@ def _read_experiment(path: Path) -> Row:
     return experiment
 
 
-def _read_profile(folder: Path, name: str) -> Row:
+def _read_profile(folder: Path, name: str) -> JsonObject:
     path = folder / "profiles" / f"{name}.yaml"
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.yaml"))
@@ -152,7 +152,7 @@ def _read_profile(folder: Path, name: str) -> Row:
     return read_config(path)
 
 
-def _cells(blocks: Sequence[Any], path: Path, profile: str) -> list[Row]:
+def _cells(blocks: Sequence[Any], path: Path, profile: str) -> list[JsonObject]:
     """The cells of an experiment for a profile: dotted names and values."""
     cells = []
     for block in blocks:
@@ -167,7 +167,7 @@ def _cells(blocks: Sequence[Any], path: Path, profile: str) -> list[Row]:
     return cells
 
 
-def _combinations(block: Any, path: Path) -> Iterator[Row]:
+def _combinations(block: Any, path: Path) -> Iterator[JsonObject]:
     """Every combination of the values of a block; a value that is no list is the only one."""
     if not isinstance(block, dict):
         raise InputError(f"{path}: an entry of `runs` must hold dotted names and values")
@@ -177,7 +177,7 @@ def _combinations(block: Any, path: Path) -> Iterator[Row]:
         yield dict(zip(names, values, strict=True))
 
 
-def _kept(cells: list[Row], only: Sequence[str]) -> list[Row]:
+def _kept(cells: list[JsonObject], only: Sequence[str]) -> list[JsonObject]:
     for condition in only:
         name, _, values = condition.partition("=")
         if not values or name.startswith("["):
@@ -200,7 +200,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     return present_name(name), yaml.safe_load(value)
 
 
-def _rehearsal(config: Row, limit: int) -> Row:
+def _rehearsal(config: JsonObject, limit: int) -> JsonObject:
     """The same run with at most `limit` rows in every set."""
     sizes = {
         name: min(limit, config["data"][name] or limit)

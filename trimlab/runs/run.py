@@ -17,7 +17,7 @@ from trimlab.model.sizes import dense_sizes
 from trimlab.records.model_result import ModelResult
 from trimlab.records.provenance import provenance
 from trimlab.records.result_row import RunContext
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.compare import Comparison
 from trimlab.runs.exports import Exporter, saved_points
@@ -51,7 +51,7 @@ class Run:
         data: DomainData,
         trim: Trim,
         options: RunOptions,
-        config: Row,
+        config: JsonObject,
         make_trainer: MakeTrainer,
         tracker: Tracker,
     ):
@@ -126,7 +126,7 @@ class Run:
             InputError: The rows are not those that the run was started with.
         """
         row_sets = self._rows.fingerprints()
-        origin: Row = {
+        origin: JsonObject = {
             "config_hash": run_id(self.config),
             "seed": self.data.seed,
             "base": self.module.base,
@@ -138,7 +138,7 @@ class Run:
         self.trim.provenance = origin
         summary = self.folder.read_summary()
         if summary is None:
-            counts: Row = {
+            counts: JsonObject = {
                 "rows": self._rows.counts(),
                 "rows_read": self._rows.read,
                 "rows_official": dict(self.data.task.official),
@@ -190,7 +190,7 @@ class Run:
         if self.trim.finished is None:
             raise InputError("training ended before the stop rule; see trainer.max_steps, max_time")
 
-    def _state_of_trim(self) -> Row:
+    def _state_of_trim(self) -> JsonObject:
         """The state of Algorithm 1 in the last checkpoint.
 
         Raises:

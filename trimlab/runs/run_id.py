@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 
 from trimlab.records.identity import config_hash
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.runs.options import earlier_names, present_names
 
 
-def run_id(config: Row) -> str:
+def run_id(config: JsonObject) -> str:
     """The id of a run.
 
     Args:
@@ -23,7 +23,7 @@ def run_id(config: Row) -> str:
     return config_hash(earlier_names(config))
 
 
-def distinctive(config: Row, defaults: Row) -> Row:
+def distinctive(config: JsonObject, defaults: JsonObject) -> JsonObject:
     """The options that identify a run: those of version 1, and later ones in use.
 
     Args:
@@ -35,7 +35,7 @@ def distinctive(config: Row, defaults: Row) -> Row:
         has the value that it had.
     """
     first = present_names(defaults_v1())
-    kept: Row = {}
+    kept: JsonObject = {}
     for section, value in config.items():
         known, default = first.get(section), defaults.get(section)
         if isinstance(value, dict):
@@ -53,7 +53,7 @@ def distinctive(config: Row, defaults: Row) -> Row:
     return kept
 
 
-def _used(options: Row, known: Row, defaults: Row) -> Row:
+def _used(options: JsonObject, known: JsonObject, defaults: JsonObject) -> JsonObject:
     """The options of a section that version 1 knew or that differ from their default."""
     return {
         option: value
@@ -63,6 +63,6 @@ def _used(options: Row, known: Row, defaults: Row) -> Row:
 
 
 @cache
-def defaults_v1() -> Row:
+def defaults_v1() -> JsonObject:
     """The resolved defaults of the first recorded runs, under the names of that time."""
     return json.loads(Path(__file__).with_name("defaults_v1.json").read_text())

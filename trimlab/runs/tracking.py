@@ -20,7 +20,7 @@ import lightning as L
 from trimlab.algorithm import Trim
 from trimlab.model.sublayers import Sublayer
 from trimlab.records.operating_point import OperatingPoint
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.run_id import run_id
 from trimlab.training.module import DomainLM
@@ -68,7 +68,7 @@ class Tracker:
         self._run: Any = None
 
     @contextmanager
-    def tracked(self, folder: Path, config: Row, summary: RunSummary) -> Iterator[None]:
+    def tracked(self, folder: Path, config: JsonObject, summary: RunSummary) -> Iterator[None]:
         """Keeps a W&B run open; a resumed run goes on with the same one.
 
         Args:
@@ -88,7 +88,7 @@ class Tracker:
             raise
         self._safely(lambda run: self._finish(run, folder, summary))
 
-    def log(self, row: Row) -> None:
+    def log(self, row: JsonObject) -> None:
         """Logs numbers; `optimizer_steps` among them is the x axis."""
         self._safely(lambda run: run.log(row))
 
@@ -112,7 +112,7 @@ class Tracker:
             return "disabled"
         return asked or "auto"
 
-    def _start(self, mode: str, folder: Path, config: Row, summary: RunSummary) -> None:
+    def _start(self, mode: str, folder: Path, config: JsonObject, summary: RunSummary) -> None:
         try:
             import wandb
 
@@ -222,7 +222,7 @@ class TrackFit(L.Callback):
             self._logged = len(self.trim.points)
             self.tracker.log_point(self.trim.points, pl_module.stack.original)
 
-    def _log(self, trainer: L.Trainer, row: Row) -> None:
+    def _log(self, trainer: L.Trainer, row: JsonObject) -> None:
         named = {f"{self.prefix}{name}": value for name, value in row.items()}
         self.tracker.log(named | {"optimizer_steps": trainer.global_step})
 
@@ -264,13 +264,13 @@ def score_table(points: Sequence[OperatingPoint]) -> list[Any]:
     ]
 
 
-def _logged_point(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> Row:
+def _logged_point(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> JsonObject:
     """The row that W&B logs at an operating point."""
     import wandb
 
     point = points[-1]
     left = set(map(str, sublayers)) - set(point.history)
-    row: Row = {f"point/{name}": getattr(point, name) for name in POINT_FIELDS}
+    row: JsonObject = {f"point/{name}": getattr(point, name) for name in POINT_FIELDS}
     row["point/layers_left"] = len(left)
     for kind in ("attention", "mlp"):
         row[f"point/{kind}_left"] = sum(name.endswith(kind) for name in left)

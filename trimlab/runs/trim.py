@@ -8,7 +8,7 @@ import lightning as L
 
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import TRAINER_DEFAULTS
 from trimlab.runs.options import RunOptions, present_names
 from trimlab.runs.run import Run
@@ -21,14 +21,14 @@ def trim(
     task: str = "icd10cm",
     run_dir: str | Path = "runs/trim",
     *,
-    model: Row | None = None,
-    data: Row | None = None,
-    run: Row | None = None,
-    trainer: Row | None = None,
-    wandb: Row | None = None,
+    model: JsonObject | None = None,
+    data: JsonObject | None = None,
+    run: JsonObject | None = None,
+    trainer: JsonObject | None = None,
+    wandb: JsonObject | None = None,
     seed: int = 0,
     **options: Any,
-) -> Row:
+) -> JsonObject:
     """Trims a model on a domain: `trimlab fit`, from Python.
 
     Args:

@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from trimlab.errors import InputError
 from trimlab.files import atomic_file
-from trimlab.records.rows import Row
+from trimlab.records.rows import JsonObject
 from trimlab.training.module import DomainLM
 
 
@@ -46,7 +46,7 @@ def restore(module: DomainLM, checkpoint: Path) -> None:
     module.load_state_dict(state["state_dict"], strict=False)
 
 
-def load_checkpoint(path: Path) -> Row:
+def load_checkpoint(path: Path) -> JsonObject:
     """Reads a checkpoint without running code that it may hold.
 
     Returns:

@@ -11,7 +11,7 @@ import lightning as L
 from trimlab.errors import InputError
 from trimlab.memory import peak_memory, reset_peak_memory
 from trimlab.records.operating_point import OperatingPoint, ScannedCandidate
-from trimlab.records.rows import Row, append_row, rewind
+from trimlab.records.rows import JsonObject, append_row, rewind
 from trimlab.training.checkpoints import checkpoint_folder
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
@@ -32,7 +32,7 @@ class DropStep:
     dropped: list[str]
     latency_ms: float | None
 
-    def to_row(self) -> Row:
+    def to_row(self) -> JsonObject:
         """The step as a checkpoint keeps it."""
         return vars(self) | {"scan": [entry.to_row() for entry in self.scan]}
 
@@ -60,7 +60,7 @@ class OperatingPoints(Sequence[OperatingPoint]):
     """The operating points so far, in memory and in `record.jsonl`."""
 
     def __init__(self) -> None:
-        self._provenance: Row = {}
+        self._provenance: JsonObject = {}
         self._points: list[OperatingPoint] = []
         self._since = time.perf_counter()
 
@@ -70,7 +70,7 @@ class OperatingPoints(Sequence[OperatingPoint]):
     def __getitem__(self, index: Any) -> Any:
         return self._points[index]
 
-    def start(self, folder: Path, rows: Sequence[Row], provenance: Row) -> None:
+    def start(self, folder: Path, rows: Sequence[JsonObject], provenance: JsonObject) -> None:
         """Takes the record back to the rows of a checkpoint, and starts the clock.
 
         Args:
@@ -83,7 +83,7 @@ class OperatingPoints(Sequence[OperatingPoint]):
         rewind(_record(folder), rows)
         self._restart_clock()
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JsonObject]:
         """The rows as they are written."""
         kind = {"kind": OperatingPoint.kind}
         return [kind | point.to_row() | self._provenance for point in self._points]
