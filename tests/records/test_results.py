@@ -9,7 +9,7 @@ import pytest
 
 from trimlab.errors import InputError
 from trimlab.records.identity import config_hash
-from trimlab.records.provenance import git_commit
+from trimlab.records.provenance import git_commit, provenance
 from trimlab.records.result_row import KINDS, ResultRow
 from trimlab.records.results import Record, Series, read_results
 from trimlab.records.rows import append_row, read_rows
@@ -142,6 +142,14 @@ def test_code_that_is_in_no_commit_makes_a_tree_dirty(
     (tmp_path / "trimlab" / "mine.py").unlink()
     code.write_text("x")
     assert commit() == f"{clean}-dirty"
+
+
+@pytest.mark.skipif(
+    not (Path(__file__).parents[2] / ".git").exists(), reason="not in a clone of the repository"
+)
+def test_a_record_made_in_a_clone_names_its_commit() -> None:
+    commit = provenance()["git_commit"]
+    assert commit is not None and len(commit.removesuffix("-dirty")) == 12
 
 
 def test_a_half_written_line_is_passed_over_and_said(tmp_path: Path, row: dict[str, Any]) -> None:
