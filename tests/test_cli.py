@@ -421,6 +421,26 @@ def test_the_readmes_python(
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
-    tree = README[README.index("## The tree") : README.index("## Traps")]
-    for name in re.findall(r"^  (\w+(?:\.py|/))", tree, flags=re.MULTILINE):
-        assert (REPOSITORY / "trimlab" / name).exists(), name
+    section = README[README.index("## How it works") : README.index("### Adding one of each")]
+    parts = (REPOSITORY / "trimlab", REPOSITORY / "analysis")
+    known = {path.name for part in parts for path in part.rglob("*")}
+    known |= {path.name for path in REPOSITORY.iterdir()}
+    names = re.findall(r"(\w+\.py|\w+(?=/))", section.split("```")[1])
+    assert len(names) > 25
+    assert set(names) <= known
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", section):
+        assert (REPOSITORY / path).exists() or (REPOSITORY / "trimlab" / path).exists(), path
+
+
+def test_every_folder_is_in_the_tree_of_the_readme() -> None:
+    tree = README[README.index("## How it works") :].split("```")[1]
+    for folder in (REPOSITORY / "trimlab").iterdir():
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert f"{folder.name}/" in tree, folder.name
+
+
+def test_a_walk_has_at_most_eight_steps() -> None:
+    section = README[README.index("## How it works") : README.index("### Adding one of each")]
+    walks = re.findall(r"\*\*From .*\*\*\n\n((?:\d\. .*\n)+)", section)
+    assert len(walks) == 4
+    assert all(walk.count("\n") <= 8 for walk in walks)
