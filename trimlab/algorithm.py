@@ -126,12 +126,8 @@ class Trim(L.Callback):
             above = self.points[-1].layer_memory_ratio if self.points else math.inf
             keep_weights(trainer, module, self.save_at, above)
         point = self.points.add(trainer, module, self.step, Verdict(refused, finished))
-        module.log_dict(
-            {
-                "layer_memory_ratio": point.layer_memory_ratio,
-                "sublayers": float(len(module.stack)),
-            }
-        )
+        module.log("layer_memory_ratio", point.layer_memory_ratio)
+        module.log("sublayers", float(len(module.stack)))
         return point
 
     # ---- options ------------------------------------------------------------------------------
