@@ -29,11 +29,6 @@ class Scorer(ABC):
     granularity: ClassVar[Granularity | None] = None
     falls_with_accuracy: ClassVar[bool] = False
 
-    @property
-    def measures(self) -> frozenset[str]:
-        """The former name of `statistics`."""
-        return self.statistics
-
     @abstractmethod
     def __call__(self, scan: Scan) -> Scores:
         """Scores every candidate of the scan; the lowest score is dropped first."""
