@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from trimlab.data.batching import Batch, batches, collate, scan_batches
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
+from trimlab.data.report import DataReport, SetReport
 from trimlab.data.sampler import LengthBuckets
 from trimlab.data.splits import RowSets, read_row_sets
 from trimlab.data.task import Task, load_task
@@ -111,6 +112,12 @@ class DomainData(L.LightningDataModule):
         held_out = (*rows.calibration, *rows.dev, *rows.test)
         self._held_out = {item: encode(self.tokenizer, item, self.max_length) for item in held_out}
         self.rows = rows
+
+    def report(self) -> DataReport:
+        """What reading the rows has found."""
+        self.setup()
+        assert self.rows is not None
+        return DataReport({name: SetReport(n) for name, n in self.rows.counts().items()})
 
     def train_items(self) -> list[EncodedItem]:
         """The training items, each with its right choice alone."""

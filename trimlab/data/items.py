@@ -14,11 +14,14 @@ class Item:
         context: The whole prompt, without trailing space.
         choices: Continuations of the prompt; each begins with the space that separates the two.
         gold: Index of the right choice.
+        scored: Spans of the only choice, in characters, that are trained on and scored: the
+            assistant's turns of a chat. Empty: the whole of every choice.
     """
 
     context: str
     choices: tuple[str, ...]
     gold: int
+    scored: tuple[tuple[int, int], ...] = ()
 
     @property
     def hash(self) -> str:
