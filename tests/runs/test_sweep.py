@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trimlab import cli
 from trimlab.errors import InputError
 from trimlab.records.results import read_results
 from trimlab.records.rows import append_rows
+from trimlab.runs import sweep
 from trimlab.runs.config import Resolver
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
@@ -45,7 +46,20 @@ def settings(base: Path) -> list[str]:
     ]
 
 
-def run(*arguments: object) -> int:
+@pytest.fixture(scope="module", autouse=True)
+def _fits_in_this_process() -> Iterator[None]:
+    """A process of its own imports for seconds; the tests of killed sweeps start some."""
+
+    def start(run: PlannedRun, runs: Path, lock: int) -> int:
+        del lock  # the sweep holds it in this process
+        return exit_code(*sweep.fit_arguments(run, runs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "start_fit", start)
+        yield
+
+
+def exit_code(*arguments: object) -> int:
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
     return int(stop.value.code or 0)
@@ -197,7 +211,9 @@ def test_every_shipped_experiment_runs_on_a_tiny_model(
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(planned.config))
     folder = tmp_path / "run"
-    assert run("fit", "--config", config, "--run.dir", folder, "--trim.progress", "false") == 0
+    assert (
+        exit_code("fit", "--config", config, "--run.dir", folder, "--trim.progress", "false") == 0
+    )
     rows = [row.to_row() for row in rows_of(planned.place, RunFolder(folder))]
     append_rows(tmp_path / f"{path.stem}.jsonl", rows)
     assert {record["run"] for record in read_results(tmp_path)} == {planned.id}
@@ -283,9 +299,9 @@ def test_bad_input(case: str, tmp_path: Path, base: Path) -> None:
 
 
 def test_a_missing_experiment_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sweep", "/no/such.yaml", "--profile", "gemma-270m") == 2
+    assert exit_code("sweep", "/no/such.yaml", "--profile", "gemma-270m") == 2
     assert "/no/such.yaml" in capsys.readouterr().err
-    assert run("sweep", EXPERIMENTS / "table6.yaml", "--profile", "nosuch") == 2
+    assert exit_code("sweep", EXPERIMENTS / "table6.yaml", "--profile", "nosuch") == 2
     assert "gemma-270m, paper" in capsys.readouterr().err
 
 
@@ -296,7 +312,7 @@ def test_a_missing_experiment_is_one_line_and_exit_2(capsys: pytest.CaptureFixtu
 def swept(tmp_path_factory: pytest.TempPathFactory, base: Path, root: Path) -> Path:
     """A folder with an experiment that the command has run."""
     folder = tmp_path_factory.mktemp("sweep")
-    assert run(*command(experiment(folder, base), root)) == 0
+    assert exit_code(*command(experiment(folder, base), root)) == 0
     return folder
 
 
@@ -343,7 +359,7 @@ def test_all_of_what_a_rule_left_is_full_fine_tuning(
         "config": {"trim": {"scorer": "top", "max_drops": 2, "progress": False}},
         "runs": [{"trim.r": [0.25, 1]}],
     }
-    assert run(*command(experiment(tmp_path, base, content), root)) == 0
+    assert exit_code(*command(experiment(tmp_path, base, content), root)) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
     assert re.fullmatch(r"\[1/2\] letters: r 0.25, seed 0 \(\w{16}\); left: unknown", said[0])
     assert re.fullmatch(r"\[2/2\] letters: r 1, seed 0 \(\w{16}\); left: \d+ s", said[1])
@@ -375,7 +391,7 @@ def test_only_and_set_as_the_help_has_them(
     }
     path = experiment(tmp_path, base, content)
     only = ("--only", "trim.r=1,0.5", "trim.scorer=random", "--set", "model.lr=5e-5", "trim.unit=x")
-    assert run(*command(path, root, *only[:5], "--dry-run")) == 0
+    assert exit_code(*command(path, root, *only[:5], "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert printed.count("to do") == 2
     assert "scorer random" in printed and "scorer two_step" not in printed
@@ -383,10 +399,10 @@ def test_only_and_set_as_the_help_has_them(
     assert "2 runs of unknown time" in " ".join(printed.split())
     # given twice, both count
     twice = ("--only", "trim.r=1", "--only", "trim.scorer=random", "--dry-run")
-    assert run(*command(path, root, *twice)) == 0
+    assert exit_code(*command(path, root, *twice)) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("to do") == 1 and "1 run of unknown time" in printed
-    assert run(*command(path, root, *only, "--dry-run")) == 2
+    assert exit_code(*command(path, root, *only, "--dry-run")) == 2
     assert "trim.unit" in capsys.readouterr().err
 
 
@@ -396,7 +412,7 @@ def test_rows_of_another_schema_are_refused(
     path = experiment(tmp_path, base)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "old.jsonl").write_text('{"schema": 0, "run": "a"}\n')
-    assert run(*command(path, root, "--dry-run")) == 2
+    assert exit_code(*command(path, root, "--dry-run")) == 2
     assert "old.jsonl: schema 0" in capsys.readouterr().err
 
 
@@ -419,17 +435,17 @@ def test_a_lock_is_held_until_the_fit_has_ended(
 def test_a_sweep_that_was_killed_outright_goes_on(tmp_path: Path, base: Path, root: Path) -> None:
     path = experiment(tmp_path, base)
     planned = plan(path, "tiny", data_root=root)
-    sweep = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     while not (tmp_path / "runs" / planned[0].id / ".lock").exists():
         time.sleep(0.05)
-        assert sweep.poll() is None
-    sweep.kill()
-    sweep.wait()
-    assert run(*command(path, root)) == 0
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert exit_code(*command(path, root)) == 0
     records = read_results(tmp_path / "results")
     assert not records.notices
     assert {record["run"] for record in records if record.get("complete")} == {
@@ -443,9 +459,9 @@ def test_what_is_done_is_not_made_again(
     monkeypatch.setattr(Sweep, "_make", _never)
     record = swept / "results" / "letters.jsonl"
     before = record.read_bytes()
-    assert run(*command(swept / "letters.yaml", root)) == 0
+    assert exit_code(*command(swept / "letters.yaml", root)) == 0
     assert record.read_bytes() == before
-    assert run(*command(swept / "letters.yaml", root, "--dry-run")) == 0
+    assert exit_code(*command(swept / "letters.yaml", root, "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert "to do" not in printed and "left: 0 s" in printed
 
@@ -457,7 +473,7 @@ def _never(*_: object) -> list[Any]:
 def test_a_dry_run_shows_what_is_left(
     swept: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*command(swept / "letters.yaml", root, "--seeds", 2, "--dry-run")) == 0
+    assert exit_code(*command(swept / "letters.yaml", root, "--seeds", 2, "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert printed.count("to do") == 2 and printed.count("done") == 2
     assert "of unknown time" not in printed  # two runs of this task have been made
@@ -500,18 +516,18 @@ def test_a_terminated_sweep_ends_its_run(tmp_path: Path, base: Path, root: Path)
     path = experiment(tmp_path, base)
     first = plan(path, "tiny", data_root=root)[0]
     lock = tmp_path / "runs" / first.id / ".lock"
-    sweep = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     while not lock.exists():
-        assert sweep.poll() is None
+        assert process.poll() is None
         time.sleep(0.05)
-    sweep.terminate()
-    _, error = sweep.communicate()
-    assert sweep.returncode == 1 and "the same command goes on where it was" in error
+    process.terminate()
+    _, error = process.communicate()
+    assert process.returncode == 1 and "the same command goes on where it was" in error
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
 
@@ -525,7 +541,7 @@ def test_a_failed_run_takes_nobody_along(
         "runs": [{"trim.target_layer_memory": [0.001, 0.5], "trim.scorer": "top"}],
     }
     path = experiment(tmp_path, base, content)
-    assert run(*command(path, root)) == 1
+    assert exit_code(*command(path, root)) == 1
     error = capfd.readouterr().err
     assert "below what is possible" in error and "1 of 2 runs failed" in error
     states = [

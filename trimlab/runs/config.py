@@ -1,5 +1,6 @@
 """The command line and the config of `trimlab fit`, and the run that they describe."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -118,8 +119,9 @@ class FitCLI(LightningCLI):
         return self._dumped(self.parser.get_defaults())
 
     def _dumped(self, config: Any) -> JsonObject:
-        row: JsonObject = yaml.safe_load(
-            self.parser.dump(config, skip_none=False, skip_validation=True)
+        # as JSON, the same values in a tenth of the time of YAML
+        row: JsonObject = json.loads(
+            self.parser.dump(config, format="json", skip_none=False, skip_validation=True)
         )
         for name in NOT_THE_RESULT:
             section, _, option = name.rpartition(".")
@@ -147,7 +149,7 @@ class Resolver(FitCLI):
         except ArgumentError as error:
             raise InputError(str(error)) from error
         row = self.resolved(parsed)
-        Trim(**self._dumped(parsed)["trim"])
+        Trim(**parsed["trim"])
         load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
         for task in row["run"]["eval_tasks"]:
             load_task(task)

@@ -165,14 +165,19 @@ def start_fit(run: PlannedRun, runs: Path, lock: int) -> int:
     Returns:
         Its exit code.
     """
+    command = [sys.executable, "-m", "trimlab.cli", *fit_arguments(run, runs)]
+    return subprocess.run(command, check=False, pass_fds=[lock]).returncode
+
+
+def fit_arguments(run: PlannedRun, runs: Path) -> list[str]:
+    """The arguments of `trimlab` that make a run, whose config is written beside its folder."""
     config = runs / f"{run.id}.yaml"
     write_text(config, yaml.safe_dump(run.config, sort_keys=False))
-    command = [
-        *(sys.executable, "-m", "trimlab.cli", "fit", "--config", str(config)),
+    return [
+        *("fit", "--config", str(config)),
         *("--run.dir", str(runs / run.id), "--run.shared", str(runs / "shared")),
         *("--wandb.group", run.place.experiment, "--wandb.name", run.title),
     ]
-    return subprocess.run(command, check=False, pass_fds=[lock]).returncode
 
 
 def _recorded(path: Path) -> list[ResultRow]:
