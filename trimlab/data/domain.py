@@ -98,7 +98,7 @@ class DomainData(L.LightningDataModule):
         self.rows: RowSets | None = None
         # by set, every item as encoded: one, the windows of a plain text, or none
         self._encoded: dict[str, list[list[EncodedItem]]] = {}
-        self._held_out: dict[Item, list[EncodedItem]] = {}  # calibration, dev and test
+        self._held_out: dict[Item, list[EncodedItem]] = {}  # all but train, and other tasks' items
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all rows, once. A row that cannot be used is refused here.
@@ -118,23 +118,24 @@ class DomainData(L.LightningDataModule):
             seed=self.seed,
             prompt=self.prompt,
         )
-        encoded = {name: self._encode_set(name, getattr(rows, name)) for name in SETS}
         kept: dict[str, list[Item]] = {}
-        for name, found in encoded.items():
-            pairs = list(zip(getattr(rows, name), found, strict=True))
+        for name in SETS:
+            pairs = self._encode_set(name, getattr(rows, name))
             kept[name] = [item for item, parts in pairs if parts]
+            self._encoded[name] = [parts for _, parts in pairs]
             if name != "train":
                 self._held_out |= dict(pairs)
-        self.rows, self._encoded = replace(rows, **kept), encoded
+        self.rows = replace(rows, **kept)
 
-    def _encode_set(self, name: str, items: Sequence[Item]) -> list[list[EncodedItem]]:
-        """Tokenises the items of a set; those of training with the right choice alone."""
+    def _encode_set(self, name: str, items: Sequence[Item]) -> list[tuple[Item, list[EncodedItem]]]:
+        """The items of a set with their tokens; in training, those of the right choice alone."""
         training = name == "train"
         end: Any = self.tokenizer.eos_token_id if training and self.train_eos else None
-        found, faults = [], []
+        pairs, faults = list[tuple[Item, list[EncodedItem]]](), list[str]()
         for item in items:
             try:
-                found.append(encode_all(self.tokenizer, item, self.max_length, training, end=end))
+                parts = encode_all(self.tokenizer, item, self.max_length, training, end=end)
+                pairs.append((item, parts))
             except InputError as fault:
                 faults.append(str(fault))
         if faults:
@@ -142,9 +143,9 @@ class DomainData(L.LightningDataModule):
             raise InputError(
                 "; ".join(faults[:FAULTS_NAMED]) + (f"; and {more} more" if more > 0 else "")
             )
-        if items and not any(found):
+        if items and not any(parts for _, parts in pairs):
             raise InputError(f"{items[0].where}: no {name} text has two tokens to read")
-        return found
+        return pairs
 
     def report(self) -> DataReport:
         """What reading the rows has found."""
@@ -211,6 +212,7 @@ class DomainData(L.LightningDataModule):
         return [collate(encoded, group) for group in batches(encoded, self.eval_tokens)]
 
     def _parts(self, item: Item) -> list[EncodedItem]:
-        """An item with all its choices: as encoded by `setup`, or encoded now."""
-        found = self._held_out.get(item)
-        return encode_all(self.tokenizer, item, self.max_length) if found is None else found
+        """An item with all its choices, encoded once."""
+        if item not in self._held_out:
+            self._held_out[item] = encode_all(self.tokenizer, item, self.max_length)
+        return self._held_out[item]

@@ -49,12 +49,12 @@ def harness_model(
             "lm-evaluation-harness is not installed: pip install 'trimlab[lm-eval]'"
         ) from error
 
-    class WithoutEnd(HFLM):  # type: ignore[misc]
+    class WithoutEnd(HFLM):
         def tok_encode(
             self, string: str, add_special_tokens: bool | None = None, **options: Any
         ) -> list[int]:
             if add_special_tokens is False or options:
-                return HFLM.tok_encode(self, string, add_special_tokens, **options)
+                return super().tok_encode(string, add_special_tokens, **options)  # type: ignore[attr-defined]
             return token_ids(tokenizer, string)
 
     text = "a"
