@@ -119,13 +119,17 @@ def tiny_folder() -> TinyFolder:
 def _plain_scores(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, item: Any, max_length: int = 256
 ) -> list[float]:
-    """Log-likelihood of every choice of an item, the plain way: one whole pass per choice."""
+    """Log-likelihood of every choice of an item, the plain way: one whole pass per choice.
+
+    A long text loses its first tokens behind the BOS, which the tokenizer adds.
+    """
     start = max(1, len(tokenizer(item.context)["input_ids"]))
     texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
     cut = max(0, max(map(len, texts)) - max_length)
+    bos = int(texts[0][0] == tokenizer.bos_token_id)
     scores = []
     for text in texts:
-        ids = torch.tensor([text[cut:]])
+        ids = torch.tensor([[*text[:bos], *text[bos + cut :]]])
         log_probs = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
         scored = range(start - cut, len(text) - cut)
         scores.append(sum(float(log_probs[p - 1, ids[0, p]]) for p in scored))

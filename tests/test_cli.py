@@ -299,6 +299,28 @@ def test_a_model_of_another_kind_is_refused(
     assert "trimlab/model/families/bloom.py" in error
 
 
+def test_cut_items_are_said_once(
+    tiny: list[object],
+    root: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    short = ("--data.max_length", 25)
+    said = "items were longer than 25 tokens (data.max_length) and lost the beginning"
+    for line in ((), ("--backend", "lm-eval")):
+        assert (
+            run("eval", base, "--tasks", "jsonl", "--data.root", root, "--json", *short, *line) == 0
+        )
+        found = capsys.readouterr()
+        assert found.err.count(said) == 1 and "note: " in found.err and said not in found.out
+    command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml", *tiny]
+    assert run(*command, "--run.dir", tmp_path / "run", *short) == 0
+    error = capsys.readouterr().err
+    for name in ("train", "calibration", "dev", "test"):
+        assert error.count(f"{name} {said}") == 1
+
+
 def test_eval_lets_the_model_write(
     root: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,17 @@
 """Items to token ids."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import TinyTokenizer
-from trimlab.data.encoding import EncodedItem, encode
+from trimlab.data.encoding import EncodedItem, encode, encode_all, prompt_ids, token_ids
 from trimlab.data.items import Item
 from trimlab.errors import InputError
 
@@ -18,6 +21,10 @@ choices = st.lists(st.text("abcthe in", min_size=1, max_size=12), min_size=1, ma
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return list(tokenizer(text)["input_ids"])
+
+
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    return dict(tokenizer.get_vocab())[token]
 
 
 def _texts(encoded: EncodedItem, n_choices: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -69,7 +76,7 @@ def test_a_tree_holds_the_text_of_every_choice(
     max_length: int,
     tiny_tokenizer: TinyTokenizer,
 ) -> None:
-    """The end of `context + choice`, as the tokenizer gives it, but for the last token."""
+    """The end of `context + choice` behind the BOS, but for the last token."""
     tokenizer = tiny_tokenizer(bos)
     try:
         encoded = encode(tokenizer, Item(context, tuple(choices), 0), max_length)
@@ -80,7 +87,8 @@ def test_a_tree_holds_the_text_of_every_choice(
     cut = max(0, max(map(len, plain)) - max_length)
     start = max(1, len(_ids(tokenizer, context)))
     for text, (read, scored) in zip(plain, _texts(encoded, len(choices)), strict=True):
-        assert read == text[cut:-1] and scored == text[start:]
+        assert read == [*text[:bos], *text[bos + cut :]][:-1] and scored == text[start:]
+    assert encoded.cut == cut and encoded.length == max(map(len, plain))
 
 
 @given(context=texts, choices=choices)
@@ -104,14 +112,24 @@ def test_every_scored_token_is_predicted_by_the_token_before_it(
         assert encoded.continuations[index] in (0, choice + 1)
 
 
-def test_a_long_context_loses_its_first_tokens(tiny_tokenizer: TinyTokenizer) -> None:
-    tokenizer = tiny_tokenizer()
-    item = Item("abcdefgh", ("xyz", "v"), 0)
-    whole = _ids(tokenizer, "abcdefghxyz")
+@pytest.mark.parametrize("bos", ["added", "in the text", "in the text alone", "none"])
+def test_a_long_context_loses_its_first_tokens_behind_the_bos(
+    bos: str, tiny_tokenizer: TinyTokenizer
+) -> None:
+    tokenizer = tiny_tokenizer(bos in ("added", "in the text"))
+    context = "<s>abcdefgh" if "text" in bos else "abcdefgh"
+    item = Item(context, ("xyz", "v"), 0)
+    f, g, h, x, y, z, v = (_id(tokenizer, letter) for letter in "fghxyzv")
     encoded = encode(tokenizer, item, max_length=6)
-    assert list(encoded.tokens) == whole[-6:-1]
-    assert list(encoded.targets) == [*whole[-3:], *_ids(tokenizer, "abcdefghv")[-1:]]
-    assert encode(tokenizer, item, len(whole)) == encode(tokenizer, item, 256)
+    if bos == "none":
+        assert encoded.tokens == (f, g, h, x, y) and encoded.cut == 4
+    else:
+        assert encoded.tokens == (1, g, h, x, y) and encoded.cut == 5
+    assert encoded.targets == (x, y, z, v)
+    whole = encode(tokenizer, item, 256)
+    assert encode(tokenizer, item, encoded.length) == whole and whole.cut == 0
+    # "bc" is one token
+    assert encoded.length == len(whole.tokens) + 1 == (10 if bos == "none" else 11)
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -141,3 +159,211 @@ def test_choices_that_cannot_be_scored_are_refused(tiny_tokenizer: TinyTokenizer
     assert len(encode(tokenizer, too_long, 17).tokens) == 16
     with pytest.raises(InputError, match="has 16 tokens, and max_length is 16"):
         encode(tokenizer, too_long, 16)
+
+
+# ---- special tokens -----------------------------------------------------------------------------
+
+
+ITEM = Item("the man", (" in", " on the"), 1)
+
+
+@pytest.fixture(params=["<s> $A </s>", "$A </s>", "<s> $A <unk> </s>"])
+def appending(request: pytest.FixtureRequest, tiny_tokenizer: TinyTokenizer) -> Any:
+    """A tokenizer that appends special tokens, and the same without them."""
+    front = "<s>" in request.param
+    tokenizer = tiny_tokenizer(front)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=request.param,
+        special_tokens=[("<s>", 1), ("</s>", 2), ("<unk>", 3)],
+    )
+    return tokenizer, tiny_tokenizer(front)
+
+
+@pytest.mark.parametrize("only_gold", [True, False])
+@pytest.mark.parametrize("max_length", [256, 7])
+def test_tokens_that_the_tokenizer_appends_are_no_part_of_a_text(
+    appending: Any, only_gold: bool, max_length: int
+) -> None:
+    tokenizer, without = appending
+    found = encode(tokenizer, ITEM, max_length, only_gold)
+    assert found == encode(without, ITEM, max_length, only_gold)
+    text = Item("", ("the thin man",), 0)
+    assert encode_all(tokenizer, text, 256) == encode_all(without, text, 256)
+    assert token_ids(tokenizer, "the thin") == _ids(without, "the thin")
+
+
+def test_the_end_of_an_answer_is_scored_where_it_is_asked_for(appending: Any) -> None:
+    tokenizer, _ = appending
+    plain, ended = (encode(tokenizer, ITEM, 256, only_gold=True, end=end) for end in (None, 2))
+    assert ended.tokens == (*plain.tokens, plain.targets[-1])
+    assert ended.targets == (*plain.targets, 2)
+    assert ended.logit_index == (*plain.logit_index, len(plain.tokens))
+    # an answer that fills the text to the last token, or ends with the token, gets none
+    full = len(plain.targets) + 1
+    assert encode(tokenizer, ITEM, full, only_gold=True, end=2).targets == plain.targets
+    own = replace(ITEM, choices=(" in", " on the</s>"))
+    assert encode(tokenizer, own, 256, only_gold=True, end=2) == ended
+
+
+@pytest.mark.parametrize("text", ["<s>the man", "<s> the man", "<s>", "<s><s>the man"])
+def test_a_text_that_begins_with_the_bos_gets_no_second_one(
+    text: str, tiny_tokenizer: TinyTokenizer
+) -> None:
+    with_bos, without = tiny_tokenizer(), tiny_tokenizer(bos=False)
+    assert token_ids(with_bos, text) == _ids(without, text)
+    item = Item(text, (" in", " on the"), 0)
+    assert encode(with_bos, item, 256) == encode(without, item, 256)
+    (plain,) = encode_all(with_bos, Item("", (text + " a",), 0), 256)
+    assert [*plain.tokens, plain.targets[-1]] == _ids(without, text + " a")
+
+
+def test_a_prompt_is_cut_behind_its_bos(tiny_tokenizer: TinyTokenizer) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = _ids(tokenizer, "abcdefgh")
+    assert prompt_ids(tokenizer, "abcdefgh", 5) == [1, *ids[-4:]]
+    assert prompt_ids(tokenizer, "<s>abcdefgh", 5) == [1, *ids[-4:]]
+    assert prompt_ids(tokenizer, "abcdefgh", 256) == ids
+    assert prompt_ids(tokenizer, "abcdefgh", 0) == [1]
+    assert prompt_ids(tiny_tokenizer(bos=False), "abcdefgh", 0) == []
+
+
+# ---- parts of a text ----------------------------------------------------------------------------
+
+CHAT = "u: he\na: abc\nu: in\na: vw"
+TURNS = ((9, 13), (22, 24))  # "abc\n" and "vw"
+
+
+def test_only_the_named_spans_are_scored(tiny_tokenizer: TinyTokenizer) -> None:
+    tokenizer = tiny_tokenizer()
+    # " a" is a token, and has a character in the first span
+    a, bc, v, w, line = (_id(tokenizer, token) for token in (" a", "bc", "v", "w", "\n"))
+    found = encode(tokenizer, Item("", (CHAT,), 0, TURNS), 256)
+    assert [*found.tokens, w] == _ids(tokenizer, CHAT)
+    assert found.targets == (a, bc, line, v, w)
+    assert [found.tokens[i + 1] for i in found.logit_index[:-1]] == [a, bc, line, v]
+    # tokens behind the last span have no part in it
+    assert encode(tokenizer, Item("", (CHAT + "\nu: on",), 0, TURNS), 256) == found
+    # spans are counted from the start of the choice
+    inside = tuple((start - 6, stop - 6) for start, stop in TURNS)
+    assert encode(tokenizer, Item(CHAT[:6], (CHAT[6:],), 0, inside), 256) == found
+    assert encode(tokenizer, Item("", ("<s>" + CHAT,), 0, ((12, 16), (25, 27))), 256) == found
+
+
+def test_a_span_from_the_first_character_scores_what_is_predicted(
+    tiny_tokenizer: TinyTokenizer,
+) -> None:
+    ids = _ids(tiny_tokenizer(bos=False), "the man")
+    item = Item("", ("the man",), 0, ((0, 7),))
+    assert list(encode(tiny_tokenizer(), item, 256).targets) == ids
+    assert list(encode(tiny_tokenizer(bos=False), item, 256).targets) == ids[1:]
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])
+def test_the_scored_tokens_of_a_chat_are_those_of_transformers(
+    trim_offsets: bool, tiny_tokenizer: TinyTokenizer
+) -> None:
+    tokenizer = tiny_tokenizer()
+    if trim_offsets:  # spaces are no part of a token's characters, as in GPT-2
+        tokenizer.backend_tokenizer.post_processor = processors.Sequence(
+            [
+                tokenizer.backend_tokenizer.post_processor,
+                processors.ByteLevel(trim_offsets=True),
+            ]
+        )
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}"
+        "{% endif %}{% endfor %}"
+    )
+    turns = ["in the bin", "abc the", "an", "the man is a"]
+    messages = [
+        {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
+    ]
+    theirs: Any = tokenizer.apply_chat_template(
+        messages,
+        chat_template=template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+    spans = []
+    for turn in turns[1::2]:
+        start = text.index(turn)
+        spans.append((start, start + len(turn) + len("</s>")))
+    ours = encode(tokenizer, Item("", (text,), 0, tuple(spans)), 256)
+    assert [*ours.tokens, ours.targets[-1]] == theirs["input_ids"]
+    mask = [i for i, one in enumerate(theirs["assistant_masks"]) if one]
+    assert [i + 1 for i in ours.logit_index] == mask
+
+
+def test_a_span_without_a_token_is_refused(tiny_tokenizer: TinyTokenizer) -> None:
+    with pytest.raises(InputError, match="nothing of the text that is scored makes a token"):
+        encode(tiny_tokenizer(), Item("", ("abcd",), 0, ((9, 12),), "chat.jsonl:4"), 256)
+
+
+def test_a_long_chat_keeps_its_last_turns(tiny_tokenizer: TinyTokenizer) -> None:
+    tokenizer = tiny_tokenizer()
+    v, w = _id(tokenizer, "v"), _id(tokenizer, "w")
+    whole = encode(tokenizer, Item("", (CHAT,), 0, TURNS), 256)
+    found = encode(tokenizer, Item("", (CHAT,), 0, TURNS), 10)
+    assert found.tokens == (1, *whole.tokens[-8:]) and found.targets == (v, w)
+    assert found.cut == whole.length - 10
+
+
+def test_the_end_of_a_chat_is_scored_behind_its_last_turn(tiny_tokenizer: TinyTokenizer) -> None:
+    item = Item("", (CHAT,), 0, TURNS)
+    found = encode(tiny_tokenizer(), item, 256, only_gold=True, end=2)
+    assert found.targets == (*encode(tiny_tokenizer(), item, 256).targets, 2)
+
+
+# ---- plain text ---------------------------------------------------------------------------------
+
+
+@given(
+    text=st.text("abcthe in", min_size=1, max_size=60),
+    max_length=st.integers(3, 20),
+    bos=st.booleans(),
+)
+def test_windows_score_every_token_of_a_text_once(
+    text: str, max_length: int, bos: bool, tiny_tokenizer: TinyTokenizer
+) -> None:
+    tokenizer = tiny_tokenizer(bos)
+    ids = _ids(tokenizer, text)
+    windows = encode_all(tokenizer, Item("", (text,), 0), max_length)
+    assert [target for window in windows for target in window.targets] == ids[1:]
+    done = 1
+    for window in windows:
+        own = [*window.tokens, window.targets[-1]]
+        done += len(window.targets)
+        assert len(own) == min(max_length, len(ids))  # the last one, too, is full
+        assert own[:bos] == ids[:bos] and own[bos:] == ids[done - len(own) + bos : done]
+        places = [index + 1 for index in window.logit_index]
+        assert places == [*range(len(own) - len(places), len(own))]  # the end of it is scored
+        assert window.length == len(ids) and window.cut == 0
+
+
+def test_a_text_of_one_token_has_no_window(tiny_tokenizer: TinyTokenizer) -> None:
+    item = Item("", ("a",), 0, where="train.jsonl:3")
+    assert encode_all(tiny_tokenizer(bos=False), item, 256) == []
+    assert len(encode_all(tiny_tokenizer(), item, 256)) == 1
+    with pytest.raises(InputError, match=r"train.jsonl:3: a text of one token"):
+        encode(tiny_tokenizer(bos=False), item, 256)
+
+
+def test_windows_without_room_are_refused(tiny_tokenizer: TinyTokenizer) -> None:
+    item = Item("", ("the thin man",), 0)
+    with pytest.raises(InputError, match=r"data.max_length must be at least 3, not 2"):
+        encode_all(tiny_tokenizer(), item, 2)
+    assert (
+        len(encode_all(tiny_tokenizer(bos=False), item, 2))
+        == len(_ids(tiny_tokenizer(), "the thin man")) - 2
+    )
+
+
+def test_messages_name_the_row(tiny_tokenizer: TinyTokenizer) -> None:
+    tokenizer = tiny_tokenizer()
+    item = Item("b", ("c", "xx"), 0, where="test.jsonl:7")
+    with pytest.raises(InputError, match=r"^test.jsonl:7: choice 'c' adds no token"):
+        encode(tokenizer, item, 256)
+    with pytest.raises(InputError, match=r"^test.jsonl:7: choice 'xxxx.* has 16 tokens"):
+        encode(tokenizer, replace(item, choices=("x" * 16, "y")), 16)

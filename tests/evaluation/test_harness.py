@@ -1,19 +1,23 @@
 """lm-evaluation-harness and trimlab agree, on trimmed models too."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
 from trimlab.data.splits import read_test_items
 
 pytest.importorskip("lm_eval")
 
 from trimlab import cli
+from trimlab.bench._likelihoods import naive_likelihoods
 from trimlab.bench.score import compare, our_likelihoods
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
 from trimlab.evaluation.answers import answer, evaluate, normalised_score
+from trimlab.evaluation.generation import exact_match
 from trimlab.evaluation.harness import harness_evaluate, harness_likelihoods, harness_model
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -41,6 +45,41 @@ def test_log_likelihoods_agree(
     found = compare(ours, theirs)
     assert found["largest_relative_difference"] < 1e-4
     assert found["same_predictions"] == found["items"] == len(ITEMS)
+
+
+@pytest.mark.parametrize("with_bos", [True, False])
+def test_rows_that_begin_with_bos_agree(
+    with_bos: bool, tmp_path: Path, tiny_folder: Any, tiny_tokenizer: Any
+) -> None:
+    folder = tiny_folder(tmp_path)
+    tiny_tokenizer(with_bos).save_pretrained(folder)
+    model, tokenizer = load_model(str(folder))
+    items = [replace(item, context=f"<s>{item.context}") for item in ITEMS]
+    theirs = harness_likelihoods(harness_model(model, tokenizer), items)
+    ours = our_likelihoods(SublayerStack(model), tokenizer, items, 64)()
+    for others in (theirs, naive_likelihoods(model, tokenizer, items)()):
+        assert compare(ours, others)["largest_relative_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("pattern", ["<s> $A </s>", "$A </s>"])
+def test_a_tokenizer_that_appends_eos_changes_no_number(
+    pattern: str, tmp_path: Path, tiny_folder: Any, tiny_tokenizer: Any
+) -> None:
+    model, _ = load_model(str(tiny_folder(tmp_path)))
+    ordinary, appending = tiny_tokenizer("<s>" in pattern), tiny_tokenizer()
+    appending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=pattern, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    stack = SublayerStack(model)
+    wanted = harness_likelihoods(harness_model(model, ordinary), ITEMS)
+    for found in (
+        our_likelihoods(stack, appending, ITEMS, 64)(),
+        naive_likelihoods(model, appending, ITEMS)(),
+        harness_likelihoods(harness_model(model, appending), ITEMS),
+    ):
+        assert compare(found, wanted)["largest_relative_difference"] < 1e-4
+    written = [exact_match(stack, tokenizer, ITEMS[:2]) for tokenizer in (ordinary, appending)]
+    assert written[0] == written[1]
 
 
 def test_the_whole_harness_agrees(tmp_path: Path, tiny_folder: Any, letters_domain: Any) -> None:

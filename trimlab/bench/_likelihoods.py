@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.bench._timing import BenchmarkCandidate, time_alternately
+from trimlab.data.encoding import token_ids
 from trimlab.data.items import Item
 from trimlab.evaluation.harness import harness_likelihoods, harness_model
 
@@ -19,11 +20,10 @@ def naive_likelihoods(
 
     @torch.inference_mode()
     def likelihood(item: Item, choice: str) -> float:
-        start = len(tokenizer(item.context)["input_ids"])  # type: ignore[arg-type]
-        ids = tokenizer(item.context + choice, return_tensors="pt")["input_ids"]
-        ids = ids.to(model.device)  # type: ignore[union-attr]  # (1, T)
+        start = len(token_ids(tokenizer, item.context))
+        ids = torch.tensor([token_ids(tokenizer, item.context + choice)]).to(model.device)  # (1, T)
         log_probs = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)  # (1, T, V)
-        predicted = log_probs[0, start - 1 : -1].gather(1, ids[0, start:, None])  # type: ignore[index]
+        predicted = log_probs[0, start - 1 : -1].gather(1, ids[0, start:, None])
         return float(predicted.sum())
 
     return lambda: [[likelihood(item, choice) for choice in item.choices] for item in items]

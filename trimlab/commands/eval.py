@@ -111,6 +111,7 @@ def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
 
 def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dict[str, Any]]:
     """A row per task and metric, with everything that a repetition needs."""
+    from trimlab.commands._notes import print_notes
     from trimlab.data.domain import DomainData
     from trimlab.data.items import fingerprint
     from trimlab.model.loading import load_model
@@ -121,7 +122,8 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
     stack = SublayerStack(model.to(options.device))
     limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)
     for name, prompt, items in tasks:
-        data = DomainData(tokenizer, name, max_length=limit)  # the tokenizer may lower the limit
+        data = DomainData(tokenizer, name, max_length=limit)
+        print_notes(data.notes(items))
         about = {"model": options.model, "task": name, "prompt": prompt}
         about |= {"max_length": data.max_length, "backend": options.backend}
         about |= {"rows": fingerprint(items), **provenance()}

@@ -1,21 +1,25 @@
 """The data of a domain as a LightningDataModule."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
-from trimlab.data.encoding import EncodedItem, encode
+from trimlab.data.encoding import EncodedItem, encode_all
 from trimlab.data.items import Item
-from trimlab.data.report import DataReport, SetReport
+from trimlab.data.lengths import length_notes, set_report
+from trimlab.data.report import DataReport
 from trimlab.data.sampler import LengthBuckets
-from trimlab.data.splits import RowSets, read_row_sets
+from trimlab.data.splits import SETS, RowSets, read_row_sets
 from trimlab.data.task import Task, load_task
 from trimlab.errors import InputError
+
+FAULTS_NAMED = 5  # items in the message of an error
 
 
 class _Batches(Dataset[Batch]):
@@ -46,8 +50,10 @@ class DomainData(L.LightningDataModule):
             items and, where they leave room, copies of them without one candidate each. On a CPU
             small batches waste less on padding; a GPU wants some ten thousand.
         max_length: Longest text in tokens, and never more than the model reads; a longer context
-            loses its oldest tokens.
+            loses its oldest tokens, and a longer plain text is read in windows.
         seed: Seed of the row choice and of the training order.
+        train_eos: Train the end-of-text token (EOS) behind every right answer. By default the task
+            decides: no for multiple choice and plain text. It is never part of what is scored.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class DomainData(L.LightningDataModule):
         eval_tokens: int = 1024,
         max_length: int = 1024,
         seed: int = 0,
+        train_eos: bool | None = None,
     ):
         super().__init__()
         for name, value in {
@@ -83,10 +90,15 @@ class DomainData(L.LightningDataModule):
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
         self.batch_size, self.eval_tokens = batch_size, eval_tokens
-        self.max_length, self.seed = min(max_length, tokenizer.model_max_length), seed
+        self.asked_length, self.seed = max_length, seed
+        self.max_length = min(max_length, tokenizer.model_max_length)  # what the model reads
+        self.train_eos = self.task.ends_with_eos if train_eos is None else train_eos
+        if train_eos and tokenizer.eos_token_id is None:
+            raise InputError("data.train_eos: the tokenizer has no end-of-text token (EOS)")
         self.rows: RowSets | None = None
-        self._train: list[EncodedItem] = []
-        self._held_out: dict[Item, EncodedItem] = {}  # calibration, dev and test
+        # by set, every item as encoded: one, the windows of a plain text, or none
+        self._encoded: dict[str, list[list[EncodedItem]]] = {}
+        self._held_out: dict[Item, list[EncodedItem]] = {}  # all but train, and other tasks' items
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all rows, once. A row that cannot be used is refused here.
@@ -106,23 +118,58 @@ class DomainData(L.LightningDataModule):
             seed=self.seed,
             prompt=self.prompt,
         )
-        self._train = [
-            encode(self.tokenizer, item, self.max_length, only_gold=True) for item in rows.train
-        ]
-        held_out = (*rows.calibration, *rows.dev, *rows.test)
-        self._held_out = {item: encode(self.tokenizer, item, self.max_length) for item in held_out}
-        self.rows = rows
+        kept: dict[str, list[Item]] = {}
+        for name in SETS:
+            pairs = self._encode_set(name, getattr(rows, name))
+            kept[name] = [item for item, parts in pairs if parts]
+            self._encoded[name] = [parts for _, parts in pairs]
+            if name != "train":
+                self._held_out |= dict(pairs)
+        self.rows = replace(rows, **kept)
+
+    def _encode_set(self, name: str, items: Sequence[Item]) -> list[tuple[Item, list[EncodedItem]]]:
+        """The items of a set with their tokens; in training, those of the right choice alone."""
+        training = name == "train"
+        end: Any = self.tokenizer.eos_token_id if training and self.train_eos else None
+        pairs, faults = list[tuple[Item, list[EncodedItem]]](), list[str]()
+        for item in items:
+            try:
+                parts = encode_all(self.tokenizer, item, self.max_length, training, end=end)
+                pairs.append((item, parts))
+            except InputError as fault:
+                faults.append(str(fault))
+        if faults:
+            more = len(faults) - FAULTS_NAMED
+            raise InputError(
+                "; ".join(faults[:FAULTS_NAMED]) + (f"; and {more} more" if more > 0 else "")
+            )
+        if items and not any(parts for _, parts in pairs):
+            raise InputError(f"{items[0].where}: no {name} text has two tokens to read")
+        return pairs
 
     def report(self) -> DataReport:
         """What reading the rows has found."""
         self.setup()
-        assert self.rows is not None
-        return DataReport({name: SetReport(n) for name, n in self.rows.counts().items()})
+        sets, notes = self._encoded, self._limit_notes()
+        for name, found in sets.items():
+            notes += length_notes(name, found, self.max_length)
+        return DataReport({k: set_report(v) for k, v in sets.items()}, notes=tuple(notes))
+
+    def notes(self, items: Sequence[Item], name: str = "test") -> list[str]:
+        """What a person should know of how any items are read: a sentence for each thing."""
+        found = [self._parts(item) for item in items]
+        return [*self._limit_notes(), *length_notes(name, found, self.max_length)]
+
+    def _limit_notes(self) -> list[str]:
+        if self.asked_length <= self.max_length:
+            return []
+        asked, limit = self.asked_length, self.max_length
+        return [f"the model reads {limit} tokens: data.max_length is {limit}, not {asked}"]
 
     def train_items(self) -> list[EncodedItem]:
         """The training items, each with its right choice alone."""
         self.setup()
-        return self._train
+        return [item for parts in self._encoded["train"] for item in parts]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of training items, in a new order every epoch."""
@@ -145,17 +192,27 @@ class DomainData(L.LightningDataModule):
         """The calibration items with all their choices."""
         self.setup()
         assert self.rows is not None
-        return [self._encoded(item) for item in self.rows.calibration]
+        return [part for item in self.rows.calibration for part in self._parts(item)]
 
     def calibration_batches(self) -> list[Batch]:
         """Batches of calibration items with all their choices, as a scan needs them."""
         return scan_batches(self.calibration_items(), self.eval_tokens)
 
     def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
-        """Batches of any items with all their choices, longest first."""
-        encoded = [self._encoded(item) for item in items]
+        """Batches of any items with all their choices, longest first.
+
+        The windows of a long plain text are items of their own, and a text of one token is none.
+
+        Raises:
+            InputError: An item cannot be scored, or there is none left.
+        """
+        encoded = [part for item in items for part in self._parts(item)]
+        if items and not encoded:
+            raise InputError(f"{items[0].where}: no text has two tokens to read")
         return [collate(encoded, group) for group in batches(encoded, self.eval_tokens)]
 
-    def _encoded(self, item: Item) -> EncodedItem:
-        """An item with all its choices: as encoded by `setup`, or encoded now."""
-        return self._held_out.get(item) or encode(self.tokenizer, item, self.max_length)
+    def _parts(self, item: Item) -> list[EncodedItem]:
+        """An item with all its choices, encoded once."""
+        if item not in self._held_out:
+            self._held_out[item] = encode_all(self.tokenizer, item, self.max_length)
+        return self._held_out[item]

@@ -8,6 +8,7 @@ sets, and `mixture.py` combines tasks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,6 +39,8 @@ class Task(ABC):
             repair them; faulty rows of a published benchmark are kept, or dropped and counted.
         free_form: A row is an answer to learn, without alternatives. Free-form rows are trained
             on and never used for calibration and dev.
+        ends_with_eos: The end-of-text token is trained behind every answer, unless the user says
+            otherwise (`data.train_eos`): a model that writes answers must learn to stop.
     """
 
     hub: ClassVar[str | None] = None
@@ -51,6 +54,7 @@ class Task(ABC):
     official: ClassVar[Mapping[str, int]] = {}
     own_rows: ClassVar[bool] = False
     free_form: ClassVar[bool] = False
+    ends_with_eos: ClassVar[bool] = False
 
     @abstractmethod
     def item(self, row: Row, prompt: str) -> Item:
@@ -133,7 +137,7 @@ class Task(ABC):
             problem = "two of the choices are the same"
         if problem:
             raise InputError(f"{row.where}: {problem}")
-        return item
+        return replace(item, where=row.where)
 
 
 def load_task(name: str) -> Task:

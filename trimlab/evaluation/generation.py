@@ -13,6 +13,7 @@ from torchmetrics.functional.text import squad
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.data.encoding import prompt_ids, token_ids
 from trimlab.data.items import Item
 from trimlab.evaluation.decoding import greedy_tokens, read_prompt
 from trimlab.evaluation.metrics import Estimate, share
@@ -80,10 +81,10 @@ def exact_match(
     right = []
     with evaluating(stack.model):
         for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
-            context: list[int] = tokenizer(item.context)["input_ids"]  # type: ignore[assignment]
-            texts = [tokenizer(item.context + choice)["input_ids"] for choice in item.choices]
-            most = max(len(text) for text in texts) - len(context) + EXTRA_TOKENS  # type: ignore[arg-type]
-            context = context[max(0, len(context) + most - max_length) :]
+            texts = [token_ids(tokenizer, item.context + choice) for choice in item.choices]
+            longest = max(map(len, texts)) - len(token_ids(tokenizer, item.context))
+            most = longest + EXTRA_TOKENS
+            context = prompt_ids(tokenizer, item.context, max_length - most)
             written = greedy_answer(stack.model, tokenizer, context, most)
             right.append(_matches(written, item.choices[item.gold]))
     return share(torch.tensor(right))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.data.encoding import token_ids
 from trimlab.data.items import Item
 from trimlab.errors import InputError
 from trimlab.evaluation.metrics import Estimate
@@ -29,6 +30,9 @@ def harness_model(
 ) -> "HFLM":
     """Wraps a model, trimmed or not, for the harness.
 
+    The harness counts what a tokenizer appends (EOS) as part of a prompt; with such a tokenizer,
+    texts are tokenised as everywhere else here.
+
     Args:
         model: The model.
         tokenizer: Its tokenizer.
@@ -44,9 +48,21 @@ def harness_model(
         raise InputError(
             "lm-evaluation-harness is not installed: pip install 'trimlab[lm-eval]'"
         ) from error
+
+    class WithoutEnd(HFLM):
+        def tok_encode(
+            self, string: str, add_special_tokens: bool | None = None, **options: Any
+        ) -> list[int]:
+            if add_special_tokens is False or options:
+                return super().tok_encode(string, add_special_tokens, **options)  # type: ignore[attr-defined]
+            return token_ids(tokenizer, string)
+
+    text = "a"
+    appends = len(tokenizer(text)["input_ids"]) > len(token_ids(tokenizer, text))  # type: ignore[arg-type]
     # it takes slow and fast tokenizers; its types name slow ones only
     options: dict[str, Any] = {"tokenizer": tokenizer, "batch_size": batch_size}
-    return HFLM(pretrained=model, max_length=max_length, **options)  # type: ignore[call-arg]
+    made = WithoutEnd if appends else HFLM
+    return made(pretrained=model, max_length=max_length, **options)  # type: ignore[call-arg]
 
 
 def harness_likelihoods(lm: "HFLM", items: Sequence[Item]) -> list[list[float]]:

@@ -25,6 +25,7 @@ from transformers import (
 
 from trimlab.errors import InputError, one_line
 from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
+from trimlab.model.vocabulary import fit_tokenizer
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ def load_model(
             module.init_8bit_state()
     # exports name their base by this; it would be the path of a cache folder otherwise
     model.config.name_or_path = name
-    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
-    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
+    fit_tokenizer(tokenizer, model, name)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer

@@ -2,6 +2,11 @@
 
 Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
 `{"text": "..."}`. Calibration and dev are carved from `validation.jsonl`.
+
+A text of more than `data.max_length` tokens is read in windows, which stay in the row set of their
+text. Each begins with the special tokens of the text (BOS); every token is scored in one window,
+with at least one token before it. Windows count as items, in n and in the standard error, which is
+therefore a little too small where few long texts make many windows. A text of one token is skipped.
 """
 
 from typing import ClassVar

@@ -1,0 +1,40 @@
+"""A tokenizer and the model that reads its tokens: whether and how far they fit."""
+
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimlab.errors import InputError
+
+
+def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """Checks that a model has an embedding for every token, and sets `model_max_length`.
+
+    The length of the longest text is the model's: OPT has no positions beyond it, and others were
+    not trained there. A tokenizer often states a shorter one, left over from its last training.
+
+    Args:
+        tokenizer: The tokenizer.
+        model: The model.
+        name: The name of both, for messages.
+
+    Raises:
+        InputError: A token has no embedding. The padding token needs none: no text has it.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    outside = {
+        index: token
+        for token, index in tokenizer.get_vocab().items()
+        if index >= rows and index != tokenizer.pad_token_id
+    }
+    if outside:
+        raise InputError(
+            f"the tokenizer of {name} has {len(outside)} tokens without an embedding, such as "
+            f"{outside[min(outside)]!r} (id {min(outside)}; the model has {rows} embeddings): take "
+            "the tokenizer that the model was trained with, or give the model more embeddings "
+            "(model.resize_token_embeddings(len(tokenizer))) and save it again"
+        )
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None:
+        tokenizer.model_max_length = limit
