@@ -6,6 +6,7 @@ from typing import Literal
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
@@ -85,6 +86,7 @@ class DomainData(L.LightningDataModule):
         self.batch_size, self.eval_tokens = batch_size, eval_tokens
         self.max_length, self.seed = min(max_length, tokenizer.model_max_length), seed
         self.rows: RowSets | None = None
+        self.progress = False  # show bars while rows are tokenised
         self._train: list[EncodedItem] = []
         self._held_out: dict[Item, EncodedItem] = {}  # calibration, dev and test
 
@@ -106,10 +108,13 @@ class DomainData(L.LightningDataModule):
             seed=self.seed,
             prompt=self.prompt,
         )
+        quiet = None if self.progress else True  # None: a bar only on a terminal
+        train = tqdm(rows.train, "tokenise train", leave=False, disable=quiet)
         self._train = [
-            encode(self.tokenizer, item, self.max_length, only_gold=True) for item in rows.train
+            encode(self.tokenizer, item, self.max_length, only_gold=True) for item in train
         ]
         held_out = (*rows.calibration, *rows.dev, *rows.test)
+        held_out = tqdm(held_out, "tokenise others", leave=False, disable=quiet)
         self._held_out = {item: encode(self.tokenizer, item, self.max_length) for item in held_out}
         self.rows = rows
 
@@ -140,6 +145,12 @@ class DomainData(L.LightningDataModule):
         self.setup()
         assert self.rows is not None
         return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
+
+    def encoded_items(self, name: str) -> list[EncodedItem]:
+        """The items of a row set as the model reads them; training items as in `train_items`."""
+        self.setup()
+        assert self.rows is not None
+        return self._train if name == "train" else [*map(self._encoded, getattr(self.rows, name))]
 
     def calibration_items(self) -> list[EncodedItem]:
         """The calibration items with all their choices."""

@@ -108,9 +108,7 @@ def load_model(
             module.init_8bit_state()
     # exports name their base by this; it would be the path of a cache folder otherwise
     model.config.name_or_path = name
-    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
-    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
+    _limit_length(tokenizer, config)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
@@ -124,14 +122,21 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
         trust_remote_code: Run Python code that comes with the model.
 
     Returns:
-        The tokenizer. It pads with the end-of-text token where the model has no padding token.
+        The tokenizer, as `load_model` returns it. It pads with the end-of-text token where the
+        model has no padding token.
 
     Raises:
         InputError: There is no such model, or its tokenizer can't be loaded.
     """
     folder = _folder(name, weights=False)
     _check_folder(folder, name, trust_remote_code)
-    return _tokenizer(folder, name, trust_remote_code)
+    tokenizer = _tokenizer(folder, name, trust_remote_code)
+    with _explained(name, folder):
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    _limit_length(tokenizer, config)
+    return tokenizer
 
 
 def model_folder(name: str) -> Path:
@@ -239,6 +244,13 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _limit_length(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
+    """Lowers the tokenizer's `model_max_length` to the most that the model reads."""
+    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
+    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
 
 
 @contextmanager

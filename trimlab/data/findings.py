@@ -1,0 +1,212 @@
+"""What usually is wrong with the data of a domain, in plain words.
+
+One function per kind: add a function to `KINDS` and it is part of `trimlab data check`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from trimlab.data.duplicates import prompt_key
+from trimlab.data.encoding import EncodedItem
+from trimlab.data.items import Item
+from trimlab.data.label_balance import right_labels, right_positions
+
+FEW = 20  # below so many items, shares say nothing
+SMALL_TEST = 100  # items; the standard error of an accuracy of 50 % is 5 points
+CUT_SHARE = 0.05
+UNKNOWN_SHARE = 0.01
+ONE_ANSWER_SHARE = 0.9
+OVERLAP = 60.0  # percent
+ABOVE_GUESSING = 15.0  # points
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the findings are drawn from.
+
+    Attributes:
+        items: Items by row set.
+        encoded: Encoded items by row set.
+        cut: Number of items that were cut, by row set.
+        baselines: Accuracies on test without a model, in percent; empty without choices.
+        unknown: Share of unknown tokens, if the vocabulary has an unknown token.
+        where: Place of an item, from the name of its set and its index.
+    """
+
+    items: Mapping[str, Sequence[Item]]
+    encoded: Mapping[str, Sequence[EncodedItem]]
+    cut: Mapping[str, int]
+    baselines: Mapping[str, float]
+    unknown: float | None
+    where: Callable[[str, int], str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that usually is wrong.
+
+    Attributes:
+        kind: Name for programs.
+        text: One sentence for people: what is there, and why it matters or what to do.
+    """
+
+    kind: str
+    text: str
+
+
+def find_problems(evidence: Evidence) -> list[Finding]:
+    """What usually is wrong with data, and is there."""
+    return [
+        Finding(function.__name__.lstrip("_"), text)
+        for function in KINDS
+        for text in function(evidence)
+    ]
+
+
+def _small_test(evidence: Evidence) -> Iterator[str]:
+    n = len(evidence.items["test"])
+    if 0 < n < SMALL_TEST:
+        yield (
+            f"test has {n} items: the standard error of an accuracy near 50 % is "
+            f"{50 / n**0.5:.0f} points, and smaller differences between models mean nothing"
+        )
+
+
+def _cut_items(evidence: Evidence) -> Iterator[str]:
+    for name, count in evidence.cut.items():
+        n = len(evidence.items[name])
+        if n and count > CUT_SHARE * n:
+            yield (
+                f"{count} of {n} items of {name} are longer than data.max_length and lose the "
+                "beginning of their prompt: raise it if the model reads more"
+            )
+
+
+def _one_position(evidence: Evidence) -> Iterator[str]:
+    for name, items in evidence.items.items():
+        if right_labels(items):
+            continue  # reported as a label
+        right = right_positions(items)
+        n = sum(right.values())
+        if n >= FEW and max(right.values()) >= ONE_ANSWER_SHARE * n:
+            position = max(right, key=lambda p: right[p])
+            yield (
+                f"answer {position} (counted from 0) is the right one in {right[position]} of {n} "
+                f"items of {name}: check the column; a model sees the position only where the "
+                "prompt lists the choices, and then learns it instead of the domain"
+            )
+
+
+def _one_label(evidence: Evidence) -> Iterator[str]:
+    for name, items in evidence.items.items():
+        right = right_labels(items)
+        n = sum(right.values())
+        if n < FEW:
+            continue
+        label, count = next(iter(right.items()))
+        if count >= ONE_ANSWER_SHARE * n:
+            yield (
+                f"{label!r} is right in {count} of {n} items of {name}: always saying it is "
+                f"{100 * count / n:.0f} % accurate, so accuracy says little"
+            )
+        missing = [label for label, count in right.items() if not count]
+        if missing and name == "train":
+            yield f"never right in train, so never learnt: {', '.join(map(repr, missing[:5]))}"
+
+
+def _word_overlap(evidence: Evidence) -> Iterator[str]:
+    found = evidence.baselines
+    if found and found["word_overlap"] > max(OVERLAP, _far_above_guessing(evidence)):
+        yield (
+            "the choice that shares most words with the prompt is right in "
+            f"{found['word_overlap']:.0f} % of test: a model can answer without understanding"
+        )
+
+
+def _longest_choice(evidence: Evidence) -> Iterator[str]:
+    found = evidence.baselines
+    if found and found["longest_choice"] > _far_above_guessing(evidence):
+        yield (
+            f"the longest choice is right in {found['longest_choice']:.0f} % of test, where "
+            f"guessing is right in {found['guessing']:.0f} %: length gives the answer away"
+        )
+
+
+def _far_above_guessing(evidence: Evidence) -> float:
+    """An accuracy that guessing does not reach: 15 points and two standard errors more."""
+    two_errors = 100 / len(evidence.items["test"]) ** 0.5
+    return evidence.baselines["guessing"] + max(ABOVE_GUESSING, two_errors)
+
+
+def _space_before_answer(evidence: Evidence) -> Iterator[str]:
+    for name, items in evidence.items.items():
+        ending = [i for i, item in enumerate(items) if item.context[-1:] in (" ", "\t")]
+        if ending:
+            yield (
+                f"the prompts of {len(ending)} items of {name} end in a space, first "
+                f"{evidence.where(name, ending[0])}: most tokenizers join a space to the word "
+                "behind it, so put it at the beginning of the answer"
+            )
+
+
+def _same_tokens(evidence: Evidence) -> Iterator[str]:
+    for name, encoded in evidence.encoded.items():
+        alike = [i for i, item in enumerate(encoded) if _has_same_choices(item)]
+        if alike:
+            yield (
+                f"{len(alike)} items of {name} have choices that become the same tokens, first "
+                f"{evidence.where(name, alike[0])}: the model cannot tell them apart; the "
+                "tokenizer ignores case, white space or characters that it does not know"
+            )
+
+
+def _has_same_choices(item: EncodedItem) -> bool:
+    choices: dict[int, list[int]] = {}
+    for choice, target in zip(item.choice_index, item.targets, strict=True):
+        choices.setdefault(choice, []).append(target)
+    return len(set(map(tuple, choices.values()))) < len(choices)
+
+
+def _one_prompt(evidence: Evidence) -> Iterator[str]:
+    for name, items in evidence.items.items():
+        if len(items) > 1 and items[0].context and len({item.context for item in items}) == 1:
+            yield (
+                f"all {len(items)} items of {name} have the same prompt: what differs between "
+                "the rows is not in it"
+            )
+
+
+def _prompts_in_train(evidence: Evidence) -> Iterator[str]:
+    train = {prompt_key(item) for item in evidence.items["train"]} - {None}
+    if len(train) == 1 < len(evidence.items["train"]):
+        return  # reported as one prompt
+    test = evidence.items["test"]
+    known = [i for i, item in enumerate(test) if prompt_key(item) in train]
+    if known:
+        yield (
+            f"the prompts of {len(known)} of {len(test)} test items are also in train, first "
+            f"{evidence.where('test', known[0])}: the test may measure memory"
+        )
+
+
+def _unknown_tokens(evidence: Evidence) -> Iterator[str]:
+    if evidence.unknown is not None and evidence.unknown > UNKNOWN_SHARE:
+        yield (
+            f"{100 * evidence.unknown:.1f} % of the tokens are unknown to the tokenizer: the model "
+            "cannot read these characters or words"
+        )
+
+
+KINDS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
+    _small_test,
+    _cut_items,
+    _one_position,
+    _one_label,
+    _word_overlap,
+    _longest_choice,
+    _space_before_answer,
+    _same_tokens,
+    _one_prompt,
+    _prompts_in_train,
+    _unknown_tokens,
+)
