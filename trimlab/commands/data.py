@@ -59,15 +59,23 @@ def run(arguments: list[str]) -> None:
 
 def _parser() -> Any:
     import inspect
+    from argparse import RawDescriptionHelpFormatter
 
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     from trimlab.data.domain import DomainData
     from trimlab.training.module import DomainLM
 
+    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Keeps the lines of the description and of the examples."""
+
     base = inspect.signature(DomainLM).parameters["base"].default
     parser = ArgumentParser(
-        prog="trimlab data check", exit_on_error=False, description=DESCRIPTION, epilog=EXAMPLES
+        prog="trimlab data check",
+        exit_on_error=False,
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=Formatter,
     )
     parser.add_argument(
         "--model",

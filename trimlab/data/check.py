@@ -126,10 +126,6 @@ def check(data: DomainData) -> DataCheck:
     items: dict[str, list[Item]] = {name: getattr(rows, name) for name in SETS}
     encoded = {name: data.encoded_items(name) for name in SETS}
 
-    def where(name: str, index: int) -> str:
-        places = rows.where.get(name, ())
-        return places[index] if index < len(places) else f"{name} item {index + 1}"
-
     cut = {name: found.cut for name, found in report.sets.items()}
     sets = {
         name: _set_check(items[name], encoded[name], cut[name]) for name in SETS if encoded[name]
@@ -146,10 +142,10 @@ def check(data: DomainData) -> DataCheck:
         sets=sets,
         baselines=baselines,
         unknown=unknown,
-        duplicates=find_duplicates(items, where),
-        findings=find_problems(Evidence(items, encoded, cut, baselines, unknown, where)),
+        duplicates=find_duplicates(items),
+        findings=find_problems(Evidence(items, encoded, cut, baselines, unknown)),
         examples=[
-            example(data.tokenizer, encoded[name][0], name, where(name, 0))
+            example(data.tokenizer, encoded[name][0], name, items[name][0].where)
             for name in SETS
             if encoded[name]
         ],

@@ -53,9 +53,7 @@ KEYS: dict[str, Callable[[Item], Hashable]] = {
 }
 
 
-def find_duplicates(
-    sets: Mapping[str, Sequence[Item]], where: Callable[[str, int], str]
-) -> list[Duplicates]:
+def find_duplicates(sets: Mapping[str, Sequence[Item]]) -> list[Duplicates]:
     """Finds the items that stand more than once, in a set or in two of them.
 
     An item counts once: as the closest kind, and as a repetition of the first set that has it. The
@@ -63,29 +61,28 @@ def find_duplicates(
 
     Args:
         sets: Items by name of the set.
-        where: Place of an item, from the name of its set and its index.
     """
-    seen: dict[str, dict[Hashable, tuple[str, int]]] = {kind: {} for kind in KEYS}
-    found: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    seen: dict[tuple[str, Hashable], tuple[str, Item]] = {}
+    found: dict[tuple[str, str, str], list[tuple[Item, Item]]] = {}
     for name, items in sets.items():
-        for i, item in enumerate(items):
-            keys = {kind: key(item) for kind, key in KEYS.items()}
-            for kind, key in keys.items():
-                if key is not None and key in seen[kind]:
-                    other, j = seen[kind][key]
-                    found.setdefault((kind, name, other), []).append((i, j))
+        for item in items:
+            keys = [(kind, key(item)) for kind, key in KEYS.items()]
+            for kind, key in keys:
+                if key is not None and (kind, key) in seen:
+                    other, first = seen[kind, key]
+                    found.setdefault((kind, name, other), []).append((item, first))
                     break
-            for kind, key in keys.items():
-                seen[kind].setdefault(key, (name, i))
+            for entry in keys:
+                seen.setdefault(entry, (name, item))
     return [
         Duplicates(
             kind,
             name,
             other,
             count=len(pairs),
-            first=where(name, pairs[0][0]),
-            first_other=where(other, pairs[0][1]),
-            text=_beginning(sets[name][pairs[0][0]]),
+            first=pairs[0][0].where,
+            first_other=pairs[0][1].where,
+            text=_beginning(pairs[0][0]),
         )
         for (kind, name, other), pairs in found.items()
     ]

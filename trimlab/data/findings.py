@@ -3,10 +3,10 @@
 One function per kind: add a function to `KINDS` and it is part of `trimlab data check`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trimlab.data.duplicates import prompt_key
+from trimlab.data.duplicates import exact_key, prompt_key
 from trimlab.data.encoding import EncodedItem
 from trimlab.data.items import Item
 from trimlab.data.label_balance import right_labels, right_positions
@@ -30,7 +30,6 @@ class Evidence:
         cut: Number of items that were cut, by row set.
         baselines: Accuracies on test without a model, in percent; empty without choices.
         unknown: Share of unknown tokens, if the vocabulary has an unknown token.
-        where: Place of an item, from the name of its set and its index.
     """
 
     items: Mapping[str, Sequence[Item]]
@@ -38,7 +37,6 @@ class Evidence:
     cut: Mapping[str, int]
     baselines: Mapping[str, float]
     unknown: float | None
-    where: Callable[[str, int], str]
 
 
 @dataclass(frozen=True)
@@ -140,11 +138,11 @@ def _far_above_guessing(evidence: Evidence) -> float:
 
 def _space_before_answer(evidence: Evidence) -> Iterator[str]:
     for name, items in evidence.items.items():
-        ending = [i for i, item in enumerate(items) if item.context[-1:] in (" ", "\t")]
+        ending = [item for item in items if item.context[-1:] in (" ", "\t")]
         if ending:
             yield (
                 f"the prompts of {len(ending)} items of {name} end in a space, first "
-                f"{evidence.where(name, ending[0])}: most tokenizers join a space to the word "
+                f"{ending[0].where}: most tokenizers join a space to the word "
                 "behind it, so put it at the beginning of the answer"
             )
 
@@ -155,7 +153,7 @@ def _same_tokens(evidence: Evidence) -> Iterator[str]:
         if alike:
             yield (
                 f"{len(alike)} items of {name} have choices that become the same tokens, first "
-                f"{evidence.where(name, alike[0])}: the model cannot tell them apart; the "
+                f"{evidence.items[name][alike[0]].where}: the model cannot tell them apart; the "
                 "tokenizer ignores case, white space or characters that it does not know"
             )
 
@@ -181,11 +179,27 @@ def _prompts_in_train(evidence: Evidence) -> Iterator[str]:
     if len(train) == 1 < len(evidence.items["train"]):
         return  # reported as one prompt
     test = evidence.items["test"]
-    known = [i for i, item in enumerate(test) if prompt_key(item) in train]
+    known = [item for item in test if prompt_key(item) in train]
     if known:
         yield (
             f"the prompts of {len(known)} of {len(test)} test items are also in train, first "
-            f"{evidence.where('test', known[0])}: the test may measure memory"
+            f"{known[0].where}: the test may measure memory"
+        )
+
+
+def _contradictions(evidence: Evidence) -> Iterator[str]:
+    answers: dict[Hashable, Item] = {}
+    pairs = []
+    for item in (item for items in evidence.items.values() for item in items):
+        first = answers.setdefault(exact_key(item), item)
+        if item.choices[item.gold] != first.choices[first.gold]:
+            pairs.append((item, first))
+    if pairs:
+        here, there = pairs[0]
+        yield (
+            f"{len(pairs)} items have the prompt and the choices of another item and a different "
+            f"answer, first {here.where} and {there.where}: one of the answers is wrong, or what "
+            "decides between them is not in the prompt"
         )
 
 
@@ -208,5 +222,6 @@ KINDS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     _same_tokens,
     _one_prompt,
     _prompts_in_train,
+    _contradictions,
     _unknown_tokens,
 )

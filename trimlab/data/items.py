@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +16,14 @@ class Item:
         gold: Index of the right choice.
         scored: Spans of the only choice, in characters, that are trained on and scored: the
             assistant's turns of a chat. Empty: the whole of every choice.
+        where: File and line of its row, for messages. It is no part of what the item is.
     """
 
     context: str
     choices: tuple[str, ...]
     gold: int
     scored: tuple[tuple[int, int], ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
     def hash(self) -> str:

@@ -37,7 +37,6 @@ class RowSets:
         dropped: Number of rows left out, by split: they are in a set nearer to test as well, or
             not `usable`.
         read: Number of rows read, by split.
-        where: Place of the row of each item (file and line), by set.
     """
 
     train: list[Item]
@@ -46,7 +45,6 @@ class RowSets:
     test: list[Item]
     dropped: dict[str, int]
     read: dict[str, int] = field(default_factory=dict)
-    where: dict[str, list[str]] = field(default_factory=dict)
 
     def fingerprints(self) -> dict[str, str]:
         """One hash per set, for the record of a run."""
@@ -103,17 +101,13 @@ def read_row_sets(
         train_rows = training.rows
         if not train_rows:
             raise InputError(f"task {task.name}: every {train_split} row also stands elsewhere")
-    sets = {
-        "train": _order(train_rows, seed, "train")[:train],
-        "calibration": calibration_rows,
-        "dev": dev_rows,
-        "test": _order(test_rows, TEST_SEED, "test")[:test],
-    }
     return RowSets(
-        **{name: _items(chosen, prompt) for name, chosen in sets.items()},
+        train=_items(_order(train_rows, seed, "train")[:train], prompt),
+        calibration=_items(calibration_rows, prompt),
+        dev=_items(dev_rows, prompt),
+        test=_items(_order(test_rows, TEST_SEED, "test")[:test], prompt),
         dropped={name: splits[name].dropped for name in task.splits},
         read={name: split.read for name, split in splits.items()},
-        where={name: [keyed.row.where for keyed in chosen] for name, chosen in sets.items()},
     )
 
 

@@ -8,6 +8,7 @@ sets, and `mixture.py` combines tasks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -133,7 +134,7 @@ class Task(ABC):
             problem = "two of the choices are the same"
         if problem:
             raise InputError(f"{row.where}: {problem}")
-        return item
+        return replace(item, where=row.where)
 
 
 def load_task(name: str) -> Task:
