@@ -58,7 +58,7 @@ def _print_findings(console: Console, check: DataCheck) -> None:
         kind = {
             "exact": "the same row",
             "near": "the same row but for case and white space",
-            "prompt": "the same prompt with other choices",
+            "prompt": "the same prompt with another answer or other choices",
         }[found.kind]
         where = "earlier in it" if found.set == found.other else f"in {found.other}"
         console.print(
@@ -84,8 +84,6 @@ def _rows_read(check: DataCheck) -> list[str]:
         if skipped := check.report.skipped.get(split):
             parts.append(f"{skipped} skipped as faulty")
         lines.append(", ".join(parts))
-    if columns := check.report.unread_columns:
-        lines.append(f"columns that the task does not read: {', '.join(columns)}")
     if check.unknown:
         lines.append(f"unknown tokens: {100 * check.unknown:.2f} %")
     return lines

@@ -108,7 +108,9 @@ def load_model(
             module.init_8bit_state()
     # exports name their base by this; it would be the path of a cache folder otherwise
     model.config.name_or_path = name
-    _limit_length(tokenizer, config)
+    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
+    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
@@ -122,8 +124,8 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
         trust_remote_code: Run Python code that comes with the model.
 
     Returns:
-        The tokenizer, as `load_model` returns it. It pads with the end-of-text token where the
-        model has no padding token.
+        The tokenizer, as `load_model` returns it: its `model_max_length` is the most that the
+        model reads, and it pads with the end-of-text token where the model has no padding token.
 
     Raises:
         InputError: There is no such model, or its tokenizer can't be loaded.
@@ -131,11 +133,12 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     folder = _folder(name, weights=False)
     _check_folder(folder, name, trust_remote_code)
     tokenizer = _tokenizer(folder, name, trust_remote_code)
-    with _explained(name, folder):
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
-    _limit_length(tokenizer, config)
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None:
+        tokenizer.model_max_length = limit
     return tokenizer
 
 
@@ -244,13 +247,6 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _limit_length(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Lowers the tokenizer's `model_max_length` to the most that the model reads."""
-    # data are cut to this length: OPT has no positions beyond it, and others were not trained there
-    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    tokenizer.model_max_length = min(limit, tokenizer.model_max_length)
 
 
 @contextmanager
