@@ -140,8 +140,8 @@ def _baselines_table(check: DataCheck) -> Table:
 def _example(example: Example) -> list[Text]:
     """The lines of an item in tokens."""
     where = example.where or "first item"
-    alone = " with its right choice alone, as it is trained on" if example.set == "train" else ""
-    lines = [Text(f"{example.set}, {where}{alone}", style="bold")]
+    trained = ", as it is trained on" if example.set == "train" else ""
+    lines = [Text(f"{example.set}, {where}{trained}", style="bold")]
     if example.prompt:
         lines.append(Text.assemble("   prompt  ", _tokens(example.prompt)))
     for k, choice in enumerate(example.choices):

@@ -63,7 +63,9 @@ def find_problems(evidence: Evidence) -> list[Finding]:
 
 def _small_test(evidence: Evidence) -> Iterator[str]:
     n = len(evidence.items["test"])
-    if 0 < n < SMALL_TEST:
+    if 0 < n < SMALL_TEST and not evidence.baselines:
+        yield f"test has {n} items: small differences between models mean nothing"
+    elif 0 < n < SMALL_TEST:
         yield (
             f"test has {n} items: the standard error of an accuracy near 50 % is "
             f"{50 / n**0.5:.0f} points, and smaller differences between models mean nothing"
