@@ -21,6 +21,7 @@ examples:
   trimlab fit --config experiments/quickstart.yaml --trim.target_layer_memory 0.5 \\
       --run.dir runs/half
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
+  trimlab data check --config experiments/own_data.yaml --data.root my_domain
   trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
   trimlab bench score --against naive --data.task icd10cm
   trimlab compress sparsegpt runs/quickstart/models/0.75 --data.task icd10cm --out runs/sparse

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,13 @@ def test_about() -> None:
     assert "Gemma Terms" in gemma.licence
     assert "dequantised from Q4_K_M" in gemma.note
     assert about("owner/name").note == ""
+
+
+def test_a_tokenizer_alone_has_the_limits_of_its_model(
+    tmp_path: Path, tiny_folder: Callable[..., Path]
+) -> None:
+    folder = tiny_folder(tmp_path, "opt", max_position_embeddings=96)
+    _, tokenizer = load_model(str(folder))
+    alone = load_tokenizer(str(folder))
+    assert alone.model_max_length == tokenizer.model_max_length == 96
+    assert alone.pad_token_id == tokenizer.pad_token_id

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
@@ -96,6 +97,7 @@ class DomainData(L.LightningDataModule):
         if train_eos and tokenizer.eos_token_id is None:
             raise InputError("data.train_eos: the tokenizer has no end-of-text token (EOS)")
         self.rows: RowSets | None = None
+        self.progress = False  # show bars while rows are tokenised
         # by set, every item as encoded: one, the windows of a plain text, or none
         self._encoded: dict[str, list[list[EncodedItem]]] = {}
         self._held_out: dict[Item, list[EncodedItem]] = {}  # all but train, and other tasks' items
@@ -132,7 +134,8 @@ class DomainData(L.LightningDataModule):
         training = name == "train"
         end: Any = self.tokenizer.eos_token_id if training and self.train_eos else None
         pairs, faults = list[tuple[Item, list[EncodedItem]]](), list[str]()
-        for item in items:
+        quiet = None if self.progress else True  # None: a bar only on a terminal
+        for item in tqdm(items, f"tokenise {name}", leave=False, disable=quiet):
             try:
                 parts = encode_all(self.tokenizer, item, self.max_length, training, end=end)
                 pairs.append((item, parts))
@@ -168,8 +171,7 @@ class DomainData(L.LightningDataModule):
 
     def train_items(self) -> list[EncodedItem]:
         """The training items, each with its right choice alone."""
-        self.setup()
-        return [item for parts in self._encoded["train"] for item in parts]
+        return self.encoded_items("train")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of training items, in a new order every epoch."""
@@ -187,6 +189,11 @@ class DomainData(L.LightningDataModule):
         self.setup()
         assert self.rows is not None
         return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
+
+    def encoded_items(self, name: str) -> list[EncodedItem]:
+        """The items of a row set as the model reads them; training items as in `train_items`."""
+        self.setup()
+        return [item for parts in self._encoded[name] for item in parts]
 
     def calibration_items(self) -> list[EncodedItem]:
         """The calibration items with all their choices."""

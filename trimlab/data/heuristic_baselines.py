@@ -73,3 +73,15 @@ def majority_accuracy(train: Sequence[MultipleChoice], test: Sequence[MultipleCh
         return 100 * sum(1 / len(item.choices) for item in test) / len(test)
     majority = min(positions, key=lambda position: (-positions[position], position))
     return 100 * sum(item.gold == majority for item in test) / len(test)
+
+
+def longest_choice_accuracy(items: Sequence[MultipleChoice]) -> float:
+    """Accuracy of always choosing the longest choice, in percent; equals share the credit."""
+    return 100 * sum(map(_longest, items)) / len(items)
+
+
+def _longest(item: MultipleChoice) -> float:
+    """Chance that the longest choice, one of the longest ones at random, is right."""
+    lengths = [len(choice.strip()) for choice in item.choices]
+    right = lengths[item.gold] == max(lengths)
+    return right / lengths.count(max(lengths))

@@ -123,14 +123,22 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
         trust_remote_code: Run Python code that comes with the model.
 
     Returns:
-        The tokenizer. It pads with the end-of-text token where the model has no padding token.
+        The tokenizer, as `load_model` returns it: its `model_max_length` is the most that the
+        model reads, and it pads with the end-of-text token where the model has no padding token.
 
     Raises:
         InputError: There is no such model, or its tokenizer can't be loaded.
     """
     folder = _folder(name, weights=False)
     _check_folder(folder, name, trust_remote_code)
-    return _tokenizer(folder, name, trust_remote_code)
+    tokenizer = _tokenizer(folder, name, trust_remote_code)
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None:
+        tokenizer.model_max_length = limit
+    return tokenizer
 
 
 def model_folder(name: str) -> Path:
