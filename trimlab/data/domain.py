@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +13,7 @@ from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 from trimlab.data.report import DataReport, SetReport
 from trimlab.data.sampler import LengthBuckets
+from trimlab.data.source import DataSource
 from trimlab.data.splits import RowSets, read_row_sets
 from trimlab.data.task import Task, load_task
 from trimlab.errors import InputError
@@ -34,7 +35,9 @@ class DomainData(L.LightningDataModule):
     Args:
         tokenizer: The model's tokenizer (on the command line it comes from the model).
         task: Name of a file in `trimlab/data/tasks`; `jsonl` and `text` are your own data.
-        root: Folder with local `.jsonl` files in the hub's schema; without it, rows come from
+        root: Folder with a file for each split, `train.jsonl` and so on (`.jsonl`, `.json`,
+            `.csv`, `.tsv` or `.parquet`, also compressed), in the hub's schema; or, for rows of
+            your own, one file, of which a part becomes the test set. Without it, rows come from
             the Hugging Face hub (embedded tasks need neither).
         prompt: Prompt format: `authors` (TrimLLM's) or, where it differs, `harness`.
         train_rows: Training rows, all if not given.
@@ -48,6 +51,7 @@ class DomainData(L.LightningDataModule):
         max_length: Longest text in tokens, and never more than the model reads; a longer context
             loses its oldest tokens.
         seed: Seed of the row choice and of the training order.
+        **source: Further options of `DataSource`.
     """
 
     def __init__(
@@ -64,8 +68,10 @@ class DomainData(L.LightningDataModule):
         eval_tokens: int = 1024,
         max_length: int = 1024,
         seed: int = 0,
+        **source: Any,
     ):
         super().__init__()
+        self.source = DataSource(None if root is None else Path(root), **source)
         for name, value in {
             "train_rows": train_rows,
             "calibration_rows": calibration_rows,
@@ -78,7 +84,7 @@ class DomainData(L.LightningDataModule):
                 raise InputError(f"data.{name} must be at least 1, not {value}")
         self.tokenizer = tokenizer
         self.task: Task = load_task(task)
-        self.root = None if root is None else Path(root)
+        self.root = self.source.root
         self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
@@ -98,7 +104,7 @@ class DomainData(L.LightningDataModule):
             return
         rows = read_row_sets(
             self.task,
-            self.root,
+            self.source,
             train=self.train_rows,
             calibration=self.calibration_rows,
             dev=self.dev_rows,
@@ -117,7 +123,12 @@ class DomainData(L.LightningDataModule):
         """What reading the rows has found."""
         self.setup()
         assert self.rows is not None
-        return DataReport({name: SetReport(n) for name, n in self.rows.counts().items()})
+        return DataReport(
+            {name: SetReport(n) for name, n in self.rows.counts().items()},
+            skipped=self.rows.skipped,
+            unread_columns=self.rows.unread_columns,
+            notes=self.rows.notes,
+        )
 
     def train_items(self) -> list[EncodedItem]:
         """The training items, each with its right choice alone."""

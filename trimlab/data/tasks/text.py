@@ -1,7 +1,7 @@
 """Your own plain text, scored by loss instead of accuracy.
 
-Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
-`{"text": "..."}`. Calibration and dev are carved from `validation.jsonl`.
+Source: the folder or file `data.root`, or the data set `data.hub`, see `DataSource`; rows
+`{"text": "..."}`. Calibration and dev are carved from the validation rows.
 """
 
 from typing import ClassVar
