@@ -128,7 +128,7 @@ def read_row_sets(
         calibration=_items(calibration_rows, prompt),
         dev=_items(dev_rows, prompt),
         test=_items(_order(test_rows, TEST_SEED, "test")[:test], prompt),
-        dropped={name: split.dropped for name, split in splits.items()},
+        dropped={name: splits[name].dropped for name in (train_split, held_out_split, test_split)},
         read={name: split.read for name, split in splits.items()},
         skipped={name: len(split.faults) for name, split in splits.items() if split.faults},
         unread_columns=unread_columns(splits),
