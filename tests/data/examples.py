@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trimlab.data.items import Item
-from trimlab.data.rows import Row, read_jsonl
+from trimlab.data.readers import read_file
+from trimlab.data.rows import Row
 from trimlab.data.splits import SETS, RowSets
 from trimlab.data.task import Task, load_task
 
@@ -69,7 +70,7 @@ def write_files(root: Path, task: Task, **changes: list[Any]) -> Path:
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a file."""
-    return [dict(row.columns) for row in read_jsonl(path)]
+    return [dict(row.columns) for row in read_file(path)]
 
 
 def sizes_of(sets: RowSets) -> list[int]:

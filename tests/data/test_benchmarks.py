@@ -18,6 +18,7 @@ from tests.data.examples import (
 )
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.data.splits import SETS, read_row_sets, read_test_items
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
@@ -46,18 +47,22 @@ def test_a_casehold_sample_is_divided_into_splits(tmp_path: Path):
     task = load_task("casehold")
     sample = numbered_rows(task, 100)
     write_rows(tmp_path / "test.jsonl", sample)
-    splits = [[row.text("context") for row in task.rows(s, tmp_path)] for s in splits_of(task)]
+    splits = [
+        [row.text("context") for row in task.rows(s, DataSource(tmp_path))] for s in splits_of(task)
+    ]
     assert sorted(context for split in splits for context in split) == sorted(
         row["context"] for row in sample
     )
     assert all(len(split) > 10 for split in splits)
     write_rows(tmp_path / "test.jsonl", sample[:50])  # a row's place depends on nothing else
     for split, before in zip(splits_of(task), splits, strict=True):
-        assert {row.text("context") for row in task.rows(split, tmp_path)} <= set(before)
+        assert {row.text("context") for row in task.rows(split, DataSource(tmp_path))} <= set(
+            before
+        )
     write_rows(tmp_path / "train.jsonl", sample[50:])  # no sample any more
-    assert len(task.rows("test", tmp_path)) == 50
+    assert len(task.rows("test", DataSource(tmp_path))) == 50
     with pytest.raises(InputError, match=r"^no file .*validation.jsonl$"):
-        task.rows("validation", tmp_path)
+        task.rows("validation", DataSource(tmp_path))
 
 
 def test_pubmedqa_refuses_another_answer():

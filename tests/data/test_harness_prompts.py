@@ -16,7 +16,8 @@ import pytest
 from tests.data.examples import numbered_rows, write_rows
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
-from trimlab.data.rows import Row, read_jsonl
+from trimlab.data.readers import read_file
+from trimlab.data.rows import Row
 from trimlab.data.task import TASKS, Task, load_task
 from trimlab.errors import InputError
 from trimlab.evaluation.answers import answer
@@ -161,7 +162,7 @@ def _answers_of_the_harness(
 def _agree(name: str, task: Task, rows: Path, stack: SublayerStack, tokenizer: Any) -> int:
     """Compares every answer, as a user would ask for it; returns how many items there were."""
     theirs, accuracy = _answers_of_the_harness(name, rows, stack.model, tokenizer)
-    items = [task.item(row, task.prompts[-1]) for row in read_jsonl(rows)]
+    items = [task.item(row, task.prompts[-1]) for row in read_file(rows)]
     data = DomainData(tokenizer, "sciq", max_length=2048)  # whose rows they are does not matter
     ours = answer(stack, data.evaluation_batches(items), full=True)
     assert ours.score.value == pytest.approx(accuracy)

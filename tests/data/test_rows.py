@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.data.examples import rows_of, sizes_of, write_files, write_rows
-from trimlab.data.rows import Row, read_jsonl
+from trimlab.data.readers import read_file
+from trimlab.data.rows import Row
 from trimlab.data.splits import read_row_sets
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
@@ -43,7 +44,7 @@ def test_a_missing_column_is_named_with_those_found():
 def test_blank_lines_and_a_byte_order_mark_are_read_over(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "\xc3\xa9\xe2\x80\xa8"}\r\n\n  \n{"text": "b"}')
-    rows = read_jsonl(path)
+    rows = read_file(path)
     assert [(row.text("text"), row.where) for row in rows] == [
         ("é\u2028", f"{path}:1"),
         ("b", f"{path}:4"),
@@ -66,22 +67,24 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path: Path, content: bytes,
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_jsonl(path)
+        [row.value("a") for row in read_file(path)]
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match=r"^no file .*train.jsonl$"):
-        read_jsonl(tmp_path / "train.jsonl")
+        read_file(tmp_path / "train.jsonl")
+    (folder := tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(InputError, match=r"is a folder, where a .jsonl file should be$"):
-        read_jsonl(tmp_path)
+        read_file(folder)
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "train.jsonl").touch()
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match=r"^cannot read .*: Permission denied$"):
-        read_jsonl(tmp_path / "train.jsonl")
+        read_file(tmp_path / "train.jsonl")
 
 
 def test_the_root_must_be_a_folder(tmp_path: Path):
@@ -89,10 +92,12 @@ def test_the_root_must_be_a_folder(tmp_path: Path):
     with pytest.raises(InputError, match="is no folder; it must be the folder with"):
         read_row_sets(task, tmp_path / "nowhere")
     with pytest.raises(InputError, match="is a file; it must be the folder with"):
-        read_row_sets(task, write_rows(tmp_path / "train.jsonl", [{}]))
-    with pytest.raises(InputError, match=r"^no file .*test.jsonl$"):
+        read_row_sets(load_task("sciq"), write_rows(tmp_path / "train.jsonl", [{}]))
+    with pytest.raises(
+        InputError, match=r"^no file .*test.jsonl; with data.root .*train.jsonl a p"
+    ):
         read_row_sets(task, tmp_path)
-    with pytest.raises(InputError, match=r"give their folder, data.root"):
+    with pytest.raises(InputError, match=r"give their folder or file, data.root"):
         read_row_sets(task, None)
 
 

@@ -51,6 +51,7 @@ def _parser(name: str, method: Any) -> Any:
     from jsonargparse import ArgumentParser
 
     from trimlab.baseline import CALIBRATION_TEXTS
+    from trimlab.data.source import DataSource
 
     parser = ArgumentParser(
         prog=f"trimlab compress {name}", exit_on_error=False, description=method.__doc__
@@ -58,7 +59,7 @@ def _parser(name: str, method: Any) -> Any:
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the smaller model")
     parser.add_argument("--data.task", type=str, required=True, help="name of a task")
-    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_class_arguments(DataSource, "data")
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument("--data.seed", type=int, default=0, help="seed of the choice of texts")
     parser.add_argument(
@@ -76,6 +77,7 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     from trimlab.baseline import calibration_tokens, write_compressed
     from trimlab.data.domain import DomainData
     from trimlab.data.items import fingerprint
+    from trimlab.data.source import source_options
     from trimlab.evaluation.speed import decode_speeds
     from trimlab.model.loading import load_model
     from trimlab.model.sizes import dense_sizes, zeros_of
@@ -86,7 +88,8 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     model, tokenizer = load_model(options.model)
     asked = options.data
     held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": asked.test_rows}
-    data = DomainData(tokenizer, asked.task, asked.root, seed=asked.seed, **held_out)
+    source = source_options(asked)
+    data = DomainData(tokenizer, asked.task, seed=asked.seed, **held_out, **source)
     texts = calibration_tokens(data.train_items()[: options.texts])
     assert data.rows is not None
     original = SublayerStack(model)

@@ -1,10 +1,11 @@
 """Score a model, trimmed or not, on tasks."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from trimlab.commands._quiet import quiet
-from trimlab.data.splits import read_test_items
+from trimlab.data.splits import read_test_set
 from trimlab.errors import InputError
 
 
@@ -30,10 +31,11 @@ def run(arguments: list[str]) -> None:
 
 
 def _parser() -> Any:
-    from pathlib import Path
     from typing import Literal
 
     from jsonargparse import ArgumentParser
+
+    from trimlab.data.source import DataSource
 
     parser = ArgumentParser(
         prog="trimlab eval",
@@ -42,7 +44,7 @@ def _parser() -> Any:
     )
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--tasks", type=str, required=True, help="task names, with commas between")
-    parser.add_argument("--data.root", type=Path | None, help="folder with local .jsonl files")
+    parser.add_class_arguments(DataSource, "data")
     parser.add_argument(
         "--data.prompt",
         type=str | None,
@@ -95,8 +97,10 @@ def _check(options: Any) -> None:
 
 def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
     """Name, prompt format and test items of every task, read before the first is scored."""
+    from trimlab.data.source import DataSource, source_options
     from trimlab.data.task import load_task
 
+    source = DataSource(**source_options(options.data))
     harness, data = options.backend == "lm-eval", options.data
     tasks = []
     for name in options.tasks.split(","):
@@ -104,8 +108,11 @@ def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
         if harness and task.metric != "accuracy":
             raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
         prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        items = read_test_items(task, data.root, data.test_rows, prompt=prompt)
-        tasks.append((name, prompt, items))
+        own = source if task.own_rows else source.for_another_task()
+        found = read_test_set(task, own, data.test_rows, prompt=prompt)
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
+        tasks.append((name, prompt, found.items))
     return tasks
 
 

@@ -1,5 +1,6 @@
 """The data of a domain as a LightningDataModule."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,16 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
+from trimlab.data.checked_rows import name_faults
 from trimlab.data.encoding import EncodedItem, encode_all
 from trimlab.data.items import Item
 from trimlab.data.lengths import length_notes, set_report
 from trimlab.data.report import DataReport
 from trimlab.data.sampler import LengthBuckets
+from trimlab.data.source import DataSource
 from trimlab.data.splits import SETS, RowSets, read_row_sets
 from trimlab.data.task import Task, load_task
 from trimlab.errors import InputError
-
-FAULTS_NAMED = 5  # items in the message of an error
 
 
 class _Batches(Dataset[Batch]):
@@ -39,7 +40,9 @@ class DomainData(L.LightningDataModule):
     Args:
         tokenizer: The model's tokenizer (on the command line it comes from the model).
         task: Name of a file in `trimlab/data/tasks`; `jsonl` and `text` are your own data.
-        root: Folder with local `.jsonl` files in the hub's schema; without it, rows come from
+        root: Folder with a file for each split, `train.jsonl` and so on (`.jsonl`, `.json`,
+            `.csv`, `.tsv` or `.parquet`, also compressed), in the hub's schema; or, for rows of
+            your own, one file, of which a part becomes the test set. Without it, rows come from
             the Hugging Face hub (embedded tasks need neither).
         prompt: Prompt format: `authors` (TrimLLM's) or, where it differs, `harness`.
         train_rows: Training rows, all if not given.
@@ -55,6 +58,7 @@ class DomainData(L.LightningDataModule):
         seed: Seed of the row choice and of the training order.
         train_eos: Train the end-of-text token (EOS) behind every right answer. By default the task
             decides: no for multiple choice and plain text. It is never part of what is scored.
+        **source: Further options of `DataSource`.
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class DomainData(L.LightningDataModule):
         max_length: int = 1024,
         seed: int = 0,
         train_eos: bool | None = None,
+        **source: Any,
     ):
         super().__init__()
+        self.source = DataSource(None if root is None else Path(root), **source)
         for name, value in {
             "train_rows": train_rows,
             "calibration_rows": calibration_rows,
@@ -86,7 +92,7 @@ class DomainData(L.LightningDataModule):
                 raise InputError(f"data.{name} must be at least 1, not {value}")
         self.tokenizer = tokenizer
         self.task: Task = load_task(task)
-        self.root = None if root is None else Path(root)
+        self.root = self.source.root
         self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
@@ -97,6 +103,7 @@ class DomainData(L.LightningDataModule):
         if train_eos and tokenizer.eos_token_id is None:
             raise InputError("data.train_eos: the tokenizer has no end-of-text token (EOS)")
         self.rows: RowSets | None = None
+        self._unfit: dict[str, list[str]] = {}  # by set, why items cannot be tokenised
         self.progress = False  # show bars while rows are tokenised
         # by set, every item as encoded: one, the windows of a plain text, or none
         self._encoded: dict[str, list[list[EncodedItem]]] = {}
@@ -112,7 +119,7 @@ class DomainData(L.LightningDataModule):
             return
         rows = read_row_sets(
             self.task,
-            self.root,
+            self.source,
             train=self.train_rows,
             calibration=self.calibration_rows,
             dev=self.dev_rows,
@@ -141,11 +148,9 @@ class DomainData(L.LightningDataModule):
                 pairs.append((item, parts))
             except InputError as fault:
                 faults.append(str(fault))
-        if faults:
-            more = len(faults) - FAULTS_NAMED
-            raise InputError(
-                "; ".join(faults[:FAULTS_NAMED]) + (f"; and {more} more" if more > 0 else "")
-            )
+        if faults and self.source.bad_rows == "error":
+            raise InputError(f"{name_faults(faults)}; data.bad_rows skip leaves such rows out")
+        self._unfit[name] = faults
         if items and not any(parts for _, parts in pairs):
             raise InputError(f"{items[0].where}: no {name} text has two tokens to read")
         return pairs
@@ -153,10 +158,20 @@ class DomainData(L.LightningDataModule):
     def report(self) -> DataReport:
         """What reading the rows has found."""
         self.setup()
+        assert self.rows is not None
         sets, notes = self._encoded, self._limit_notes()
+        unfit = {name: len(faults) for name, faults in self._unfit.items()}
+        for name, faults in self._unfit.items():
+            if faults:
+                notes.append(f"skipped {len(faults)} {name} items: {name_faults(faults)}")
         for name, found in sets.items():
             notes += length_notes(name, found, self.max_length)
-        return DataReport({k: set_report(v) for k, v in sets.items()}, notes=tuple(notes))
+        return DataReport(
+            {name: set_report(found) for name, found in sets.items()},
+            skipped=dict(Counter(self.rows.skipped) + Counter(unfit)),
+            unread_columns=self.rows.unread_columns,
+            notes=(*self.rows.notes, *notes),
+        )
 
     def notes(self, items: Sequence[Item], name: str = "test") -> list[str]:
         """What a person should know of how any items are read: a sentence for each thing."""

@@ -28,7 +28,7 @@ class Item:
     @property
     def hash(self) -> str:
         """Identifies the item in a record; runs of white space count as one space."""
-        texts = [" ".join(text.split()) for text in (self.context, *self.choices)]
+        texts = [plain(text) for text in (self.context, *self.choices)]
         return digest(json.dumps([texts, self.gold]))
 
 
@@ -42,6 +42,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def plain(text: str) -> str:
+    """A text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
 def fold(text: str) -> str:
     """A text in lower case, with every run of white space as one space."""
-    return " ".join(text.split()).casefold()
+    return plain(text).casefold()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 
 
@@ -16,9 +17,9 @@ class Mixture(Task):
     def parts(self, split: str) -> Sequence[Task]:
         """The tasks whose rows make up a split."""
 
-    def rows(self, split: str, root: Path | None) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> list[Row]:
         """Reads the rows of all parts."""
-        return [row for part in self.parts(split) for row in part.rows(split, root)]
+        return [row for part in self.parts(split) for row in part.rows(split, source)]
 
     def item(self, row: Row, prompt: str) -> Item:
         """Not available: only the part that a row comes from can make its item."""

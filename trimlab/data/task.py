@@ -12,12 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from trimlab.data.items import Item, fold
-from trimlab.data.rows import Row, hub_rows, read_jsonl
+from trimlab.data.items import Item, plain
+from trimlab.data.own_rows import find_splits, read_split
+from trimlab.data.readers import hub_rows, read_file, split_file, task_folder
+from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.errors import InputError
 from trimlab.plugins import plugin_class, plugin_module
 
 TASKS = "trimlab.data.tasks"
+Layout = dict[str, str]
 
 
 class Task(ABC):
@@ -41,6 +45,7 @@ class Task(ABC):
             on and never used for calibration and dev.
         ends_with_eos: The end-of-text token is trained behind every answer, unless the user says
             otherwise (`data.train_eos`): a model that writes answers must learn to stop.
+        notes: Remarks of `survey` for the user.
     """
 
     hub: ClassVar[str | None] = None
@@ -55,6 +60,7 @@ class Task(ABC):
     own_rows: ClassVar[bool] = False
     free_form: ClassVar[bool] = False
     ends_with_eos: ClassVar[bool] = False
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def item(self, row: Row, prompt: str) -> Item:
@@ -75,29 +81,59 @@ class Task(ABC):
 
     def folder(self, root: Path) -> Path:
         """The folder with the task's files: `<root>/<name>` if it exists, else the root."""
-        folder = root / self.name
-        return folder if folder.is_dir() else root
+        return task_folder(root, self.name)
 
-    def rows(self, split: str, root: Path | None) -> list[Row]:
+    def layout(self, source: DataSource, needed: Sequence[str] = ("train", "test")) -> Layout:
+        """Names of the splits at the source, by `train`, `validation` (held-out) and `test`.
+
+        Args:
+            source: The source of the rows.
+            needed: Splits that may not be missing. Rows of the user's own may lack others.
+
+        Raises:
+            InputError: A split is missing, or an option of the source is not for this task.
+        """
+        if self.own_rows:
+            return find_splits(source, self.name, needed)
+        source.check_published(self.name)
+        return dict(zip(("train", "validation", "test"), self.splits, strict=True))
+
+    def rows(self, split: str, source: DataSource) -> list[Row]:
         """Reads the rows of one split.
 
         Args:
             split: Name of the split at the source.
-            root: Folder with local files; without it the Hugging Face hub.
+            source: The source of the rows.
 
         Raises:
             InputError: The rows cannot be read.
         """
-        if root is not None:
-            if not root.is_dir():
-                raise InputError(
-                    f"data.root {root} is {'a file' if root.exists() else 'no folder'}; "
-                    f"it must be the folder with {split}.jsonl"
-                )
-            return read_jsonl(self.folder(root) / f"{split}.jsonl")
-        if self.hub is None:
-            raise InputError(f"task {self.name} reads your own files: give their folder, data.root")
-        return hub_rows(self.hub, self.config, split)
+        if self.own_rows:
+            return read_split(source, self.name, split)
+        root = source.root
+        if root is None:
+            assert self.hub is not None
+            return hub_rows(self.hub, self.config, split)
+        if not root.is_dir():
+            raise InputError(
+                f"data.root {root} is {'a file' if root.exists() else 'no folder'}; "
+                f"it must be the folder with {split}.jsonl"
+            )
+        folder = self.folder(root)
+        return read_file(split_file(folder, split) or folder / f"{split}.jsonl")
+
+    def survey(self, rows: Mapping[str, Sequence[Row]], source: DataSource) -> "Task":
+        """The task with what only all rows together tell, such as the labels of a classification.
+
+        Args:
+            rows: Rows that could be read, by `train`, `validation` and `test`, as far as there
+                are such splits; those of a single file are all `train`.
+            source: The source of the rows.
+
+        Raises:
+            InputError: The rows contradict each other.
+        """
+        return self
 
     def check_prompt(self, prompt: str) -> None:
         """Checks that the task has a prompt format.
@@ -133,7 +169,7 @@ class Task(ABC):
             problem = "an empty choice or text"
         elif not 0 <= item.gold < len(item.choices):
             problem = f"answer {item.gold} is out of range 0 to {len(item.choices) - 1}"
-        elif self.own_rows and len({fold(choice) for choice in item.choices}) < len(item.choices):
+        elif self.own_rows and len(set(map(plain, item.choices))) < len(item.choices):
             problem = "two of the choices are the same"
         if problem:
             raise InputError(f"{row.where}: {problem}")
@@ -151,7 +187,7 @@ def load_task(name: str) -> Task:
         InputError: There is no such task, or no such part.
     """
     name, slash, part_name = name.partition("/")
-    hint = ". Your own rows: task jsonl (multiple choice) or text, with data.root"
+    hint = ". Your own rows: jsonl (multiple choice), classification, text, ... with data.root"
     whole: Task = plugin_class(plugin_module(TASKS, name, "task", hint), Task)()
     if not slash:
         return whole

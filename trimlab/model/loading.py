@@ -25,7 +25,7 @@ from transformers import (
 
 from trimlab.errors import InputError, one_line
 from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
-from trimlab.model.vocabulary import fit_tokenizer
+from trimlab.model.vocabulary import fit_tokenizer, set_longest_text
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=trust_remote_code
     )
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None:
-        tokenizer.model_max_length = limit
+    set_longest_text(tokenizer, config)
     return tokenizer
 
 

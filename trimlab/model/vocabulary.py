@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.errors import InputError
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
     """Checks that a model has an embedding for every token, and sets `model_max_length`.
-
-    The length of the longest text is the model's: OPT has no positions beyond it, and others were
-    not trained there. A tokenizer often states a shorter one, left over from its last training.
 
     Args:
         tokenizer: The tokenizer.
@@ -35,6 +32,15 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, na
             "the tokenizer that the model was trained with, or give the model more embeddings "
             "(model.resize_token_embeddings(len(tokenizer))) and save it again"
         )
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    set_longest_text(tokenizer, model.config)
+
+
+def set_longest_text(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Sets a tokenizer's `model_max_length` to the longest text that the model reads.
+
+    It is the model's: OPT has no positions beyond it, and others were not trained there. A
+    tokenizer often states a shorter one, left over from its last training.
+    """
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit is not None:
         tokenizer.model_max_length = limit

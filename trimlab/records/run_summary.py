@@ -19,7 +19,8 @@ class RunSummary:
         context: Model, data, code and hardware.
         seed: Seed of everything.
         metric: Metric of the task.
-        data_root: Folder of the rows, if they are local.
+        data_root: Folder or file of the rows, if they are local.
+        data_options: Further options of their source, where they differ from the defaults.
         test_rows: Largest number of test rows, if it is limited.
         phase_seconds: Time of each phase, in seconds.
         fit_seconds: Time of trimming; None also for a fit that was resumed.
@@ -36,6 +37,7 @@ class RunSummary:
     seed: int
     metric: str
     data_root: str | None = None
+    data_options: JsonObject = field(default_factory=dict)
     test_rows: int | None = None
     phase_seconds: dict[str, float] = field(default_factory=dict)
     fit_seconds: float | None = None
@@ -69,6 +71,8 @@ class RunSummary:
             "data_root": self.data_root,
             "test_rows": self.test_rows,
         }
+        if self.data_options:
+            row["data_options"] = self.data_options
         row |= {"seed": self.seed, **self.context.to_row()}
         row |= {"phase_seconds": self.phase_seconds, "fit_seconds": self.fit_seconds}
         for name in ("heuristic_baselines", "stopped_because"):
@@ -106,6 +110,7 @@ class RunSummary:
             seed=row["seed"],
             metric=metric,
             data_root=row.get("data_root"),
+            data_options=dict(row.get("data_options", {})),
             test_rows=row.get("test_rows"),
             phase_seconds=dict(row.get("phase_seconds", {})),
             fit_seconds=row.get("fit_seconds"),

@@ -189,7 +189,7 @@ class Tester:
         """Tests on another task, in the run's prompt format or else in that task's first."""
         task, data = load_task(other), self.data
         prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
-        items = read_test_items(task, data.root, data.test_rows, prompt=prompt)
+        items = read_test_items(task, data.source.for_another_task(), data.test_rows, prompt=prompt)
         answers = answer(
             stack,
             data.evaluation_batches(items),

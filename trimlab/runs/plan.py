@@ -78,8 +78,9 @@ def plan(
         present_names(experiment.get("config") or {}),
     )
     if data_root is not None:
-        if not data_root.is_dir():
-            raise InputError(f"--data.root {data_root} is no folder")
+        data_root = data_root.expanduser()
+        if not data_root.exists():
+            raise InputError(f"--data.root {data_root} is no folder and no file")
         common = merged(common, {"data": {"root": str(data_root)}})
     overrides = dict(_assignment(text) for text in settings)
     cells = [cell | overrides for cell in _cells(experiment["runs"], path, profile)]

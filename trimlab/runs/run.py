@@ -4,6 +4,7 @@ Every phase writes its result to the run folder before the next one starts, so t
 goes on where it was.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,7 +91,8 @@ class Run:
         Raises:
             InputError: The folder holds a run with another config, or is in use.
         """
-        self.data.setup()
+        for note in self.data.report().notes:
+            print(f"note: {note}", file=sys.stderr)
         self.module.metric = self.data.task.metric
         self.module.model.to(self.tester.device)  # type: ignore[arg-type]  # a latency is measured
         self.trim.check(self.trainer, self.module.stack)
@@ -149,6 +151,7 @@ class Run:
                 seed=self.data.seed,
                 metric=self.data.task.metric,
                 data_root=None if self.data.root is None else str(self.data.root),
+                data_options=self.data.source.options(),
                 test_rows=self.data.test_rows,
             )
         if summary.context.row_sets != row_sets:

@@ -1,5 +1,6 @@
 """The table that ends a run."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -88,8 +89,10 @@ def _eval_command(summary: RunSummary, folder: str) -> list[str]:
         "root": summary.data_root,
         "test_rows": summary.test_rows,
         "prompt": summary.context.prompt,
+        **summary.data_options,
     }
     for option, value in options.items():
         if value not in (None, "authors"):  # the defaults of `eval`
-            command += [f"--data.{option}", str(value)]
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += [f"--data.{option}", text]
     return command

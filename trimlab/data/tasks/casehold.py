@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from trimlab.data.items import Item, digest
 from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 
 SAMPLE_SPLITS = ("train", "train", "train", "validation", "test")  # by hash
@@ -36,11 +37,11 @@ class CaseHOLD(Task):
     licence = "CC BY 4.0 (LexGLUE); Apache-2.0 (original repository)"
     official: ClassVar = {"train": 45_000, "validation": 3_900, "test": 3_600}
 
-    def rows(self, split: str, root: Path | None) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> list[Row]:
         """Reads the rows of a split, or its share of a sample."""
-        if root is None or not _is_sample(self.folder(root)):
-            return super().rows(split, root)
-        sample = super().rows("test", root)
+        if source.root is None or not _is_sample(self.folder(source.root)):
+            return super().rows(split, source)
+        sample = super().rows("test", source)
         return [row for row in sample if _sample_split(row) == split]
 
     def item(self, row: Row, prompt: str) -> Item:

@@ -16,12 +16,12 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 from trimlab.data.heuristic_baselines import stems
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 from trimlab.errors import InputError
 
@@ -42,8 +42,8 @@ class ICD10CM(Task):
 
     licence = "public domain (ICD-10-CM); MIT (package simple-icd-10-cm)"
 
-    def rows(self, split: str, root: Path | None) -> list[Row]:
-        """Builds the questions of a split from the package; the root is not read."""
+    def rows(self, split: str, source: DataSource) -> list[Row]:
+        """Builds the questions of a split from the package; the source is not read."""
         return _questions()[split]
 
     def item(self, row: Row, prompt: str) -> Item:

@@ -7,11 +7,11 @@ official test set is reported. Abstracts are long: a prompt over `data.max_lengt
 beginning.
 """
 
-from pathlib import Path
 from typing import ClassVar
 
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
+from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 
 ANSWERS = ("yes", "no", "maybe")
@@ -31,11 +31,11 @@ class PubMedQA(Task):
     licence = "MIT"
     splits = ("train", "train", "test")
 
-    def rows(self, split: str, root: Path | None) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> list[Row]:
         """Reads the rows of a split; on the hub, the pool is made of two splits."""
-        rows = super().rows(split, root)
-        if root is None and split == "train":
-            rows += super().rows("validation", root)
+        rows = super().rows(split, source)
+        if source.root is None and split == "train":
+            rows += super().rows("validation", source)
         return rows
 
     def item(self, row: Row, prompt: str) -> Item:

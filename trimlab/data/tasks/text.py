@@ -1,7 +1,7 @@
 """Your own plain text, scored by loss instead of accuracy.
 
-Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
-`{"text": "..."}`. Calibration and dev are carved from `validation.jsonl`.
+Source: the folder or file `data.root`, or the data set `data.hub`, see `DataSource`; rows
+`{"text": "..."}`. Calibration and dev are carved from the validation rows.
 
 A text of more than `data.max_length` tokens is read in windows, which stay in the row set of their
 text. Each begins with the special tokens of the text (BOS); every token is scored in one window,

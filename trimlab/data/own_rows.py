@@ -1,0 +1,169 @@
+"""Rows of the user's own: the splits that there are, and columns under the task's names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from trimlab.data.readers import (
+    hub_rows,
+    hub_splits,
+    read_file,
+    readable_files,
+    split_file,
+    task_folder,
+)
+from trimlab.data.rows import Columns, Row
+from trimlab.data.source import DataSource
+from trimlab.errors import InputError
+
+# names of files and of splits on the hub
+NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+MISSING = object()
+
+
+def find_splits(source: DataSource, task: str, needed: Sequence[str]) -> dict[str, str]:
+    """The splits of the user's own rows.
+
+    Args:
+        source: The source of the rows.
+        task: Name of the task; `<root>/<task>` is the folder, if it exists.
+        needed: Those of `train`, `validation` and `test` that may not be missing.
+
+    Returns:
+        Names at the source, by `train`, `validation` and `test`, as far as there are such splits;
+        the same name three times if there is a single file or split.
+
+    Raises:
+        InputError: A split is missing, or two could be meant.
+    """
+    if source.root is None and source.hub is None:
+        raise InputError(
+            f"task {task} reads rows of your own: give their folder or file, data.root, or "
+            "their data set on the hub, data.hub"
+        )
+    if source.root is not None:
+        if source.root.is_file():
+            return dict.fromkeys(NAMES, source.root.name)
+        folder = task_folder(source.root, task)
+        there = {name for names in NAMES.values() for name in names if split_file(folder, name)}
+        there |= {name for name in (source.splits or {}).values() if split_file(folder, name)}
+    else:
+        there = set(hub_splits(source.hub or "", source.hub_config))
+        if len(there) == 1 and not source.splits:
+            return dict.fromkeys(NAMES, *there)
+    found = {}
+    for split, names in NAMES.items():
+        wanted = (source.splits or {}).get(split)
+        candidates = [name for name in ((wanted,) if wanted else names) if name in there]
+        if len(candidates) > 1:
+            raise InputError(
+                f"{source.root or source.hub}: {' and '.join(candidates)} could both be the "
+                f"{split} rows; name one with data.splits"
+            )
+        if candidates:
+            found[split] = candidates[0]
+        elif wanted or split in needed:
+            raise InputError(_missing(source, task, wanted or split))
+    return found
+
+
+def read_split(source: DataSource, task: str, name: str) -> list[Row]:
+    """Reads the rows of one of `find_splits`, under the task's names of columns.
+
+    Look-ups of columns are recorded, see `Columns`.
+
+    Raises:
+        InputError: The rows cannot be read.
+    """
+    if source.hub is not None:
+        rows = hub_rows(source.hub, source.hub_config, name)
+    elif source.root is not None and source.root.is_file():
+        rows = read_file(source.root)
+    else:
+        assert source.root is not None
+        folder = task_folder(source.root, task)
+        rows = read_file(split_file(folder, name) or folder / f"{name}.jsonl")
+    return _renamed(rows, source.columns or {})
+
+
+def _missing(source: DataSource, task: str, split: str) -> str:
+    """The message for a split that is not there."""
+    if source.root is None:
+        names = ", ".join(hub_splits(source.hub or "", source.hub_config))
+        return f"{source.hub} has no split {split}; it has {names}: name them with data.splits"
+    folder = task_folder(source.root, task)
+    if not folder.is_dir():
+        return f"data.root {folder} is no folder; it must be the folder with {split}.jsonl"
+    message = f"no file {folder / split}.jsonl"
+    files = readable_files(folder)
+    if len(files) == 1:
+        message += f"; with data.root {files[0]} a part of that file becomes the test set"
+    elif files:
+        message += f" beside {', '.join(file.name for file in files)}; name them with data.splits"
+    return message
+
+
+def _renamed(rows: Sequence[Row], columns: Mapping[str, str | Sequence[str]]) -> list[Row]:
+    """The rows with columns under the names of a task.
+
+    Args:
+        rows: The rows as read.
+        columns: Names at the source, by the task's names.
+
+    Raises:
+        InputError: No row has one of the columns.
+    """
+    asked: set[str] = set()
+    names = {column: name for column, name in columns.items() if isinstance(name, str)}
+    for name in _flat(columns.values()):
+        if all(_value(row.columns, name) is MISSING for row in rows):
+            raise InputError(
+                f"data.columns: no column {name!r}; the columns of {rows[0].where} are: "
+                f"{rows[0].names()}"
+            )
+    renamed = []
+    for row in rows:
+        moved = {n if n in row.columns else n.split(".")[0] for n in _flat(columns.values())}
+        values = {column: value for column, value in row.columns.items() if column not in moved}
+        for column, name in columns.items():
+            if (value := _value(row.columns, name)) is not MISSING:
+                values[column] = value
+        classes = {c: row.class_names[n] for c, n in names.items() if n in row.class_names}
+        renamed.append(
+            replace(
+                row,
+                columns=Columns(values, asked),
+                class_names={**row.class_names, **classes},
+                source_names=names,
+            )
+        )
+    return renamed
+
+
+def _value(columns: Mapping[str, Any], name: str | Sequence[str]) -> Any:
+    """The value of a column, of a column in a column, or of several columns; or MISSING."""
+    if not isinstance(name, str):
+        values = [_value(columns, part) for part in name]
+        # rows with fewer choices than others leave the last columns empty
+        while values and (values[-1] is None or values[-1] is MISSING or values[-1] == ""):
+            values.pop()
+        return [None if value is MISSING else value for value in values]
+    if name in columns:
+        return columns[name]
+    head, _, rest = name.partition(".")
+    nested = columns.get(head)
+    if rest and isinstance(nested, Mapping):
+        return _value(nested, rest)
+    if rest and isinstance(nested, list) and all(isinstance(part, Mapping) for part in nested):
+        values = [_value(part, rest) for part in nested]
+        return MISSING if MISSING in values else values
+    return MISSING
+
+
+def _flat(names: Any) -> Iterator[str]:
+    for name in names:
+        yield from [name] if isinstance(name, str) else name
