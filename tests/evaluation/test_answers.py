@@ -10,7 +10,7 @@ import torch
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
 from trimlab.evaluation.answers import Answers, answer, evaluate, normalised_score
-from trimlab.evaluation.generation import exact_match, greedy_answer
+from trimlab.evaluation.generation import greedy_answer
 from trimlab.evaluation.metrics import Estimate
 from trimlab.model.sublayers import Sublayer, SublayerStack
 

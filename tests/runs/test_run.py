@@ -99,6 +99,7 @@ def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:
         assert 100 * row["correct"].count("1") / row["n"] == pytest.approx(row["accuracy"])
         for name in ("value_normalised", "stability", "exact_match"):
             assert row[name] is None
+        assert "token_f1" not in row
     assert not (finished / "untrimmed.safetensors").exists()
 
 
@@ -116,7 +117,7 @@ def measured(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
     from trimlab.data.domain import DomainData
     from trimlab.evaluation.answers import Answers, answer, normalised_score
-    from trimlab.evaluation.generation import exact_match
+    from trimlab.evaluation.generation import written_answers
     from trimlab.evaluation.metrics import stability
     from trimlab.model.loading import load_model
 
@@ -126,15 +127,17 @@ def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
         items = read_test_items(data.task, root)
         stack = trimlab.SublayerStack(model)
         answers = answer(stack, data.evaluation_batches(items), full=True)
-        written = exact_match(stack, tokenizer, items[:5])
+        written = written_answers(stack, tokenizer, items[:5])
         assert written is not None
         return answers, {
             "accuracy": answers.score.value,
             "correct": answers.correct,
             "value_normalised": normalised_score(answers, items).value,
-            "exact_match": written.value,
-            "exact_match_stderr": written.stderr,
+            "exact_match": written.exact_match.value,
+            "exact_match_stderr": written.exact_match.stderr,
             "exact_match_n": 5,
+            "token_f1": written.token_f1.value,
+            "token_f1_stderr": written.token_f1.stderr,
         }
 
     summary = json.loads((measured / "summary.json").read_text())

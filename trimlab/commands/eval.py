@@ -49,6 +49,14 @@ def _parser() -> Any:
         help="prompt format; by default `authors` and, for the backend lm-eval, the harness's own "
         "wherever it has the task",
     )
+    parser.add_argument(
+        "--data.metric",
+        type=Literal["exp_neg_loss", "token_accuracy"] | None,
+        help="metric of tasks without alternatives, exp_neg_loss by default",
+    )
+    parser.add_argument(
+        "--data.chat_template", type=Path | None, help="file with a chat template, for task chat"
+    )
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument(
         "--data.max_length",
@@ -64,9 +72,9 @@ def _parser() -> Any:
     )
     parser.add_argument(
         "--generate",
-        type=int,
-        default=0,
-        help="test items that the model also answers in its own words (exact match); slow",
+        type=int | None,
+        help="test items that the model also answers in its own words (exact match, token F1); "
+        "slow. By default 50 for the tasks completion and chat, and none for others",
     )
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
     parser.add_argument(
@@ -95,14 +103,20 @@ def _check(options: Any) -> None:
 
 def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
     """Name, prompt format and test items of every task, read before the first is scored."""
+    from trimlab.data.chat_template import use_chat_template
     from trimlab.data.task import load_task
+    from trimlab.model.loading import load_tokenizer
 
+    tokenizer = load_tokenizer(options.model)
+    if options.data.chat_template is not None:
+        use_chat_template(tokenizer, options.data.chat_template)
     harness, data = options.backend == "lm-eval", options.data
     tasks = []
     for name in options.tasks.split(","):
         task = load_task(name)
         if harness and task.metric != "accuracy":
-            raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
+            raise InputError(f"lm-eval scores multiple choice, and {name} has no alternatives")
+        task = task.scored_by(data.metric).with_tokenizer(tokenizer)
         prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
         items = read_test_items(task, data.root, data.test_rows, prompt=prompt)
         tasks.append((name, prompt, items))
@@ -121,7 +135,14 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
     stack = SublayerStack(model.to(options.device))
     limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)
     for name, prompt, items in tasks:
-        data = DomainData(tokenizer, name, max_length=limit)  # the tokenizer may lower the limit
+        # the tokenizer may lower the limit
+        data = DomainData(
+            tokenizer,
+            name,
+            max_length=limit,
+            metric=options.data.metric,
+            chat_template=options.data.chat_template,
+        )
         about = {"model": options.model, "task": name, "prompt": prompt}
         about |= {"max_length": data.max_length, "backend": options.backend}
         about |= {"rows": fingerprint(items), **provenance()}
@@ -151,13 +172,13 @@ def _scores(options: Any, stack: Any, data: Any, items: list[Any]) -> dict[str, 
         items,
         metric=task.metric,
         extra_metrics=options.extra_metrics,
-        generate=options.generate,
+        generate=task.generate if options.generate is None else options.generate,
         progress=not options.json,
         name=task.name,
     )
     found = {
         task.metric: measured.answers.score,
         "accuracy_normalised": measured.normalised,
-        "exact_match": measured.exact_match,
+        **(measured.written._asdict() if measured.written else {}),
     }
     return {metric: estimate for metric, estimate in found.items() if estimate is not None}

@@ -9,12 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
+from trimlab.data.chat_template import use_chat_template
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 from trimlab.data.report import DataReport, SetReport
 from trimlab.data.sampler import LengthBuckets
 from trimlab.data.splits import RowSets, read_row_sets
-from trimlab.data.task import Task, load_task
+from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 
 
@@ -48,6 +49,10 @@ class DomainData(L.LightningDataModule):
         max_length: Longest text in tokens, and never more than the model reads; a longer context
             loses its oldest tokens.
         seed: Seed of the row choice and of the training order.
+        metric: Metric of a task without alternatives: `exp_neg_loss`, its default, or
+            `token_accuracy`.
+        chat_template: File with a chat template (Jinja) for a tokenizer that has none, or in place
+            of its own. Exports have it, too.
     """
 
     def __init__(
@@ -64,6 +69,8 @@ class DomainData(L.LightningDataModule):
         eval_tokens: int = 1024,
         max_length: int = 1024,
         seed: int = 0,
+        metric: MetricName | None = None,
+        chat_template: str | Path | None = None,
     ):
         super().__init__()
         for name, value in {
@@ -77,7 +84,9 @@ class DomainData(L.LightningDataModule):
             if value is not None and value < 1:
                 raise InputError(f"data.{name} must be at least 1, not {value}")
         self.tokenizer = tokenizer
-        self.task: Task = load_task(task)
+        if chat_template is not None:
+            use_chat_template(tokenizer, chat_template)
+        self.task = load_task(task).scored_by(metric).with_tokenizer(tokenizer)
         self.root = None if root is None else Path(root)
         self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows

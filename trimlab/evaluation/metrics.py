@@ -32,7 +32,7 @@ def share(right: Tensor) -> Estimate:
     """Share of right answers, in percent, with its standard error.
 
     Args:
-        right: Whether an answer is right.  # (N,)
+        right: Whether, or in which part, an answer is right.  # (N,)
     """
     n, percent = len(right), 100.0 * right.double()  # (N,)
     stderr = float(percent.std()) / n**0.5 if n > 1 else 0.0

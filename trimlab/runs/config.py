@@ -121,6 +121,8 @@ class FitCLI(LightningCLI):
         row: JsonObject = yaml.safe_load(
             self.parser.dump(config, skip_none=False, skip_validation=True)
         )
+        if row["run"]["generate"] is None:
+            row["run"]["generate"] = load_task(row["data"]["task"]).generate
         for name in NOT_THE_RESULT:
             section, _, option = name.rpartition(".")
             (row[section] if section else row).pop(option, None)
@@ -148,7 +150,8 @@ class Resolver(FitCLI):
             raise InputError(str(error)) from error
         row = self.resolved(parsed)
         Trim(**self._dumped(parsed)["trim"])
-        load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
+        task = load_task(row["data"]["task"]).scored_by(row["data"].get("metric"))
+        task.check_prompt(row["data"]["prompt"])
         for task in row["run"]["eval_tasks"]:
             load_task(task)
         for baseline in row["run"].get("compare", []):
