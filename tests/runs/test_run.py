@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 import trimlab
@@ -573,6 +574,63 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
     assert summary["trimmed"]["correct"] is None  # no item of a text is right or wrong
     assert summary["trimmed"]["n"] == 8
     assert summary["trimmed"]["tier"] in ("T1", "T2")
+
+
+CHAT = (
+    "{% for m in messages %}{{ bos_token if loop.first }}{{ m.role }}: {{ m.content }}"
+    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def test_chat_domain(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trimlab.cli import main
+
+    def exit_code(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as exited:
+            main(arguments)
+        return exited.value.code or 0
+
+    for name, count in (("train", 8), ("validation", 12), ("test", 8)):
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{name} {i}?"},
+                    {"role": "assistant", "content": "bee"},
+                    {"role": "user", "content": "and?"},
+                    {"role": "assistant", "content": "abc"},
+                ]
+            }
+            for i in range(count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "chat.jinja").write_text(CHAT)
+    data = {"root": tmp_path, "calibration_rows": 6, "dev_rows": 6, "batch_size": 4}
+    summary = trimlab.trim(
+        str(base),
+        "chat",
+        tmp_path / "run",
+        data=data | {"metric": "token_accuracy", "chat_template": tmp_path / "chat.jinja"},
+        run={"full_depth": False, "speed": False},
+        trainer={"enable_progress_bar": False, "accelerator": "cpu"},
+        max_drops=2,
+        scan="choice",
+        progress=False,
+    )
+    trimmed, tokens = summary["trimmed"], 8 * (4 + 3)  # b e e </s>, a bc </s>
+    hits = trimmed["token_accuracy"] * tokens / 100
+    assert hits == pytest.approx(round(hits)) and trimmed["n"] == 8
+    assert trimmed["correct"] is None and summary["heuristic_baselines"] == {}
+    assert trimmed["exact_match_n"] == 8 and 0 <= trimmed["token_f1"] <= 100
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["run"]["generate"] == 50
+    # the export has the template, and gives the same numbers
+    command = ["eval", trimmed["folder"], "--tasks", "chat", "--data.root", str(tmp_path)]
+    assert exit_code(*command, "--data.metric", "token_accuracy", "--json") == 0
+    rows = {row["metric"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert set(rows) == {"token_accuracy", "exact_match", "token_f1"}
+    assert rows["token_accuracy"]["value"] == pytest.approx(trimmed["token_accuracy"])
+    assert rows["exact_match"]["value"] == trimmed["exact_match"]
+    assert exit_code(*command, "--backend", "lm-eval") == 2
+    assert "lm-eval scores multiple choice" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_before_anything_is_written(

@@ -120,7 +120,9 @@ def written_answers(
             context: list[int] = tokenizer(prompt)["input_ids"]  # type: ignore[assignment]
             texts = [tokenizer(prompt + choice)["input_ids"] for choice in choices]
             longest = max(len(text) for text in texts) - len(context)  # type: ignore[arg-type]
-            most = (2 if free else 1) * longest + EXTRA_TOKENS
+            most = longest + EXTRA_TOKENS
+            if free:  # twice as long, if that costs nothing of the prompt
+                most = max(most, min(most + longest, max_length - len(context)))
             context = context[max(0, len(context) + most - max_length) :]
             written = greedy_answer(
                 stack.model,

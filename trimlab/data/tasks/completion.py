@@ -25,7 +25,7 @@ def _verbatim(row: Row) -> tuple[str, str]:
 
 
 def _alpaca(row: Row) -> tuple[str, str]:
-    parts = {"Instruction": row.text("instruction"), "Input": _optional(row, "input")}
+    parts = {"Instruction": row.text("instruction").strip(), "Input": _optional(row, "input")}
     prompt = "".join(f"### {name}:\n{text}\n\n" for name, text in parts.items() if text)
     return f"{prompt}### Response:\n", row.text("output").strip()
 
