@@ -57,6 +57,7 @@ class Completion(Task):
     licence = "that of your own rows"
     metric = "exp_neg_loss"
     generate = 50
+    ends_with_eos = True
     own_rows = True
 
     def item(self, row: Row, prompt: str) -> Item:
