@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM
 
 import trimlab
@@ -576,6 +575,21 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
     assert summary["trimmed"]["tier"] in ("T1", "T2")
 
 
+def test_answers_without_alternatives_are_also_written() -> None:
+    from trimlab.runs.config import Resolver
+
+    resolve = Resolver()
+    asked = {
+        task: resolve({"data": {"task": task}})["run"]["generate"] for task in ("chat", "text")
+    }
+    assert asked == {"chat": 50, "text": 0}
+    none = resolve({"data": {"task": "completion"}, "run": {"generate": 0}})
+    assert none["run"]["generate"] == 0
+    for task, metric in (("jsonl", "token_accuracy"), ("chat", "accuracy")):
+        with pytest.raises(InputError, match=f"data.metric of task {task} is"):
+            resolve({"data": {"task": task, "metric": metric}})
+
+
 CHAT = (
     "{% for m in messages %}{{ bos_token if loop.first }}{{ m.role }}: {{ m.content }}"
     "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
@@ -621,7 +635,6 @@ def test_chat_domain(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert hits == pytest.approx(round(hits)) and trimmed["n"] == 8
     assert trimmed["correct"] is None and summary["heuristic_baselines"] == {}
     assert trimmed["exact_match_n"] == 8 and 0 <= trimmed["token_f1"] <= 100
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["run"]["generate"] == 50
     # the export has the template, and gives the same numbers
     command = ["eval", trimmed["folder"], "--tasks", "chat", "--data.root", str(tmp_path)]
     assert exit_code(*command, "--data.metric", "token_accuracy", "--json") == 0
