@@ -18,6 +18,8 @@ def _numbered(value: Any, number: int) -> Any:
         return f"{value} {number}" if " " in value else value  # a single word may be a label
     if isinstance(value, list):
         return [_numbered(part, number) for part in value]
+    if isinstance(value, dict):
+        return {key: _numbered(part, number) for key, part in value.items()}
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import TinyTokenizer
 from tests.data.examples import (
     all_items,
     file_of,
@@ -52,12 +53,15 @@ def test_a_task_says_what_it_is(name: str):
     assert task.name == name
     assert "Source:" in (sys.modules[type(task).__module__].__doc__ or "") and task.licence
     assert task.metric in ("accuracy", "exp_neg_loss")
+    assert task.generate == 0 or task.metric != "accuracy"
     assert task.prompts[0] == "authors"
 
 
 @pytest.mark.parametrize("name", plugin_names(TASKS))
-def test_a_task_makes_four_row_sets(name: str, tmp_path: Path):
-    task = load_task(name)
+def test_a_task_makes_four_row_sets(name: str, tmp_path: Path, tiny_tokenizer: TinyTokenizer):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    task = load_task(name).with_tokenizer(tokenizer)
     root = write_files(tmp_path, task) if file_parts(task, "test") else None
     for prompt in task.prompts:
         sets = read_row_sets(task, root, 10, 4, 3, 20, prompt=prompt)
@@ -70,7 +74,10 @@ def test_a_task_makes_four_row_sets(name: str, tmp_path: Path):
                 assert len(item.choices) > 1 or (free_form and item in sets.train)
                 assert all(choice.startswith(" ") for choice in item.choices)
             else:
-                assert item.context == "" and len(item.choices) == 1
+                assert len(item.choices) == 1
+                assert bool(item.context) == bool(task.generate)
+                spans = (0, *(place for span in item.scored for place in span))
+                assert list(spans) == sorted(spans) and spans[-1] <= len(item.choices[0])
         assert read_row_sets(task, root, 10, 4, 3, 20, prompt=prompt) == sets
         assert read_test_items(task, root, 20, prompt=prompt) == sets.test
     with pytest.raises(InputError, match=f"task {name} has no prompt 'other'; there is authors"):

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from trimlab.data.batching import collate
 from trimlab.data.domain import DomainData
+from trimlab.data.encoding import encode
 from trimlab.data.items import Item
 from trimlab.evaluation.answers import Answers, answer, evaluate, normalised_score
-from trimlab.evaluation.generation import exact_match, greedy_answer
+from trimlab.evaluation.generation import WrittenAnswers, greedy_answer, written_answers
 from trimlab.evaluation.metrics import Estimate
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
@@ -158,19 +160,74 @@ def test_an_answer_ends_with_its_line(end: str, tiny_model: Any, tiny_tokenizer:
     assert greedy_answer(stack.model, tokenizer, context, 0) == ""
 
 
-def test_exact_match_is_that_of_squad(tiny_model: Any, tiny_tokenizer: Any) -> None:
+def test_written_answers_are_compared_as_squad_does(tiny_model: Any, tiny_tokenizer: Any) -> None:
     tokenizer = tiny_tokenizer()
     stack = writer(tiny_model("llama"), tokenizer, [["?", " ", "d", "o", "g", "\n"]])
+
+    def scores(*items: Item, **options: Any) -> WrittenAnswers:
+        found = written_answers(stack, tokenizer, items, **options)
+        assert found is not None
+        return found
+
     right = Item("who?", (" x", "  DOG "), 1)
     wrong = [Item("who?", (" dog", " doge"), 1), Item("who?", (" do", " d og"), 0)]
-    assert exact_match(stack, tokenizer, [right]) == (100, 0, 1)
-    assert exact_match(stack, tokenizer, [Item("who?", (" The dog.", " x"), 0)]) == (100, 0, 1)
-    third = exact_match(stack, tokenizer, [right, *wrong])
-    assert third == pytest.approx((100 / 3, 100 / 3, 3))  # of 100, 0 and 0: 57.7 over the root of 3
+    assert scores(right) == ((100, 0, 1), (100, 0, 1))
+    assert scores(Item("who?", (" The dog.", " x"), 0)).exact_match == (100, 0, 1)
+    third = (100 / 3, 100 / 3, 3)  # of 100, 0 and 0: 57.7 over the root of 3
+    assert scores(right, *wrong).exact_match == pytest.approx(third)
+    # one word of one, and one of three: 2 * 1 * 1/3 / (1 + 1/3) = 1/2; articles do not count
+    half = scores(Item("who?", (" a big brown dog",), 0))
+    assert half == ((0, 0, 1), pytest.approx((50, 0, 1)))
+    both = scores(right, Item("who?", (" a big brown dog",), 0)).token_f1
+    assert both == pytest.approx((75, 25, 2))
     # the oldest tokens of a long context are lost, and the answer has room
-    assert exact_match(stack, tokenizer, [Item("who? " * 99 + "who?", (" dog",), 0)], 12) == (
-        100,
-        0,
-        1,
-    )
-    assert exact_match(stack, tokenizer, [Item("", ("dog",), 0)]) is None  # plain text
+    long = Item("who? " * 99 + "who?", (" dog",), 0)
+    assert scores(long, max_length=12).exact_match == (100, 0, 1)
+    assert written_answers(stack, tokenizer, [Item("", ("dog",), 0)]) is None  # plain text
+
+
+def test_an_answer_of_several_lines_goes_on(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    written = ["?", " ", "d", "o", "g", "\n", "c", "x", "</s>"]
+    stack = writer(tiny_model("llama"), tokenizer, [written])
+    # where all right answers are of one line, the answer is the first line
+    for answer_text in (" dog", " dog\ncx"):
+        found = written_answers(stack, tokenizer, [Item("who?", (answer_text,), 0)])
+        assert found == ((100, 0, 1), (100, 0, 1))
+
+
+def test_the_answer_to_a_chat_ends_with_the_turn(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<unk>"], special_tokens=True)
+    # a line in front of the answer belongs to the prompt, and the token behind it ends the answer
+    text = ["\n", "d", "o", "g", "<unk>", "x", "y", "z"]
+    stack = writer(tiny_model("llama"), tokenizer, [text])
+    item = Item("who?", ("\ndog<unk>\nwho?\nx<unk>",), 0, scored=((1, 9), (15, 21)))
+    found = written_answers(stack, tokenizer, [item])
+    assert found == ((100, 0, 1), (100, 0, 1))
+
+
+@torch.inference_mode()
+def test_token_accuracy_is_the_share_of_likeliest_tokens(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    tokenizer, model = tiny_tokenizer(), tiny_model("llama")
+    items = [Item("who?", (f" {text}",), 0) for text in ("dog", "the cat", "abc abd abe")]
+    # what the model writes, so that some of the tokens are hits
+    for context in ("why is it", "the bee"):
+        ids = tokenizer(context)["input_ids"]
+        items.append(Item(context, (" " + greedy_answer(model, tokenizer, ids, 6) + "ab",), 0))
+    hits = tokens = 0
+    for item in items:
+        start = len(tokenizer(item.context)["input_ids"])
+        ids = torch.tensor(tokenizer(item.context + item.choices[0])["input_ids"])
+        best = model(ids[None], use_cache=False).logits[0].argmax(-1)
+        hits += int((best[start - 1 : -1] == ids[start:]).sum())
+        tokens += len(ids) - start
+    encoded = [encode(tokenizer, item, 256) for item in items]
+    for size in (1, 3, 5):
+        groups = [range(start, min(start + size, 5)) for start in range(0, 5, size)]
+        batches = [collate(encoded, group) for group in groups]
+        found = answer(SublayerStack(model), batches, "token_accuracy").score
+        assert found.value == pytest.approx(100 * hits / tokens) and found.n == 5
+    assert 0 < hits < tokens

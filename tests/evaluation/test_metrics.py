@@ -55,6 +55,14 @@ def test_likelihood_by_hand() -> None:
     assert result == Estimate(pytest.approx(value), pytest.approx(value / 4), 2)
 
 
+def test_token_accuracy_by_hand() -> None:
+    # 1 hit of 2 tokens and 6 of 8, the right choices of two: 7 of 10 tokens, not (1/2 + 3/4) / 2;
+    # residuals 1 - 0.7 * 2 and 6 - 0.7 * 8: -0.4 and 0.4; variance 0.32; over mean weight 5
+    hits = torch.tensor([[1.0, 5.0], [5.0, 6.0]])
+    result = score("token_accuracy", (hits, batch_of([0, 1], [2, 8])))
+    assert result == Estimate(pytest.approx(70), pytest.approx(100 * math.sqrt(0.32 / 2) / 5), 2)
+
+
 def test_likelihood_is_over_tokens_not_over_items() -> None:
     # 1 token with loss 3 and 9 tokens with loss 3 in all: 6 over 10 tokens
     likelihoods = torch.tensor([[-3.0, -9.0], [-3.0, -9.0]], dtype=torch.float64)

@@ -99,6 +99,7 @@ def test_measures_that_were_not_asked_for_are_none(finished: Path) -> None:
         assert 100 * row["correct"].count("1") / row["n"] == pytest.approx(row["accuracy"])
         for name in ("value_normalised", "stability", "exact_match"):
             assert row[name] is None
+        assert "token_f1" not in row
     assert not (finished / "untrimmed.safetensors").exists()
 
 
@@ -116,7 +117,7 @@ def measured(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
     from trimlab.data.domain import DomainData
     from trimlab.evaluation.answers import Answers, answer, normalised_score
-    from trimlab.evaluation.generation import exact_match
+    from trimlab.evaluation.generation import written_answers
     from trimlab.evaluation.metrics import stability
     from trimlab.model.loading import load_model
 
@@ -126,15 +127,17 @@ def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
         items = read_test_items(data.task, root)
         stack = trimlab.SublayerStack(model)
         answers = answer(stack, data.evaluation_batches(items), full=True)
-        written = exact_match(stack, tokenizer, items[:5])
+        written = written_answers(stack, tokenizer, items[:5])
         assert written is not None
         return answers, {
             "accuracy": answers.score.value,
             "correct": answers.correct,
             "value_normalised": normalised_score(answers, items).value,
-            "exact_match": written.value,
-            "exact_match_stderr": written.stderr,
+            "exact_match": written.exact_match.value,
+            "exact_match_stderr": written.exact_match.stderr,
             "exact_match_n": 5,
+            "token_f1": written.token_f1.value,
+            "token_f1_stderr": written.token_f1.stderr,
         }
 
     summary = json.loads((measured / "summary.json").read_text())
@@ -570,6 +573,77 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
     assert summary["trimmed"]["correct"] is None  # no item of a text is right or wrong
     assert summary["trimmed"]["n"] == 8
     assert summary["trimmed"]["tier"] in ("T1", "T2")
+
+
+def test_answers_without_alternatives_are_also_written() -> None:
+    from trimlab.runs.config import Resolver
+
+    resolve = Resolver()
+    asked = {
+        task: resolve({"data": {"task": task}})["run"]["generate"] for task in ("chat", "text")
+    }
+    assert asked == {"chat": 50, "text": 0}
+    none = resolve({"data": {"task": "completion"}, "run": {"generate": 0}})
+    assert none["run"]["generate"] == 0
+    for task, metric in (("jsonl", "token_accuracy"), ("chat", "accuracy")):
+        with pytest.raises(InputError, match=f"data.metric of task {task} is"):
+            resolve({"data": {"task": task, "metric": metric}})
+
+
+CHAT = (
+    "{% for m in messages %}{{ bos_token if loop.first }}{{ m.role }}: {{ m.content }}"
+    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def test_chat_domain(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trimlab.cli import main
+
+    def exit_code(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as exited:
+            main(arguments)
+        return exited.value.code or 0
+
+    for name, count in (("train", 8), ("validation", 12), ("test", 8)):
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{name} {i}?"},
+                    {"role": "assistant", "content": "bee"},
+                    {"role": "user", "content": "and?"},
+                    {"role": "assistant", "content": "abc"},
+                ]
+            }
+            for i in range(count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "chat.jinja").write_text(CHAT)
+    data = {"root": tmp_path, "calibration_rows": 6, "dev_rows": 6, "batch_size": 4}
+    summary = trimlab.trim(
+        str(base),
+        "chat",
+        tmp_path / "run",
+        data=data | {"metric": "token_accuracy", "chat_template": tmp_path / "chat.jinja"},
+        run={"full_depth": False, "speed": False},
+        trainer={"enable_progress_bar": False, "accelerator": "cpu"},
+        max_drops=2,
+        scan="choice",
+        progress=False,
+    )
+    trimmed, tokens = summary["trimmed"], 8 * (4 + 3)  # b e e </s>, a bc </s>
+    hits = trimmed["token_accuracy"] * tokens / 100
+    assert hits == pytest.approx(round(hits)) and trimmed["n"] == 8
+    assert trimmed["correct"] is None and summary["heuristic_baselines"] == {}
+    assert trimmed["exact_match_n"] == 8 and 0 <= trimmed["token_f1"] <= 100
+    # the export has the template, and gives the same numbers
+    command = ["eval", trimmed["folder"], "--tasks", "chat", "--data.root", str(tmp_path)]
+    assert exit_code(*command, "--data.metric", "token_accuracy", "--json") == 0
+    rows = {row["metric"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert set(rows) == {"token_accuracy", "exact_match", "token_f1"}
+    assert rows["token_accuracy"]["value"] == pytest.approx(trimmed["token_accuracy"])
+    assert rows["exact_match"]["value"] == trimmed["exact_match"]
+    assert exit_code(*command, "--backend", "lm-eval") == 2
+    assert "lm-eval scores multiple choice" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_before_anything_is_written(

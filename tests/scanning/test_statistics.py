@@ -112,7 +112,7 @@ def plain_values(
 # ---- every file ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "exp_neg_loss"])
+@pytest.mark.parametrize("metric", ["accuracy", "exp_neg_loss", "token_accuracy"])
 @pytest.mark.parametrize("granularity", ["sublayer", "pair"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scan_gives_the_values_of_plain_passes(

@@ -31,6 +31,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _parser() -> Any:
+    from pathlib import Path
     from typing import Literal
 
     from jsonargparse import ArgumentParser
@@ -51,6 +52,14 @@ def _parser() -> Any:
         help="prompt format; by default `authors` and, for the backend lm-eval, the harness's own "
         "wherever it has the task",
     )
+    parser.add_argument(
+        "--data.metric",
+        type=Literal["exp_neg_loss", "token_accuracy"] | None,
+        help="metric of tasks without alternatives, exp_neg_loss by default",
+    )
+    parser.add_argument(
+        "--data.chat_template", type=Path | None, help="file with a chat template, for task chat"
+    )
     parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
     parser.add_argument(
         "--data.max_length",
@@ -66,9 +75,9 @@ def _parser() -> Any:
     )
     parser.add_argument(
         "--generate",
-        type=int,
-        default=0,
-        help="test items that the model also answers in its own words (exact match); slow",
+        type=int | None,
+        help="test items that the model also answers in its own words (exact match, token F1); "
+        "slow. By default 50 for the tasks completion and chat, and none for others",
     )
     parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
     parser.add_argument(
@@ -97,16 +106,22 @@ def _check(options: Any) -> None:
 
 def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
     """Name, prompt format and test items of every task, read before the first is scored."""
+    from trimlab.data.chat_template import use_chat_template
     from trimlab.data.source import DataSource, source_options
     from trimlab.data.task import load_task
+    from trimlab.model.loading import load_tokenizer
 
+    tokenizer = load_tokenizer(options.model)
+    if options.data.chat_template is not None:
+        use_chat_template(tokenizer, options.data.chat_template)
     source = DataSource(**source_options(options.data))
     harness, data = options.backend == "lm-eval", options.data
     tasks = []
     for name in options.tasks.split(","):
         task = load_task(name)
         if harness and task.metric != "accuracy":
-            raise InputError(f"lm-eval scores multiple choice, and {name} is plain text")
+            raise InputError(f"lm-eval scores multiple choice, and {name} has no alternatives")
+        task = task.scored_by(data.metric).with_tokenizer(tokenizer)
         prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
         own = source if task.own_rows else source.for_another_task()
         found = read_test_set(task, own, data.test_rows, prompt=prompt)
@@ -129,7 +144,13 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
     stack = SublayerStack(model.to(options.device))
     limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)
     for name, prompt, items in tasks:
-        data = DomainData(tokenizer, name, max_length=limit)
+        data = DomainData(
+            tokenizer,
+            name,
+            max_length=limit,
+            metric=options.data.metric,
+            chat_template=options.data.chat_template,
+        )
         print_notes(data.notes(items))
         about = {"model": options.model, "task": name, "prompt": prompt}
         about |= {"max_length": data.max_length, "backend": options.backend}
@@ -160,13 +181,13 @@ def _scores(options: Any, stack: Any, data: Any, items: list[Any]) -> dict[str, 
         items,
         metric=task.metric,
         extra_metrics=options.extra_metrics,
-        generate=options.generate,
+        generate=task.generate if options.generate is None else options.generate,
         progress=not options.json,
         name=task.name,
     )
     found = {
         task.metric: measured.answers.score,
         "accuracy_normalised": measured.normalised,
-        "exact_match": measured.exact_match,
+        **(measured.written._asdict() if measured.written else {}),
     }
     return {metric: estimate for metric, estimate in found.items() if estimate is not None}

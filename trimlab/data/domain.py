@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
+from trimlab.data.chat_template import use_chat_template
 from trimlab.data.checked_rows import name_faults
 from trimlab.data.encoding import EncodedItem, encode_all
 from trimlab.data.items import Item
@@ -20,7 +21,7 @@ from trimlab.data.report import DataReport
 from trimlab.data.sampler import LengthBuckets
 from trimlab.data.source import DataSource
 from trimlab.data.splits import SETS, RowSets, read_row_sets
-from trimlab.data.task import Task, load_task
+from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 
 
@@ -58,6 +59,10 @@ class DomainData(L.LightningDataModule):
         seed: Seed of the row choice and of the training order.
         train_eos: Train the end-of-text token (EOS) behind every right answer. By default the task
             decides: no for multiple choice and plain text. It is never part of what is scored.
+        metric: Metric of a task without alternatives: `exp_neg_loss`, its default, or
+            `token_accuracy`.
+        chat_template: File with a chat template (Jinja) for a tokenizer that has none, or in place
+            of its own. Exports have it, too.
         **source: Further options of `DataSource`.
     """
 
@@ -76,6 +81,8 @@ class DomainData(L.LightningDataModule):
         max_length: int = 1024,
         seed: int = 0,
         train_eos: bool | None = None,
+        metric: MetricName | None = None,
+        chat_template: str | Path | None = None,
         **source: Any,
     ):
         super().__init__()
@@ -91,7 +98,9 @@ class DomainData(L.LightningDataModule):
             if value is not None and value < 1:
                 raise InputError(f"data.{name} must be at least 1, not {value}")
         self.tokenizer = tokenizer
-        self.task: Task = load_task(task)
+        if chat_template is not None:
+            use_chat_template(tokenizer, chat_template)
+        self.task = load_task(task).scored_by(metric).with_tokenizer(tokenizer)
         self.root = self.source.root
         self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows

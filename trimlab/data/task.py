@@ -8,9 +8,10 @@ sets, and `mixture.py` combines tasks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from trimlab.data.items import Item, plain
 from trimlab.data.own_rows import find_splits, read_split
@@ -20,7 +21,11 @@ from trimlab.data.source import DataSource
 from trimlab.errors import InputError
 from trimlab.plugins import plugin_class, plugin_module
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 TASKS = "trimlab.data.tasks"
+MetricName = Literal["accuracy", "exp_neg_loss", "token_accuracy"]
 Layout = dict[str, str]
 
 
@@ -33,7 +38,10 @@ class Task(ABC):
         harness: Name in lm-evaluation-harness, if the harness has it as multiple choice.
         example: A row in the schema of the source; None for tasks that build their own rows.
         licence: Licence of the rows.
-        metric: `accuracy` for multiple choice, `exp_neg_loss` for plain text.
+        metric: `accuracy` for multiple choice, `exp_neg_loss` or `token_accuracy` for a text or an
+            answer without alternatives.
+        generate: Number of test items that a model answers in its own words, unless the user says
+            otherwise.
         prompts: Prompt formats. The first is the default; the last is that of the harness,
             where the harness has the task.
         splits: Names of the train, held-out and test split at the source. Calibration and dev
@@ -53,7 +61,8 @@ class Task(ABC):
     harness: str | None = None
     example: ClassVar[Mapping[str, Any] | None] = None
     licence: ClassVar[str]
-    metric: ClassVar[Literal["accuracy", "exp_neg_loss"]] = "accuracy"
+    metric: MetricName = "accuracy"
+    generate: ClassVar[int] = 0
     prompts: ClassVar[tuple[str, ...]] = ("authors",)
     splits: ClassVar[tuple[str, str, str]] = ("train", "validation", "test")
     official: ClassVar[Mapping[str, int]] = {}
@@ -135,6 +144,28 @@ class Task(ABC):
         """
         return self
 
+    def with_tokenizer(self, tokenizer: "PreTrainedTokenizerBase") -> "Task":
+        """The task for a model: the same one, unless its prompts depend on the tokenizer."""
+        return self
+
+    def scored_by(self, metric: MetricName | None) -> Self:
+        """The task with another metric.
+
+        Args:
+            metric: The metric; None leaves the task as it is.
+
+        Raises:
+            InputError: The metric does not fit the items of the task.
+        """
+        if metric is None or metric == self.metric:
+            return self
+        if "accuracy" in (metric, self.metric):
+            fitting = "accuracy" if self.metric == "accuracy" else "exp_neg_loss or token_accuracy"
+            raise InputError(f"data.metric of task {self.name} is {fitting}, not {metric}")
+        task = copy(self)
+        task.metric = metric
+        return task
+
     def check_prompt(self, prompt: str) -> None:
         """Checks that the task has a prompt format.
 
@@ -187,7 +218,10 @@ def load_task(name: str) -> Task:
         InputError: There is no such task, or no such part.
     """
     name, slash, part_name = name.partition("/")
-    hint = ". Your own rows: jsonl (multiple choice), classification, text, ... with data.root"
+    hint = (
+        ". Your own rows: jsonl (multiple choice), classification, completion, chat or text, with "
+        "data.root"
+    )
     whole: Task = plugin_class(plugin_module(TASKS, name, "task", hint), Task)()
     if not slash:
         return whole

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from trimlab.cpu import inference
 from trimlab.data.batching import Batch
 from trimlab.data.items import Item
-from trimlab.evaluation.likelihoods import log_likelihoods
+from trimlab.evaluation.likelihoods import choice_scores, log_likelihoods
 from trimlab.evaluation.metrics import (
     Estimate,
     MetricName,
@@ -32,7 +32,7 @@ class Answers:
         gold: Index of the right choice.  # (N,)
         likelihoods: Log-likelihood of every choice, -inf where an item has fewer. Unless they
             were asked for in full, they are upper bounds, exact for the likeliest
-            choice.  # (N, K)
+            choice. With token accuracy, the hits of every choice instead.  # (N, K)
         tokens: Tokens of every choice, 0 where there is none.  # (N, K)
     """
 
@@ -72,9 +72,11 @@ def answer(
         The answers, on the CPU.
     """
 
-    def likelihoods_of(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
-        winner_only = metric == "accuracy" and not full
-        return log_likelihoods(stack, part.to(stack.model.device), winner_only).cpu()
+    def scores_of(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
+        part = part.to(stack.model.device)
+        if full and metric == "accuracy":
+            return log_likelihoods(stack, part).cpu()
+        return choice_scores(stack, part, metric).cpu()
 
     total = TaskMetric(metric)
     n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
@@ -87,7 +89,7 @@ def answer(
         parts = [part for batch in batches for part in batch.parts(most)]
         length = sum(part.input_ids.numel() for part in parts)
         with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
-            found = workers.map(likelihoods_of, parts)
+            found = workers.map(scores_of, parts)
             for part, of_part in zip(parts, found, strict=True):
                 total.update(of_part, part)
                 likelihoods[part.order, : part.n_choices] = of_part.double()

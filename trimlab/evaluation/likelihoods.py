@@ -10,6 +10,7 @@ Tokenisation and metric follow lm-evaluation-harness (`TemplateLM._encode_pair`,
 `ConfigurableTask.process_results`).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from trimlab.data.batching import Batch
+from trimlab.evaluation.metrics import MetricName
 from trimlab.model.sublayers import SublayerStack
 
 CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
@@ -71,11 +73,29 @@ def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> 
     return inputs | {"position_ids": batch.positions, "attention_mask": mask}
 
 
-def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
-    """Log-probability of every scored token.
+def _head_outputs(
+    stack: SublayerStack, hidden: Tensor, batch: Batch
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Logits where scored tokens are predicted.
 
     Positions that predict several tokens (the end of the prefix predicts the first token of
     each choice) go through the LM head once, and the head runs on `HEAD_ROWS` rows at a time.
+
+    Yields:
+        Logits of some positions (U', V); the scored tokens that they predict (P',); and the row
+        of the logits that predicts each (P',).
+    """
+    flat = batch.item_index * hidden.shape[1] + batch.logit_index  # (P,)
+    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
+    rows = hidden.flatten(0, 1)[unique]  # (U, D)
+    for start in range(0, len(unique), HEAD_ROWS):
+        logits = stack.head(rows[start : start + HEAD_ROWS])  # (U', V)
+        here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
+        yield logits, here, which[here] - start
+
+
+def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Log-probability of every scored token.
 
     Args:
         stack: The model.
@@ -85,20 +105,31 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
     Returns:
         Natural logarithms, at least in float32.  # (P,)
     """
-    flat = batch.item_index * hidden.shape[1] + batch.logit_index  # (P,)
-    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
-    rows = hidden.flatten(0, 1)[unique]  # (U, D)
-    result = hidden.new_empty(
-        len(flat), dtype=torch.promote_types(hidden.dtype, torch.float32)
-    )  # (P,)
-    for start in range(0, len(unique), HEAD_ROWS):
-        logits = stack.head(rows[start : start + HEAD_ROWS]).to(result.dtype)  # (U', V)
-        here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
-        local = which[here] - start
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    result = hidden.new_empty(len(batch.targets), dtype=dtype)  # (P,)
+    for logits, here, local in _head_outputs(stack, hidden, batch):
+        logits = logits.to(dtype)  # (U', V)
         # a few rows at a time stay in the CPU's cache: half of the time of all at once
         normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])  # (U',)
         result[here] = logits[local, batch.targets[here]] - normalisers[local]
     return result
+
+
+def token_hits(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Whether every scored token is the likeliest one: 1 or 0, in float64.
+
+    Args:
+        stack: The model.
+        hidden: Last hidden states, after the final norm.  # (B, T, D)
+        batch: The batch they belong to.
+
+    Returns:
+        The hits.  # (P,)
+    """
+    hits = hidden.new_empty(len(batch.targets), dtype=torch.float64)  # (P,)
+    for logits, here, local in _head_outputs(stack, hidden, batch):
+        hits[here] = (logits.argmax(-1)[local] == batch.targets[here]).double()
+    return hits
 
 
 def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
@@ -123,11 +154,11 @@ def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
     return positions, replace(batch, logit_index=slots[which])
 
 
-def sum_by_choice(log_probs: Tensor, batch: Batch) -> Tensor:
-    """Log-likelihood of every choice, -inf where an item has fewer.  # (P,) -> (B, K)"""
+def sum_by_choice(values: Tensor, batch: Batch) -> Tensor:
+    """Sum over the tokens of every choice, -inf where an item has fewer.  # (P,) -> (B, K)"""
     shape = len(batch), batch.n_choices
     index = batch.item_index * shape[1] + batch.choice_index
-    sums = log_probs.new_zeros(shape).flatten().index_add_(0, index, log_probs)
+    sums = values.new_zeros(shape).flatten().index_add_(0, index, values)
     missing = torch.ones_like(sums, dtype=torch.bool).index_fill_(0, index, False)
     return sums.masked_fill_(missing, -torch.inf).view(shape)
 
@@ -135,6 +166,11 @@ def sum_by_choice(log_probs: Tensor, batch: Batch) -> Tensor:
 def choice_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
     """Log-likelihood of every choice, from hidden states.  # (B, T, D) -> (B, K)"""
     return sum_by_choice(token_log_probs(stack, hidden, batch), batch)
+
+
+def choice_hits(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
+    """Hits of every choice, see `token_hits`, from hidden states.  # (B, T, D) -> (B, K)"""
+    return sum_by_choice(token_hits(stack, hidden, batch), batch)
 
 
 def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
@@ -192,6 +228,34 @@ def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = Fals
     Returns:
         Natural logarithms, -inf where an item has fewer choices.  # (B, K)
     """
+    score = winning_likelihoods if winner_only else choice_likelihoods
+    return score(stack, _scored_hidden(stack, batch), batch)
+
+
+@torch.inference_mode()
+def choice_scores(stack: SublayerStack, batch: Batch, metric: MetricName) -> Tensor:
+    """What a metric needs of every choice of a batch, in one pass: see `metric_terms`.
+
+    Args:
+        stack: The model.
+        batch: The items.
+        metric: The metric. Accuracy is content with upper bounds for all choices but the
+            likeliest.
+
+    Returns:
+        Log-likelihoods or hits, -inf where an item has fewer choices.  # (B, K)
+    """
+    return SCORES[metric](stack, _scored_hidden(stack, batch), batch)
+
+
+SCORES: dict[MetricName, Callable[[SublayerStack, Tensor, Batch], Tensor]] = {
+    "accuracy": winning_likelihoods,
+    "exp_neg_loss": choice_likelihoods,
+    "token_accuracy": choice_hits,
+}
+
+
+def _scored_hidden(stack: SublayerStack, batch: Batch) -> Tensor:
+    """Last hidden states, right where a scored token is predicted.  # (B, T, D)"""
     with stack.last_mlp_only_at(batch.scored_positions):
-        hidden = stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))
-    return (winning_likelihoods if winner_only else choice_likelihoods)(stack, hidden, batch)
+        return stack.hidden(**model_inputs(batch, stack.model.config, stack.model.dtype))

@@ -3,7 +3,7 @@
 Beside them, functions of the log-likelihoods of choices that papers report.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from trimlab.data.batching import Batch
-
-MetricName = Literal["accuracy", "exp_neg_loss"]
+from trimlab.data.task import MetricName
 
 
 class Estimate(NamedTuple):
@@ -33,7 +32,7 @@ def share(right: Tensor) -> Estimate:
     """Share of right answers, in percent, with its standard error.
 
     Args:
-        right: Whether an answer is right.  # (N,)
+        right: Whether, or in which part, an answer is right.  # (N,)
     """
     n, percent = len(right), 100.0 * right.double()  # (N,)
     stderr = float(percent.std()) / n**0.5 if n > 1 else 0.0
@@ -110,26 +109,28 @@ def chosen(likelihoods: Tensor) -> Tensor:
     return likelihoods.argmax(-1).where(~likelihoods.isnan().any(-1), -1)
 
 
-def metric_terms(name: MetricName, likelihoods: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def metric_terms(name: MetricName, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Terms of a metric: one amount and one weight for every item.
 
     Args:
         name: The metric.
-        likelihoods: Log-likelihood of every choice, of any number of models.  # (..., B, K)
+        scores: What the metric needs of every choice, of any number of models: its hits for token
+            accuracy, else its log-likelihood.  # (..., B, K)
         batch: The items.
 
     Returns:
-        Amounts (..., B): 1 for a right answer, or the loss of the right choice. Weights (B,): 1,
-        or the tokens of the right choice. Both in float64.
+        Amounts (..., B): 1 for a right answer, or the loss or the hits of the right choice.
+        Weights (B,): 1, or the tokens of the right choice. Both in float64.
     """
-    likelihoods = likelihoods.double()
+    scores = scores.double()
     if name == "accuracy":
-        amounts = (chosen(likelihoods) == batch.gold).double()  # (..., B)
+        amounts = (chosen(scores) == batch.gold).double()  # (..., B)
         return amounts, torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device)
-    of_gold = batch.choice_index == batch.gold[batch.item_index]  # (P,)
-    tokens = torch.bincount(batch.item_index[of_gold], minlength=len(batch)).double()  # (B,)
-    gold = batch.gold[:, None].expand(*likelihoods.shape[:-1], 1)  # (..., B, 1)
-    return -likelihoods.gather(-1, gold).squeeze(-1), tokens
+    scored = batch.choice_index == batch.gold[batch.item_index]  # (P,)
+    tokens = torch.bincount(batch.item_index[scored], minlength=len(batch)).double()  # (B,)
+    gold = batch.gold[:, None].expand(*scores.shape[:-1], 1)  # (..., B, 1)
+    of_gold = scores.gather(-1, gold).squeeze(-1)  # (..., B)
+    return of_gold if name == "token_accuracy" else -of_gold, tokens
 
 
 def metric_estimate(name: MetricName, amounts: Tensor, weights: Tensor) -> Estimate:
@@ -146,17 +147,20 @@ def metric_estimate(name: MetricName, amounts: Tensor, weights: Tensor) -> Estim
     n, ratio = len(amounts), amounts.sum() / weights.sum()
     spread = (amounts - ratio * weights).square().sum() / max(n - 1, 1)
     stderr = (spread / n).sqrt() / weights.mean()
-    if name == "accuracy":
+    if name != "exp_neg_loss":
         return Estimate(100 * float(ratio), 100 * float(stderr), n)
     value = 100 * float(torch.exp(-ratio))
     return Estimate(value, value * float(stderr), n)
 
 
 class TaskMetric(Metric):
-    """Accuracy in percent or, for plain text, exp(-loss): 100 exp(-mean token loss).
+    """A metric in percent: accuracy, exp(-loss) per token, or token accuracy.
+
+    exp(-loss) is 100 exp(-mean token loss); token accuracy is the share of tokens that are the
+    likeliest at their position. Both are over the tokens of all items.
 
     Args:
-        name: Which of the two.
+        name: Which of them.
     """
 
     full_state_update = False
@@ -169,14 +173,14 @@ class TaskMetric(Metric):
         self.add_state("amounts", default=[], dist_reduce_fx="cat")
         self.add_state("weights", default=[], dist_reduce_fx="cat")
 
-    def update(self, likelihoods: Tensor, batch: Batch) -> None:
+    def update(self, scores: Tensor, batch: Batch) -> None:
         """Adds a batch.
 
         Args:
-            likelihoods: Log-likelihood of every choice.  # (B, K)
+            scores: What the metric needs of every choice, see `metric_terms`.  # (B, K)
             batch: The items.
         """
-        amounts, weights = metric_terms(self.name, likelihoods, batch)
+        amounts, weights = metric_terms(self.name, scores, batch)
         self.amounts.append(amounts)
         self.weights.append(weights)
 

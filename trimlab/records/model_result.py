@@ -56,6 +56,9 @@ class TestResult(TaskResult):
         exact_match: Percent of items with a correct greedy answer.
         exact_match_stderr: Standard error of `exact_match`.
         exact_match_n: Number of items with a greedy answer.
+        token_f1: Percent of the words that a greedy answer and the right one have in common (F1),
+            a mean over the items.
+        token_f1_stderr: Standard error of `token_f1`.
         eval_tasks: Scores on other tasks, by task.
     """
 
@@ -66,6 +69,8 @@ class TestResult(TaskResult):
     exact_match: float | None = nullable()
     exact_match_stderr: float | None = None
     exact_match_n: int | None = None
+    token_f1: float | None = None
+    token_f1_stderr: float | None = None
     eval_tasks: dict[str, TaskResult] = field(default_factory=dict, metadata=renamed("also_on"))
 
     def to_summary(self) -> JsonObject:

@@ -95,6 +95,8 @@ class _Tested(TaskResult):
     exact_match: float | None = nullable()
     exact_match_stderr: float | None = None
     exact_match_n: int | None = None
+    token_f1: float | None = None
+    token_f1_stderr: float | None = None
     tokens_per_second: float | None = None
     tier: str | None = None
     bytes_on_disk: int | None = None

@@ -123,6 +123,8 @@ class FitCLI(LightningCLI):
         row: JsonObject = json.loads(
             self.parser.dump(config, format="json", skip_none=False, skip_validation=True)
         )
+        if row["run"]["generate"] is None:
+            row["run"]["generate"] = load_task(row["data"]["task"]).generate
         for name in NOT_THE_RESULT:
             section, _, option = name.rpartition(".")
             (row[section] if section else row).pop(option, None)
@@ -150,7 +152,8 @@ class Resolver(FitCLI):
             raise InputError(str(error)) from error
         row = self.resolved(parsed)
         Trim(**parsed["trim"])
-        load_task(row["data"]["task"]).check_prompt(row["data"]["prompt"])
+        task = load_task(row["data"]["task"]).scored_by(row["data"].get("metric"))
+        task.check_prompt(row["data"]["prompt"])
         for task in row["run"]["eval_tasks"]:
             load_task(task)
         for baseline in row["run"].get("compare", []):

@@ -117,7 +117,7 @@ class Exporter:
         if stack.bypass_rule != "residual":
             return stack, about
         folder = self.folder.models / saved.name
-        export = save_packed(stack, module.tokenizer, folder)
+        export = save_packed(stack, self.tester.data.tokenizer, folder)
         about |= {
             "folder": str(folder),
             "tier": export.tier,

@@ -90,7 +90,7 @@ def _measured(model: ModelResult, task: str) -> Iterator[JsonObject]:
     own = {
         name: getattr(model, name)
         for name in ("metric", "value", "stderr", "n", "correct", "value_normalised", "stability")
-        + ("exact_match", "exact_match_stderr", "exact_match_n")
+        + ("exact_match", "exact_match_stderr", "exact_match_n", "token_f1", "token_f1_stderr")
     }
     yield {"evaluated_on": task, **own, **sizes}
 

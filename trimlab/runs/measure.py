@@ -15,13 +15,14 @@ from trimlab.data.items import Item
 from trimlab.data.splits import RowSets, read_test_items
 from trimlab.data.task import load_task
 from trimlab.evaluation.answers import Answers, answer, normalised_score
-from trimlab.evaluation.generation import exact_match
+from trimlab.evaluation.generation import WrittenAnswers, written_answers
 from trimlab.evaluation.metrics import Estimate, MetricName, stability
 from trimlab.files import atomic_file, write_text
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 from trimlab.records.identity import config_hash
 from trimlab.records.model_result import TaskResult, TestResult
+from trimlab.records.rows import JsonObject
 from trimlab.runs.options import RunOptions
 
 
@@ -32,12 +33,12 @@ class Measured:
     Attributes:
         answers: Its answers, with the task's metric.
         normalised: Length-normalised accuracy, if extra metrics are measured.
-        exact_match: Exact match of greedy answers, if there are any.
+        written: Scores of greedy answers, if there are any.
     """
 
     answers: Answers
     normalised: Estimate | None = None
-    exact_match: Estimate | None = None
+    written: WrittenAnswers | None = None
 
 
 def measure(
@@ -57,9 +58,10 @@ def measure(
         stack: The model, on the device that computes.
         data: Tokenises and batches the items, which may be another task's.
         items: The items.
-        metric: Metric of the items' task. Accuracy alone has extra metrics and greedy answers.
+        metric: Metric of the items' task. Accuracy alone has extra metrics.
         extra_metrics: Compute the likelihood of every choice, and length-normalised accuracy.
-        generate: Number of items that the model also answers in its own words.
+        generate: Number of items that the model also answers in its own words; plain text has no
+            answers.
         progress: Show bars with the time left.
         name: Name in front of the bars.
     """
@@ -68,8 +70,8 @@ def measure(
     normalised = written = None
     if metric == "accuracy" and extra_metrics:
         normalised = normalised_score(answers, items)
-    if metric == "accuracy" and generate:
-        written = exact_match(
+    if generate:
+        written = written_answers(
             stack,
             data.tokenizer,
             items[:generate],
@@ -81,7 +83,7 @@ def measure(
 
 
 def heuristic_baselines(rows: RowSets, metric: MetricName) -> dict[str, float]:
-    """Accuracy in percent without a model; empty for plain text."""
+    """Accuracy in percent without a model; empty without alternatives to choose from."""
     if metric != "accuracy":
         return {}
     return {
@@ -149,6 +151,12 @@ class Tester:
     # ---- inside -------------------------------------------------------------------------------
 
     @property
+    def _generate(self) -> int:
+        """Number of items that a model answers in its own words."""
+        asked = self.options.generate
+        return self.data.task.generate if asked is None else asked
+
+    @property
     def _test_items(self) -> list[Item]:
         assert self.data.rows is not None
         return self.data.rows.test
@@ -161,7 +169,7 @@ class Tester:
             self._test_items,
             metric=self.data.task.metric,
             extra_metrics=self.options.extra_metrics,
-            generate=self.options.generate,
+            generate=self._generate,
             progress=self.progress,
             name=name,
         )
@@ -169,7 +177,7 @@ class Tester:
     def _result(
         self, measured: Measured, stack: SublayerStack, name: str, kept: float | None = None
     ) -> TestResult:
-        metric, written = self.data.task.metric, measured.exact_match
+        metric, written = self.data.task.metric, measured.written
         value, stderr, n = measured.answers.score
         return TestResult(
             metric=metric,
@@ -179,15 +187,14 @@ class Tester:
             correct=measured.answers.correct if metric == "accuracy" else None,
             value_normalised=None if measured.normalised is None else measured.normalised.value,
             stability=kept,
-            exact_match=None if written is None else written.value,
-            exact_match_stderr=None if written is None else written.stderr,
-            exact_match_n=None if written is None else written.n,
+            **({} if written is None else written.to_fields()),
             eval_tasks={task: self._test_on(task, stack, name) for task in self.options.eval_tasks},
         )
 
     def _test_on(self, other: str, stack: SublayerStack, name: str) -> TaskResult:
         """Tests on another task, in the run's prompt format or else in that task's first."""
-        task, data = load_task(other), self.data
+        data = self.data
+        task = load_task(other).with_tokenizer(data.tokenizer)
         prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
         items = read_test_items(task, data.source.for_another_task(), data.test_rows, prompt=prompt)
         answers = answer(
@@ -208,7 +215,7 @@ class Tester:
         if self.options.shared is None:
             return self.folder
         assert self.data.rows is not None
-        depends_on = {
+        depends_on: JsonObject = {
             "model": self.fingerprint,
             "test": self.data.rows.fingerprints()["test"],
             "rows": self.data.test_rows,
@@ -216,10 +223,12 @@ class Tester:
             "max_length": self.data.max_length,
             "measures": [
                 self.options.extra_metrics,
-                self.options.generate,
+                self._generate,
                 *self.options.eval_tasks,
             ],
         }
+        if self.data.task.metric != "accuracy":
+            depends_on["metric"] = self.data.task.metric
         return self.options.shared / config_hash(depends_on)
 
     def _untrimmed_likelihoods(self) -> Tensor:

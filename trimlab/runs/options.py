@@ -24,8 +24,9 @@ class RunOptions:
         extra_metrics: Also report length-normalised accuracy, and stability: agreement with the
             untrimmed model (LLM-Streamline). Both need the likelihood of every choice in full,
             where accuracy alone needs the likeliest.
-        generate: Test items that each model also answers in its own words (exact match of a
-            greedy answer, in percent); 0: none. Slow.
+        generate: Test items that each model also answers in its own words (exact match and F1 of
+            a greedy answer, in percent); 0: none. Slow. By default 50 where an answer has no
+            alternatives (tasks completion and chat), and none elsewhere.
         eval_tasks: Other tasks on whose test items every model is scored, too.
         compare: Methods of `baselines/` to compare with, such as `sparsegpt`. One that compresses
             weights does so with the fine-tuned model at full depth or, without `full_depth`, with
@@ -39,13 +40,13 @@ class RunOptions:
     full_depth: bool = True
     speed: bool = True
     extra_metrics: bool = False
-    generate: int = 0
+    generate: int | None = None
     eval_tasks: list[str] = field(default_factory=list)
     compare: list[str] = field(default_factory=list)
     shared: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.generate < 0:
+        if self.generate is not None and self.generate < 0:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
         if len({*self.compare}) < len(self.compare):
             raise InputError(f"run.compare names a method twice: {', '.join(self.compare)}")

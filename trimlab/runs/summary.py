@@ -54,6 +54,10 @@ def _table(summary: RunSummary) -> Table:
     table.add_column("model")
     for heading in (f"{summary.metric} %", "layer memory", "whole model", "tokens/s"):
         table.add_column(heading, justify="right")
+    written = {"exact_match": "exact match %", "token_f1": "token F1 %"}
+    written = {n: h for n, h in written.items() if getattr(summary.trimmed, n) is not None}
+    for heading in written.values():
+        table.add_column(heading, justify="right")
     heuristics = summary.heuristic_baselines or {}
     for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
         if name in heuristics:
@@ -70,13 +74,18 @@ def _table(summary: RunSummary) -> Table:
         speed = model.tokens_per_second
         if label == "untrimmed":
             speed = summary.trimmed.untrimmed_tokens_per_second
-        table.add_row(label, *_cells(model), "" if speed is None else f"{speed:.1f}")
+        own_words = (_score(getattr(model, n), getattr(model, f"{n}_stderr")) for n in written)
+        table.add_row(label, *_cells(model), "" if speed is None else f"{speed:.1f}", *own_words)
     return table
+
+
+def _score(value: float | None, stderr: float | None) -> str:
+    return "" if value is None or stderr is None else f"{value:.1f} ± {stderr:.1f}"
 
 
 def _cells(model: ModelResult) -> list[str]:
     return [
-        f"{model.value:.1f} ± {model.stderr:.1f}",
+        _score(model.value, model.stderr),
         f"{100 * model.layer_memory_ratio:.1f} %",
         f"{100 * model.model_memory_ratio:.1f} %",
     ]
@@ -95,4 +104,6 @@ def _eval_command(summary: RunSummary, folder: str) -> list[str]:
         if value not in (None, "authors"):  # the defaults of `eval`
             text = value if isinstance(value, str) else json.dumps(value)
             command += [f"--data.{option}", text]
+    if summary.metric == "token_accuracy":  # no task's default
+        command += ["--data.metric", summary.metric]
     return command

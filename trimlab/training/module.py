@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
-from trimlab.evaluation.likelihoods import log_likelihoods, model_inputs
+from trimlab.evaluation.likelihoods import choice_scores, model_inputs
 from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
@@ -170,8 +170,7 @@ class DomainLM(L.LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Adds a batch of dev items."""
-        likelihoods = log_likelihoods(self.stack, batch, self.metric == "accuracy")
-        self._dev_metric.update(likelihoods, batch)
+        self._dev_metric.update(choice_scores(self.stack, batch, self.metric), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the score: it belongs to the model *before* a drop at the end of this epoch."""
