@@ -1,10 +1,12 @@
 """Bytes of a model's tensors, in memory or in a written folder."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
@@ -62,6 +64,25 @@ def stored_sizes(folder: Path) -> StoredSizes:
                     if kind in FLOATS and len(shape) == 2:
                         matrices.append(_zeros(file.get_tensor(name)))
     return StoredSizes(layers, whole, _share(matrices))
+
+
+def stored_dtype(files: Sequence[Path]) -> torch.dtype:
+    """The floating-point type of most weights in some `*.safetensors`.
+
+    Args:
+        files: The files; only their headers are read.
+
+    Returns:
+        `float32`, `bfloat16` or `float16`; `float32` for other types.
+    """
+    entries: Counter[str] = Counter()
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_slice(name)
+                entries[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    most = max(entries, key=entries.__getitem__, default="F32")
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(most, torch.float32)
 
 
 def dense_sizes(stack: SublayerStack) -> StoredSizes:
