@@ -244,7 +244,8 @@ def test_a_folder_that_cannot_be_written_is_said_at_the_start(part: str) -> None
         Path(place).chmod(0o755)
         folder.chmod(0o777)
         (folder / part).chmod(0o555)
-        said = without_permission(RunFolder(folder).make)
+        run = RunFolder(folder)
+        said = without_permission(lambda: (run.make(), run.check_parts()))
         (folder / part).chmod(0o755)
     assert said.startswith(f"cannot write to the folder {folder / part}: Permission denied")
 

@@ -226,8 +226,12 @@ def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
             f"{name} has no config.json: a model is a folder with config.json, *.safetensors and "
             "a tokenizer, as save_pretrained writes it"
         ) from None
+    except OSError as error:
+        raise InputError(f"cannot read config.json of {name}: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"config.json of {name} is damaged: {error}") from error
+        raise InputError(f"config.json of {name} is damaged: {error}; copy it again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"config.json of {name} is damaged: it holds no keys; copy it again")
     own_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
     if own_code and not trust_remote_code:
         raise InputError(

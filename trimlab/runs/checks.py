@@ -10,6 +10,7 @@ from trimlab.algorithm import Trim
 from trimlab.errors import InputError, one_line
 from trimlab.files import check_writable
 from trimlab.model.loading import base_dtype
+from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import RunOptions
 from trimlab.training.module import DomainLM
 
@@ -23,7 +24,7 @@ def export_dtype(base: str, options: RunOptions) -> torch.dtype:
     return getattr(torch, options.export_dtype)
 
 
-def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: Path) -> None:
+def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder) -> None:
     """Refuses a run whose checkpoints or exports could not be written.
 
     Args:
@@ -39,8 +40,9 @@ def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: Pat
     _check_names(trim.save_at)
     if options.shared is not None:
         check_writable(options.shared)
-    _check_tokenizer(module, folder)
-    _check_disk(module, trim, options, folder)
+    folder.check_parts()
+    _check_tokenizer(module, folder.path)
+    _check_disk(module, trim, options, folder.path)
 
 
 def _check_names(ratios: list[float]) -> None:

@@ -38,6 +38,13 @@ class RunFolder:
             InputError: It cannot be made or written.
         """
         check_writable(self.path)
+
+    def check_parts(self) -> None:
+        """Refuses a folder of an unfinished run whose parts cannot be written, as after a copy.
+
+        Raises:
+            InputError: Nothing can be written to the checkpoints or to the models.
+        """
         for folder in (self.checkpoints, self.models):
             if folder.exists():
                 check_writable(folder)

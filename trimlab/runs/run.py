@@ -102,7 +102,7 @@ class Run:
         with self.folder.claimed(self.config):
             self.summary = self._begin()
             if not self.summary.finished:
-                check_outputs(self.module, self.trim, self.options, self.folder.path)
+                check_outputs(self.module, self.trim, self.options, self.folder)
                 with self.tracker.tracked(self.folder.path, self.config, self.summary):
                     self._phases()
             return self.summary
