@@ -108,6 +108,29 @@ def shared_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a folder if need be, and refuses one that cannot be written.
+
+    Raises:
+        InputError: It cannot be made, or nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another"
+        ) from error
+    probe = folder / f".{uuid4().hex}.part"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the folder {folder}: {error.strerror}; change its permissions or "
+            "choose another"
+        ) from error
+
+
 def check_replaceable(folder: Path) -> None:
     """Refuses a place that holds anything but an earlier model.
 

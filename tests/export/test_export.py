@@ -155,3 +155,41 @@ def test_an_export_that_differs_is_not_left_behind(
         save_packed(stack, tiny_tokenizer(), tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert load(good.folder, torch.float64).config.num_hidden_layers == 4  # the earlier export
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
+def test_an_export_in_another_type_is_measured_as_it_is_written(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, family: str, dtype: torch.dtype
+) -> None:
+    stack = SublayerStack(tiny_model(family, torch.float32))
+    stack.drop(Sublayer(1, "attention"), Sublayer(2, "mlp"))
+    before = {name: weight.clone() for name, weight in stack.model.state_dict().items()}
+    export = save_packed(stack, tiny_tokenizer(), tmp_path / "model", dtype)
+    state = stack.model.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in before.items())
+    assert export.dtype == export.reloaded.dtype == dtype
+    # the same weights, rounded: what is left is the order of summation
+    assert export.logit_difference < 1e-5
+    ids = torch.arange(3, 23)[None]
+    stock = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert stock.dtype == dtype
+    with torch.no_grad():
+        assert torch.equal(stock(ids).logits, export.reloaded(ids).logits)
+
+
+def test_a_wrong_weight_in_an_export_of_another_type_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    load = hf.load_export
+
+    def spoiled(*args: Any) -> Any:
+        model = load(*args)
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.01)
+        return model
+
+    monkeypatch.setattr(hf, "load_export", spoiled)
+    stack = SublayerStack(tiny_model("llama", torch.float32))
+    with pytest.raises(RuntimeError, match="logits differ"):
+        save_packed(stack, tiny_tokenizer(), tmp_path / "model", torch.bfloat16)

@@ -65,8 +65,9 @@ def test_folder_without_config(folder: Path) -> None:
         load_model(str(folder))
 
 
-def test_folder_with_damaged_config(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": ')
+@pytest.mark.parametrize("content", ['{"model_type": ', "null", "[]"])
+def test_folder_with_damaged_config(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json .* is damaged"):
         load_model(str(folder))
 

@@ -142,7 +142,7 @@ def test_extra_metrics(measured: Path, base: Path, root: Path) -> None:
 
     summary = json.loads((measured / "summary.json").read_text())
     before, untrimmed = of(base)
-    after, trimmed = of(Path(summary["trimmed"]["folder"]))
+    after, trimmed = of(measured / summary["trimmed"]["folder"])
     assert summary["untrimmed"].items() >= untrimmed.items()
     assert summary["trimmed"].items() >= trimmed.items()
     assert summary["untrimmed"]["stability"] is None
@@ -494,7 +494,12 @@ def test_a_diverged_run_still_exports_its_last_good_point(
         summary = json.loads((tmp_path / "run" / "summary.json").read_text())
         (model,) = summary["models"]
         assert model["layer_memory_ratio"] == 1.0
-        assert AutoModelForCausalLM.from_pretrained(model["folder"]).config.num_hidden_layers == 4
+        assert (
+            AutoModelForCausalLM.from_pretrained(
+                tmp_path / "run" / model["folder"]
+            ).config.num_hidden_layers
+            == 4
+        )
         assert "stopped_because" not in summary
     # and where it gets further than before, what it kept then is not the end
     monkeypatch.setattr(DomainLM, "training_step", plain)

@@ -16,6 +16,11 @@ def model_card(base: str, data: DomainData, trimmed: ModelResult, untrimmed: Mod
     """
     info, task = about(base), data.task
     dropped = ", ".join(trimmed.dropped or []) or "nothing"
+    layers, model = trimmed.memory_in_folder
+    zeros = ""
+    if trimmed.tier == "T2":
+        zeros = """ Ordinary blocks have both sublayers: where one was dropped and the other
+kept, the dropped one is stored as zeros, which take memory and time and change no result."""
     speed = ""
     if trimmed.tokens_per_second is not None:
         speed = (
@@ -45,17 +50,24 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")
 | {task.name}, test, n = {trimmed.n} | untrimmed | this model |
 |---|---|---|
 | {task.metric} | {_score(untrimmed)} | {_score(trimmed)} |
-| layer-memory ratio | 1 | {trimmed.layer_memory_ratio:.3f} |
-| whole-model ratio | 1 | {trimmed.model_memory_ratio:.3f} |
+| layer memory in this folder | 1 | {_ratio(layers)} |
+| whole model in this folder | 1 | {_ratio(model)} |
+| layer-memory ratio, kept sublayers only | 1 | {trimmed.layer_memory_ratio:.3f} |
+| whole-model ratio, kept sublayers only | 1 | {trimmed.model_memory_ratio:.3f} |
+| type of the weights | | {trimmed.dtype} |
 {speed}
-± is the standard error over the test items. Accuracy, bytes and speed were measured on this
-folder, reloaded.
+± is the standard error over the test items. Accuracy, memory in this folder and speed were
+measured on this folder, reloaded.{zeros}
 
 - Base model: {base}{f" ({info.note})" if info.note else ""}
 - Data: {task.name}, {trimmed.optimizer_steps} optimizer steps of {data.batch_size} rows
 - Dropped, in this order: {dropped}
 - Licence: the base model's ({info.licence}) and the data's ({task.licence}) both apply.
 """
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _score(result: ModelResult) -> str:

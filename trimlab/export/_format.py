@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.errors import InputError
 from trimlab.export._packing import Tier
+from trimlab.export._rounding import rounded_weights
 from trimlab.model.sublayers import SublayerStack, evaluating
 from trimlab.plugins import plugin_class, plugin_module, plugin_names
 
@@ -34,8 +35,11 @@ class Export:
         blocks: Number of blocks.
         bytes_on_disk: Size of the folder.
         logit_difference: Largest difference of the reloaded model's logits from the trimmed
-            model's, divided by the largest logit.
-        reloaded: The model as it was reloaded from the folder, for measurements.
+            model's, divided by the largest logit. Both are computed in the type that the trimmed
+            model has in memory, with weights as they were written.
+        dtype: The type of the written weights.
+        reloaded: The model as it was reloaded from the folder, in the written type, for
+            measurements.
     """
 
     folder: Path
@@ -43,6 +47,7 @@ class Export:
     blocks: int
     bytes_on_disk: int
     logit_difference: float
+    dtype: torch.dtype
     reloaded: PreTrainedModel = field(repr=False)
 
 
@@ -66,7 +71,11 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def write(
-        self, stack: SublayerStack, tokenizer: PreTrainedTokenizerBase, folder: str | Path
+        self,
+        stack: SublayerStack,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: str | Path,
+        dtype: torch.dtype | None = None,
     ) -> Export:
         """Writes the trimmed model, once it has been reloaded and its logits agree.
 
@@ -74,6 +83,7 @@ class ExportFormat(ABC):
             stack: The trimmed model, which stays as it is.
             tokenizer: Its tokenizer, saved beside it.
             folder: The folder to write. An earlier export there is replaced.
+            dtype: The type of the written weights; None for the type that they have in memory.
 
         Returns:
             The export.
@@ -103,13 +113,16 @@ def load_format(name: str) -> ExportFormat:
 
 
 @torch.inference_mode()
-def compare_logits(trimmed: PreTrainedModel, *exported: LogitsOf) -> float:
+def compare_logits(
+    trimmed: PreTrainedModel, *exported: LogitsOf, dtype: torch.dtype | None = None
+) -> float:
     """Compares logits of an exported model with those of the trimmed model.
 
     Args:
         trimmed: The model that was exported.
         *exported: Ways to run the export, each from token ids on the trimmed model's device to
             logits there.  # (1, T) -> (1, T, V)
+        dtype: The type that the exported weights were rounded to, if any.
 
     Returns:
         The largest difference, divided by the trimmed model's largest logit.
@@ -119,7 +132,7 @@ def compare_logits(trimmed: PreTrainedModel, *exported: LogitsOf) -> float:
     """
     length = min(48, trimmed.config.max_position_embeddings)
     ids = torch.arange(length, device=trimmed.device)[None] * 7 % trimmed.config.vocab_size
-    with evaluating(trimmed):
+    with evaluating(trimmed), rounded_weights(trimmed, dtype or trimmed.dtype):
         expected = trimmed(ids, use_cache=False).logits  # (1, T, V)
     scale = expected.abs().max()
     difference = max(float((expected - run(ids)).abs().max() / scale) for run in exported)

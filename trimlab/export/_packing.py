@@ -55,6 +55,19 @@ def tier_of(blocks: list[PackedBlock]) -> Tier:
     return "T1" if all(None not in block for block in blocks) else "T2"
 
 
+def packable_blocks(stack: SublayerStack, ratio: float) -> int:
+    """Number of blocks that `trim.packable` leaves at a layer-memory ratio, with no dead sublayer.
+
+    Args:
+        stack: A model, trimmed or not.
+        ratio: The layer-memory ratio, in (0, 1].
+
+    Returns:
+        The most blocks of mean size that are no more than the ratio; at least 1.
+    """
+    return max(1, int(ratio * len(stack.blocks) + 1e-9))
+
+
 def packed_config(stack: SublayerStack, blocks: list[PackedBlock]) -> PretrainedConfig:
     """The model's config with the number of packed blocks, and the attention type of each."""
     config = copy.deepcopy(stack.model.config)

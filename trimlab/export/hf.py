@@ -17,23 +17,33 @@ class HuggingFace(ExportFormat):
     """The remaining sublayers as a stock checkpoint with fewer blocks."""
 
     def write(
-        self, stack: SublayerStack, tokenizer: PreTrainedTokenizerBase, folder: str | Path
+        self,
+        stack: SublayerStack,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: str | Path,
+        dtype: torch.dtype | None = None,
     ) -> Export:
         """Writes config, weights and tokenizer, see `ExportFormat.write`."""
         self.check(stack)
         folder, model = Path(folder).absolute(), stack.model
+        dtype = dtype or model.dtype
         blocks = pack(stack)
         config, state = packed_config(stack, blocks), packed_state(stack, blocks)
         config.architectures = [type(model).__name__]
-        config.dtype = model.dtype
-        with atomic_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
+        config.dtype = dtype
+        state = {name: weight.to(dtype).contiguous() for name, weight in state.items()}
+        with atomic_folder(folder, sum(weight.nbytes for weight in state.values())) as part:
             config.save_pretrained(part)
             if model.generation_config is not None:
                 model.generation_config.save_pretrained(part)
             tokenizer.save_pretrained(part)
-            save_torch_state_dict({k: v.contiguous() for k, v in state.items()}, part)
+            save_torch_state_dict(state, part)
             reloaded = load_export(part, model.dtype)
-            difference = _compare(model, reloaded)
+            difference = _compare(model, reloaded, dtype)
+        if dtype != model.dtype:
+            del state, reloaded  # each is as large as what comes
+            # not `.to(dtype)`: that rounds buffers, too, such as the frequencies of positions
+            reloaded = load_export(folder, dtype)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         return Export(
             folder=folder,
@@ -41,12 +51,16 @@ class HuggingFace(ExportFormat):
             blocks=len(blocks),
             bytes_on_disk=size,
             logit_difference=difference,
+            dtype=dtype,
             reloaded=reloaded,
         )
 
 
 def save_packed(
-    stack: SublayerStack, tokenizer: PreTrainedTokenizerBase, folder: str | Path
+    stack: SublayerStack,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
 ) -> Export:
     """Writes the trimmed model as a stock checkpoint of its own model class.
 
@@ -57,6 +71,7 @@ def save_packed(
         stack: The trimmed model.
         tokenizer: Its tokenizer, saved beside it.
         folder: The folder to write.
+        dtype: The type of the written weights; None for the type that they have in memory.
 
     Returns:
         The export.
@@ -66,7 +81,7 @@ def save_packed(
             place holds something else than a model.
         RuntimeError: The reloaded model's logits differ.
     """
-    return HuggingFace().write(stack, tokenizer, folder)
+    return HuggingFace().write(stack, tokenizer, folder, dtype)
 
 
 def load_export(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -77,7 +92,7 @@ def load_export(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model.eval()
 
 
-def _compare(trimmed: PreTrainedModel, reloaded: PreTrainedModel) -> float:
+def _compare(trimmed: PreTrainedModel, reloaded: PreTrainedModel, dtype: torch.dtype) -> float:
     """Largest relative difference of logits, with and without a KV cache."""
     reloaded = reloaded.to(trimmed.device)  # type: ignore[arg-type]
 
@@ -87,4 +102,7 @@ def _compare(trimmed: PreTrainedModel, reloaded: PreTrainedModel) -> float:
         second = reloaded(ids[:, half:], past_key_values=first.past_key_values, use_cache=True)
         return torch.cat([first.logits, second.logits], dim=1)  # (1, T, V)
 
-    return compare_logits(trimmed, lambda ids: reloaded(ids, use_cache=False).logits, cached)
+    def whole(ids: Tensor) -> Tensor:
+        return reloaded(ids, use_cache=False).logits
+
+    return compare_logits(trimmed, whole, cached, dtype=dtype)

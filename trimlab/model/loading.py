@@ -6,26 +6,27 @@ downloaded to one; an embedded model is built into one, once, from a GGUF file i
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from trimlab.errors import InputError, one_line
+from trimlab.model.adapters import check_not_only_adapter, has_adapter, model_weights
 from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
+from trimlab.model.notes import note_once
+from trimlab.model.sizes import stored_dtype
+from trimlab.model.soundness import check_trainable, make_saveable
 from trimlab.model.vocabulary import fit_tokenizer, set_longest_text
+from trimlab.model.weights import explained, load_weights
 
 
 @dataclass(frozen=True)
@@ -50,68 +51,58 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 def load_model(
-    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    for_training: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal language model and its tokenizer.
 
     Only safetensors are read. Weights that the folder lacks are an error: transformers would
-    fill them with random numbers.
+    fill them with random numbers. Of a multimodal model, the language model alone is loaded; an
+    adapter beside whole weights is not applied. Both are said on standard error.
 
     Args:
         name: An embedded name (`gemma-3-270m`), a local folder, or a hub id (`owner/name`, or
             `owner/name@revision`).
         dtype: The type of the weights in memory.
         trust_remote_code: Run Python code that comes with the model.
+        for_training: Refuse quantised weights, before they are read.
 
     Returns:
         The model, in evaluation mode, on the CPU and with SDPA attention where the architecture
         has it; and the tokenizer, whose `model_max_length` is the most that the model reads.
 
     Raises:
-        InputError: There is no such model, or it can't be loaded.
+        InputError: There is no such model, it can't be loaded, or a weight is not finite.
     """
     folder = _folder(name, weights=True)
     _check_folder(folder, name, trust_remote_code)
-    if not any(folder.glob("*.safetensors")):
+    if not model_weights(folder):
         raise InputError(
             f"{name} has no *.safetensors weights; pickled weights (.bin, .pt) are never loaded: "
             "convert them with save_pretrained, or name a hub revision that has safetensors "
             "(owner/name@revision)"
         )
+    if has_adapter(folder):
+        note_once(
+            f"{name} holds an adapter (adapter_config.json) beside whole weights; the weights are "
+            "loaded as they are, without the adapter: merge it first if they lack it"
+        )
     tokenizer = _tokenizer(folder, name, trust_remote_code)
-    with _explained(name, folder):
+    with explained(name, folder):
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-        # A config.json can name code on the hub as its attention or its experts. With None,
-        # transformers takes its own: SDPA, or eager where the architecture has no SDPA.
-        config._attn_implementation = config._experts_implementation = None
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
-    # Weights are views of the memory-mapped file, whose pages stay as long as one view does. A
-    # copy of the layers in another layout (the scan makes one) would leave the model there twice.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
-    for module in model.modules():
-        # bitsandbytes: otherwise the first forward pass moves the scales from the weight to the
-        # module, and replicas that share the weight (`workers`) have none
-        if hasattr(module, "init_8bit_state"):
-            module.init_8bit_state()
-    # exports name their base by this; it would be the path of a cache folder otherwise
-    model.config.name_or_path = name
+    if for_training:
+        check_trainable(config, name)
+    model, config = load_weights(folder, name, config, dtype, trust_remote_code)
     fit_tokenizer(tokenizer, model, name)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if mended := make_saveable(model):
+        note_once(f"the generation settings of {name} could not be saved with a model: {mended}")
     return model, tokenizer
 
 
@@ -153,11 +144,28 @@ def model_folder(name: str) -> Path:
     """
     folder = _folder(name, weights=True)
     _check_folder(folder, name, trust_remote_code=False)
+    if has_adapter(folder):
+        raise InputError(
+            f"{name} holds an adapter beside whole weights, and other libraries may apply it a "
+            "second time: remove adapter_config.json from the folder if it is merged"
+        )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     named = [v for k, v in config.items() if k.endswith("_implementation") and "/" in str(v)]
     if named:
         raise InputError(f"config.json of {name} names code on the hub: {named[0]}; remove that")
     return folder
+
+
+def base_dtype(name: str) -> torch.dtype:
+    """The floating-point type of a model's weights on disk, whatever type they are loaded in.
+
+    Args:
+        name: As for `load_model`.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    return stored_dtype(model_weights(_folder(name, weights=True)))
 
 
 def about(name: str) -> ModelInfo:
@@ -215,6 +223,7 @@ def _hub_folder(repo: str, revision: str | None, *, weights: bool) -> Path:
 
 def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
     """Refuses a folder that transformers would refuse later, with a longer message."""
+    check_not_only_adapter(folder, name)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -222,8 +231,12 @@ def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
             f"{name} has no config.json: a model is a folder with config.json, *.safetensors and "
             "a tokenizer, as save_pretrained writes it"
         ) from None
+    except OSError as error:
+        raise InputError(f"cannot read config.json of {name}: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"config.json of {name} is damaged: {error}") from error
+        raise InputError(f"config.json of {name} is damaged: {error}; copy it again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"config.json of {name} is damaged: it holds no keys; copy it again")
     own_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
     if own_code and not trust_remote_code:
         raise InputError(
@@ -237,21 +250,10 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         # transformers would make one with a handful of tokens
         raise InputError(f"{name} has no tokenizer: put tokenizer.json beside its config.json")
-    with _explained(name, folder):
+    with explained(name, folder):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-@contextmanager
-def _explained(name: str, folder: Path) -> Iterator[None]:
-    """Turns any error of transformers into an `InputError` of one line about the model."""
-    try:
-        yield
-    # any type: a damaged file or config fails at its first use
-    except Exception as error:
-        again = f" (delete {folder} to build it again)" if name in embedded_names() else ""
-        raise InputError(f"cannot load {name}: {one_line(error)}{again}") from error

@@ -1,10 +1,13 @@
 """Bytes of a model's tensors, in memory or in a written folder."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
@@ -27,14 +30,16 @@ class StoredSizes:
         model: Bytes of all tensors, embeddings included.
         zeros: Share of the blocks' matrix entries that are zero, in [0, 1]. They save memory and
             time only on hardware that skips them.
+        dead: Bytes of the blocks that belong to dead sublayers, part of `layers`.
     """
 
     layers: float
     model: float
     zeros: float = 0.0
+    dead: float = 0.0
 
 
-def stored_sizes(folder: Path) -> StoredSizes:
+def stored_sizes(folder: Path, dead: Sequence[str] = ()) -> StoredSizes:
     """Sizes of a written model.
 
     Floating-point tensors (scales too) count two bytes an entry in whatever type they are saved:
@@ -42,13 +47,14 @@ def stored_sizes(folder: Path) -> StoredSizes:
 
     Args:
         folder: A Hugging Face folder with `*.safetensors`.
+        dead: Beginnings of the names of dead sublayers' tensors, see `dead_sublayers`.
 
     Raises:
         InputError: The model type is not supported.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     blocks = f"{family_of(config).blocks}."
-    layers = whole = 0
+    layers = whole = gone = 0
     matrices: list[tuple[int, int]] = []  # zeros and entries
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -59,9 +65,54 @@ def stored_sizes(folder: Path) -> StoredSizes:
                 whole += size
                 if name.startswith(blocks):
                     layers += size
+                    gone += size if name.startswith(tuple(dead)) else 0
                     if kind in FLOATS and len(shape) == 2:
                         matrices.append(_zeros(file.get_tensor(name)))
-    return StoredSizes(layers, whole, _share(matrices))
+    return StoredSizes(layers, whole, _share(matrices), gone)
+
+
+def dead_sublayers(folder: Path) -> list[str]:
+    """Sublayers of a written model that only fill a gap (tier T2): all of their weights are zero.
+
+    Args:
+        folder: A Hugging Face folder with `*.safetensors`, not quantised.
+
+    Returns:
+        Beginnings of the names of their tensors.
+    """
+    family = family_of(AutoConfig.from_pretrained(folder, local_files_only=True))
+    pattern = re.compile(rf"({re.escape(family.blocks)}\.\d+\.)(\w+)\.")
+    alive: dict[tuple[str, ...], bool] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                if found := pattern.match(name):
+                    block, module = found.groups()
+                    layouts = (family.attention.modules, family.mlp.modules)
+                    modules = next((names for names in layouts if module in names), ())
+                    sublayer = tuple(f"{block}{other}." for other in modules)
+                    alive.setdefault(sublayer, False)
+                    alive[sublayer] |= bool(file.get_tensor(name).any())
+    return [name for sublayer, lives in alive.items() if not lives for name in sublayer]
+
+
+def stored_dtype(files: Sequence[Path]) -> torch.dtype:
+    """The floating-point type of most weights in some `*.safetensors`.
+
+    Args:
+        files: The files; only their headers are read.
+
+    Returns:
+        `float32`, `bfloat16` or `float16`; `float32` for other types.
+    """
+    entries: Counter[str] = Counter()
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_slice(name)
+                entries[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    most = max(entries, key=entries.__getitem__, default="F32")
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(most, torch.float32)
 
 
 def dense_sizes(stack: SublayerStack) -> StoredSizes:

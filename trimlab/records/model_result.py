@@ -101,8 +101,15 @@ class ModelResult(TestResult):
     """A row of a run's summary: one measured model.
 
     Attributes:
-        layer_memory_ratio: Bytes of the sublayers over those of the untrimmed model.
+        layer_memory_ratio: Bytes of the kept sublayers over those of the untrimmed model, as in
+            operating points, targets and `asked_ratio`. Sublayers of zeros, which fill the gaps of
+            an export of tier T2, are not kept ones.
         model_memory_ratio: The same ratio of the whole model, embeddings included.
+        stored_layer_memory_ratio: Bytes of the layers in the model's folder over those of the
+            untrimmed model, sublayers of zeros included: the memory that the folder takes. Equal
+            to `layer_memory_ratio` but in tier T2. Weights that are not quantised count alike in
+            whatever type. None for a model without a folder, and in earlier versions.
+        stored_model_memory_ratio: The same ratio of the whole model, embeddings included.
         asked_ratio: Layer-memory ratio of `trim.save_at` or the target that led to the export.
         optimizer_steps: Optimizer steps of the training.
         dropped: Dropped sublayers, in order; None where a baseline has compressed a model that
@@ -114,6 +121,8 @@ class ModelResult(TestResult):
         blocks: Number of blocks.
         bytes_on_disk: Size of the folder.
         logit_difference: Largest relative difference of the reloaded model's logits.
+        dtype: Type of the written weights, such as `bfloat16`.
+        packable_blocks: For tier T2, blocks that `trim.packable` leaves at the same ratio.
         tokens_per_second: Decoding speed.
         tokens_per_second_spread: Interquartile range of `tokens_per_second`.
         untrimmed_tokens_per_second: Speed of the untrimmed model, measured in turns.
@@ -125,6 +134,8 @@ class ModelResult(TestResult):
 
     layer_memory_ratio: float = 1.0
     model_memory_ratio: float = 1.0
+    stored_layer_memory_ratio: float | None = None
+    stored_model_memory_ratio: float | None = None
     asked_ratio: float | None = None
     optimizer_steps: int = 0
     dropped: list[str] | None = nullable()  # noqa: RUF009 (it returns a field)
@@ -135,6 +146,8 @@ class ModelResult(TestResult):
     blocks: int | None = None
     bytes_on_disk: int | None = None
     logit_difference: float | None = None
+    dtype: str | None = None
+    packable_blocks: int | None = None
     tokens_per_second: float | None = None
     tokens_per_second_spread: float | None = None
     untrimmed_tokens_per_second: float | None = None
@@ -142,6 +155,16 @@ class ModelResult(TestResult):
     of: str | None = None
     title: str | None = None
     zeros: float | None = None
+
+    @property
+    def memory_in_folder(self) -> tuple[float | None, float | None]:
+        """The stored ratios of layers and of the whole model, also of earlier versions' results.
+
+        None where they are not known: for a model of tier T2 of an earlier version.
+        """
+        if self.tier == "T2" or self.stored_layer_memory_ratio is not None:
+            return self.stored_layer_memory_ratio, self.stored_model_memory_ratio
+        return self.layer_memory_ratio, self.model_memory_ratio
 
     @classmethod
     def from_test(cls, test: TestResult, **about: Any) -> Self:

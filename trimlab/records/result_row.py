@@ -100,6 +100,9 @@ class _Tested(TaskResult):
     tokens_per_second: float | None = None
     tier: str | None = None
     bytes_on_disk: int | None = None
+    dtype: str | None = None
+    stored_layer_memory_ratio: float | None = None
+    stored_model_memory_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

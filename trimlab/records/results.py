@@ -26,6 +26,7 @@ _MAY_DIFFER = TIMING_FIELDS | {
     *("tokens_per_second", "hours"),
     # absent from rows of earlier versions
     *("rows", "rows_read", "rows_official", "rows_dropped_as_shared", "config"),
+    *("dtype", "stored_layer_memory_ratio", "stored_model_memory_ratio"),
 }
 
 # Rows of an experiment with equal values here measure the same thing, perhaps in another run: a

@@ -1,7 +1,7 @@
 """The summary of a run, `summary.json`, filled phase by phase."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from trimlab.records.model_result import ModelResult
@@ -31,6 +31,7 @@ class RunSummary:
         compared: Models that baselines made, by baseline.
         stopped_because: Reason why trimming ended.
         finished: Whether every phase has ended.
+        data: What reading the rows has found: counts, cuts, rows left out, notes.
     """
 
     context: RunContext
@@ -48,6 +49,7 @@ class RunSummary:
     compared: dict[str, list[ModelResult]] = field(default_factory=dict)
     stopped_because: str | None = None
     finished: bool = False
+    data: JsonObject | None = None
 
     @property
     def trimmed(self) -> ModelResult:
@@ -64,6 +66,25 @@ class RunSummary:
         ]
         return [(name, model) for name, model in found if model is not None]
 
+    def with_folders(self, moved: Callable[[str], str]) -> Self:
+        """The summary with other paths of the models' folders.
+
+        Args:
+            moved: Gives the new path for the present one.
+        """
+
+        def each(models: Iterable[ModelResult]) -> list[ModelResult]:
+            return [
+                model if model.folder is None else replace(model, folder=moved(model.folder))
+                for model in models
+            ]
+
+        return replace(
+            self,
+            models=None if self.models is None else each(self.models),
+            compared={method: each(made) for method, made in self.compared.items()},
+        )
+
     def to_row(self) -> JsonObject:
         """The summary as a JSON object."""
         row: JsonObject = {
@@ -75,7 +96,7 @@ class RunSummary:
             row["data_options"] = self.data_options
         row |= {"seed": self.seed, **self.context.to_row()}
         row |= {"phase_seconds": self.phase_seconds, "fit_seconds": self.fit_seconds}
-        for name in ("heuristic_baselines", "stopped_because"):
+        for name in ("data", "heuristic_baselines", "stopped_because"):
             if getattr(self, name) is not None:
                 row[name] = getattr(self, name)
         for name in ("untrimmed", "fine_tuned"):
@@ -121,4 +142,5 @@ class RunSummary:
             compared={method: [model(m) for m in made] for method, made in compared.items()},
             stopped_because=row.get("stopped_because"),
             finished="trimmed" in row,
+            data=row.get("data"),
         )

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from trimlab.baseline import (
     write_compressed,
 )
 from trimlab.data.domain import DomainData
-from trimlab.model.sizes import StoredSizes, stored_sizes
+from trimlab.model.sizes import StoredSizes, dead_sublayers, stored_sizes
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.model_result import ModelResult
 from trimlab.records.rows import JsonObject
@@ -83,7 +84,8 @@ class Comparison:
         if source is None:
             return []
         folder = self.folder.models / f"{method}-{of}"
-        written = self._write(baseline, source, folder)
+        dead = dead_sublayers(Path(source)) if model.tier == "T2" else []
+        written = self._write(baseline, source, folder, dead=dead)
         test = self.tester.test(SublayerStack(baseline.load(folder)), f"{method}, {of}")
         return [
             ModelResult.from_test(
@@ -116,18 +118,25 @@ class Comparison:
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
 
     def _write(
-        self, baseline: Baseline, source: str, folder: Path, keep: bool = False
+        self,
+        baseline: Baseline,
+        source: str,
+        folder: Path,
+        *,
+        keep: bool = False,
+        dead: Sequence[str] = (),
     ) -> JsonObject:
         """Lets a baseline write its model, unless there is one to keep; its sizes."""
-        if keep and folder.exists():
-            stored = stored_sizes(folder)
-        else:
+        if not (keep and folder.exists()):
             texts = calibration_tokens(self.data.train_items()[:CALIBRATION_TEXTS])
-            stored = write_compressed(baseline, source, texts, folder, self.module.tokenizer)
+            write_compressed(baseline, source, texts, folder, self.module.tokenizer)
+        stored = stored_sizes(folder, dead)
         return {
             "title": baseline.title,
-            "layer_memory_ratio": stored.layers / self.dense.layers,
-            "model_memory_ratio": stored.model / self.dense.model,
+            "layer_memory_ratio": (stored.layers - stored.dead) / self.dense.layers,
+            "model_memory_ratio": (stored.model - stored.dead) / self.dense.model,
+            "stored_layer_memory_ratio": stored.layers / self.dense.layers,
+            "stored_model_memory_ratio": stored.model / self.dense.model,
             "zeros": stored.zeros,
         }
 

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_speeds
 from trimlab.export._card import model_card
+from trimlab.export._packing import packable_blocks
 from trimlab.export.hf import save_packed
 from trimlab.files import write_text
 from trimlab.model.loading import load_model
+from trimlab.model.notes import note_once
+from trimlab.model.sizes import dense_sizes, stored_sizes
 from trimlab.model.sublayers import SublayerStack
 from trimlab.records.model_result import ModelResult
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject
+from trimlab.runs.checks import export_dtype
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.training.checkpoints import restore
@@ -67,7 +72,10 @@ def saved_points(folder: RunFolder, save_at: Sequence[float]) -> list[SavedPoint
             saved.append(SavedPoint(f"{ratio:g}", f"point-{ratio:g}.ckpt", reached[0], ratio))
     final = points[-1]
     if not saved or saved[-1].point is not final:
-        saved.append(SavedPoint(f"{final.layer_memory_ratio:.3g}", "good.ckpt", final, None))
+        name = f"{final.layer_memory_ratio:.3g}"
+        if name in {other.name for other in saved}:  # a ratio that an earlier point has reached
+            name = f"{final.layer_memory_ratio:.9g}-final"
+        saved.append(SavedPoint(name, "good.ckpt", final, None))
     return saved
 
 
@@ -87,6 +95,7 @@ class Exporter:
     def __init__(self, module: DomainLM, folder: RunFolder, tester: Tester, untrimmed: ModelResult):
         self.module, self.folder, self.tester = module, folder, tester
         self.untrimmed = untrimmed
+        self.dtype = export_dtype(module.base, tester.options)
         self._full: PreTrainedModel | None = None  # loaded once, for the first comparison of speed
 
     def export(self, saved: SavedPoint) -> ModelResult:
@@ -117,20 +126,35 @@ class Exporter:
         if stack.bypass_rule != "residual":
             return stack, about
         folder = self.folder.models / saved.name
-        export = save_packed(stack, self.tester.data.tokenizer, folder)
+        export = save_packed(stack, self.tester.data.tokenizer, folder, self._dtype_for(stack))
+        stored, dense = stored_sizes(export.folder), dense_sizes(stack)
         about |= {
+            "stored_layer_memory_ratio": stored.layers / dense.layers,
+            "stored_model_memory_ratio": stored.model / dense.model,
+            "dtype": str(export.dtype).removeprefix("torch."),
             "folder": str(folder),
             "tier": export.tier,
             "blocks": export.blocks,
             "bytes_on_disk": export.bytes_on_disk,
             "logit_difference": export.logit_difference,
         }
+        if export.tier == "T2":
+            ratio = saved.asked_ratio or stack.layer_memory_ratio
+            about["packable_blocks"] = packable_blocks(stack, ratio)
         return SublayerStack(export.reloaded), about
 
+    def _dtype_for(self, stack: SublayerStack) -> torch.dtype:
+        """The type of an export: the one asked for, or float32 if the weights do not fit in it."""
+        largest = max(float(weight.detach().abs().max()) for weight in stack.model.parameters())
+        if largest <= torch.finfo(self.dtype).max:
+            return self.dtype
+        note_once(f"weights up to {largest:.3g} do not fit in {self.dtype}: written as float32")
+        return torch.float32
+
     def _speeds(self, trimmed: PreTrainedModel) -> JsonObject:
-        """Decoding speed, in turns with the untrimmed model."""
+        """Decoding speed, in turns with the untrimmed model in the same type."""
         if self._full is None:
-            self._full = load_model(self.module.base)[0]
+            self._full = load_model(self.module.base, dtype=trimmed.dtype)[0]
             self._full.to(self.tester.device)  # type: ignore[arg-type]
         speeds = decode_speeds({"untrimmed_": self._full, "": trimmed})
         row = {f"{name}tokens_per_second": s.tokens_per_second for name, s in speeds.items()}

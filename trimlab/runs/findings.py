@@ -84,6 +84,7 @@ def _measured(model: ModelResult, task: str) -> Iterator[JsonObject]:
         name: getattr(model, name)
         for name in ("asked_ratio", "layer_memory_ratio", "model_memory_ratio")
         + ("optimizer_steps", "dropped", "tokens_per_second", "tier", "bytes_on_disk")
+        + ("dtype", "stored_layer_memory_ratio", "stored_model_memory_ratio")
     }
     for other, result in model.eval_tasks.items():
         yield {"evaluated_on": other, **vars(result), **sizes}

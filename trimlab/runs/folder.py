@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from trimlab.errors import InputError
-from trimlab.files import write_text
+from trimlab.files import check_writable, write_text
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
@@ -35,12 +35,19 @@ class RunFolder:
         """Makes the folder.
 
         Raises:
-            InputError: It cannot be made.
+            InputError: It cannot be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        check_writable(self.path)
+
+    def check_parts(self) -> None:
+        """Refuses a folder of an unfinished run whose parts cannot be written, as after a copy.
+
+        Raises:
+            InputError: Nothing can be written to the checkpoints or to the models.
+        """
+        for folder in (self.checkpoints, self.models):
+            if folder.exists():
+                check_writable(folder)
 
     @contextmanager
     def claimed(self, config: JsonObject) -> Iterator[None]:
@@ -67,14 +74,29 @@ class RunFolder:
             yield
 
     def read_summary(self) -> RunSummary | None:
-        """The summary so far, or None where no phase has ended yet."""
+        """The summary so far, with usable paths, or None where no phase has ended yet."""
         if not self.summary.exists():
             return None
-        return RunSummary.from_row(json.loads(self.summary.read_text()))
+        summary = RunSummary.from_row(json.loads(self.summary.read_text()))
+        return summary.with_folders(self._found)
 
     def write_summary(self, summary: RunSummary) -> None:
-        """Writes the summary, in whole."""
-        write_text(self.summary, json.dumps(summary.to_row(), indent=2) + "\n")
+        """Writes the summary, in whole, with paths relative to the run folder."""
+        row = summary.with_folders(self._relative).to_row()
+        write_text(self.summary, json.dumps(row, indent=2) + "\n")
+
+    def _relative(self, folder: str) -> str:
+        """The path of a model, from the run folder."""
+        path = Path(folder)
+        return str(Path(self.models.name, path.name)) if path.parent == self.models else folder
+
+    def _found(self, folder: str) -> str:
+        """The path of a model, from here: the run folder may be a copy.
+
+        Earlier versions wrote absolute paths, or paths from the folder that they were started in.
+        """
+        here = self.models / Path(folder).name
+        return str(here) if here.exists() or not Path(folder).exists() else folder
 
     def points(self) -> list[OperatingPoint]:
         """The operating points so far."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
@@ -10,6 +11,8 @@ from trimlab.records.rows import JsonObject
 # Earlier name -> present name. Configs and command lines are read in both spellings; the id of a
 # run is made from the earlier one.
 RENAMED = {"run.further": "run.extra_metrics", "run.also_on": "run.eval_tasks"}
+
+ExportDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class RunOptions:
             and all remaining sublayers are trained for as many epochs.
         shared: Folder in which runs keep results that depend on none of their options (the
             untrimmed model's answers), so that the next run need not compute them again.
+        export_dtype: Type of the exported weights: `auto` is the type of the base model's weights
+            on disk, others are `float32`, `bfloat16` and `float16`. Exports are measured in their
+            own type; float32 weights that float16 cannot hold are written as float32.
     """
 
     dir: Path = Path("runs/trim")
@@ -44,10 +50,14 @@ class RunOptions:
     eval_tasks: list[str] = field(default_factory=list)
     compare: list[str] = field(default_factory=list)
     shared: Path | None = None
+    export_dtype: ExportDtype = "auto"
 
     def __post_init__(self) -> None:
         if self.generate is not None and self.generate < 0:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
+        if self.export_dtype not in get_args(ExportDtype):
+            known = ", ".join(get_args(ExportDtype))
+            raise InputError(f"run.export_dtype must be one of {known}, not {self.export_dtype}")
         if len({*self.compare}) < len(self.compare):
             raise InputError(f"run.compare names a method twice: {', '.join(self.compare)}")
 

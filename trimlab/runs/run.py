@@ -20,6 +20,7 @@ from trimlab.records.provenance import provenance
 from trimlab.records.result_row import RunContext
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
+from trimlab.runs.checks import check_outputs
 from trimlab.runs.compare import Comparison
 from trimlab.runs.exports import Exporter, saved_points
 from trimlab.runs.fitting import LAST, MakeTrainer, fit
@@ -89,7 +90,8 @@ class Run:
             The summary, as in `summary.json`.
 
         Raises:
-            InputError: The folder holds a run with another config, or is in use.
+            InputError: The folder holds a run with another config, is in use or cannot be
+                written, or the disk has too little room.
         """
         for note in self.data.report().notes:
             print(f"note: {note}", file=sys.stderr)
@@ -102,6 +104,7 @@ class Run:
         with self.folder.claimed(self.config):
             self.summary = self._begin()
             if not self.summary.finished:
+                check_outputs(self.module, self.trim, self.options, self.folder)
                 with self.tracker.tracked(self.folder.path, self.config, self.summary):
                     self._phases()
             return self.summary
@@ -153,6 +156,7 @@ class Run:
                 data_root=None if self.data.root is None else str(self.data.root),
                 data_options=self.data.source.options(),
                 test_rows=self.data.test_rows,
+                data=self.data.report().to_row(),
             )
         if summary.context.row_sets != row_sets:
             raise InputError(

@@ -35,10 +35,13 @@ def print_summary(summary: RunSummary, folder: Path) -> None:
     if final.folder is not None:
         how = f"is export tier {final.tier}: {final.blocks} ordinary blocks, "
         how += f"{(final.bytes_on_disk or 0) / 1e6:.0f} MB on disk"
+        how += f" in {final.dtype}" if final.dtype else ""
         files["models"] = "the trimmed models, stock Hugging Face folders"
     console.print(
         f"n = {final.n} test items; the trimmed model {how}", highlight=False, soft_wrap=True
     )
+    if zeros := _zeros(final):
+        console.print(zeros, highlight=False, soft_wrap=True)
     for name, content in files.items():
         console.print(f"  {folder / name}  {content}", highlight=False, soft_wrap=True)
     console.print(f"stopped because: {summary.stopped_because}", highlight=False)
@@ -47,12 +50,31 @@ def print_summary(summary: RunSummary, folder: Path) -> None:
         console.print(f"try next:  {command}", highlight=False, soft_wrap=True)
 
 
+def _zeros(final: ModelResult) -> str | None:
+    """What the zeros of an export of tier T2 cost, and what `packable` would have given."""
+    layers, model = final.memory_in_folder
+    if final.tier != "T2" or layers is None or model is None:
+        return None
+    said = (
+        "T2: dropped sublayers beside kept ones are stored as zeros, so that the folder has "
+        f"{_percent(layers)} of the layers and {_percent(model)} of the model"
+    )
+    if (blocks := final.packable_blocks) is None:
+        return said
+    return f"{said}; with --trim.packable true: {blocks} block{'s' * (blocks > 1)}, and no zeros"
+
+
 def _table(summary: RunSummary) -> Table:
     """A row per model: accuracy, sizes, speed."""
     base, task = summary.context.base, summary.context.task
     table = Table(title=f"{base} on {task} (test, ± standard error)")
     table.add_column("model")
-    for heading in (f"{summary.metric} %", "layer memory", "whole model", "tokens/s"):
+    # with zeros in an export, what is in the folders comes first, and then what was kept
+    zeros = any(model.tier == "T2" for model in summary.models or [])
+    sizes = ("layer memory", "whole model")
+    if zeros:
+        sizes = ("layers in folder", "model in folder", "layers kept", "model kept")
+    for heading in (f"{summary.metric} %", *sizes, "tokens/s"):
         table.add_column(heading, justify="right")
     written = {"exact_match": "exact match %", "token_f1": "token F1 %"}
     written = {n: h for n, h in written.items() if getattr(summary.trimmed, n) is not None}
@@ -61,7 +83,7 @@ def _table(summary: RunSummary) -> Table:
     heuristics = summary.heuristic_baselines or {}
     for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
         if name in heuristics:
-            table.add_row(label, f"{heuristics[name]:.1f}", "", "", "")
+            table.add_row(label, f"{heuristics[name]:.1f}")
     labels = {
         "untrimmed": "untrimmed",
         "fine_tuned": "fine-tuned, full depth",
@@ -75,7 +97,9 @@ def _table(summary: RunSummary) -> Table:
         if label == "untrimmed":
             speed = summary.trimmed.untrimmed_tokens_per_second
         own_words = (_score(getattr(model, n), getattr(model, f"{n}_stderr")) for n in written)
-        table.add_row(label, *_cells(model), "" if speed is None else f"{speed:.1f}", *own_words)
+        table.add_row(
+            label, *_cells(model, zeros), "" if speed is None else f"{speed:.1f}", *own_words
+        )
     return table
 
 
@@ -83,12 +107,15 @@ def _score(value: float | None, stderr: float | None) -> str:
     return "" if value is None or stderr is None else f"{value:.1f} ± {stderr:.1f}"
 
 
-def _cells(model: ModelResult) -> list[str]:
-    return [
-        _score(model.value, model.stderr),
-        f"{100 * model.layer_memory_ratio:.1f} %",
-        f"{100 * model.model_memory_ratio:.1f} %",
-    ]
+def _cells(model: ModelResult, zeros: bool) -> list[str]:
+    """Accuracy and sizes; with zeros in an export, the sizes of the folder, too."""
+    kept = (model.layer_memory_ratio, model.model_memory_ratio)
+    sizes = (*model.memory_in_folder, *kept) if zeros else kept
+    return [_score(model.value, model.stderr), *map(_percent, sizes)]
+
+
+def _percent(ratio: float | None) -> str:
+    return "" if ratio is None else f"{100 * ratio:.1f} %"
 
 
 def _eval_command(summary: RunSummary, folder: str) -> list[str]:

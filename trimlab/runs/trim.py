@@ -44,7 +44,7 @@ def trim(
         **options: Arguments of `Trim`, e.g. `target_layer_memory=0.5, packable=True`.
 
     Returns:
-        The summary, as in `summary.json`.
+        The summary, as in `summary.json`; there, paths of models begin in the run folder.
 
     Raises:
         InputError: Something in the input cannot work; the message says what to do.

@@ -75,7 +75,7 @@ class DomainLM(L.LightningModule):
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
-        self.model, self.tokenizer = load_model(base)
+        self.model, self.tokenizer = load_model(base, for_training=True)
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         self.stack = SublayerStack(self.model)
         self.fingerprint = _fingerprint(self.model)

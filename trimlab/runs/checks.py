@@ -1,0 +1,124 @@
+"""Checks at the start of a run, of everything that would otherwise fail at its end."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from trimlab.algorithm import Trim
+from trimlab.errors import InputError, one_line
+from trimlab.files import check_writable
+from trimlab.model.loading import base_dtype
+from trimlab.runs.folder import RunFolder
+from trimlab.runs.options import RunOptions
+from trimlab.training.module import DomainLM
+
+OPTIMIZER = 3  # a checkpoint of training: the weights and two moments of AdamW
+
+
+def export_dtype(base: str, options: RunOptions) -> torch.dtype:
+    """The type of the exported weights: the one asked for, or that of the base model on disk."""
+    if options.export_dtype == "auto":
+        return base_dtype(base)
+    return getattr(torch, options.export_dtype)
+
+
+def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder) -> None:
+    """Refuses a run whose checkpoints or exports could not be written.
+
+    Args:
+        module: The module, untrimmed.
+        trim: Algorithm 1.
+        options: The options of the run.
+        folder: The run folder, which exists.
+
+    Raises:
+        InputError: Two ratios have the same name, a folder cannot be written, the tokenizer cannot
+            be saved, or the disk has too little room.
+    """
+    _check_names(trim.save_at)
+    if options.shared is not None:
+        check_writable(options.shared)
+    folder.check_parts()
+    _check_tokenizer(module, folder.path)
+    _check_disk(module, trim, options, folder.path)
+
+
+def _check_names(ratios: list[float]) -> None:
+    names = [f"{ratio:g}" for ratio in ratios]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"trim.save_at and the target hold several ratios that are written as {name}, and "
+                "their models would have the same folder: leave one of them"
+            )
+
+
+def _check_tokenizer(module: DomainLM, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as place:
+            module.tokenizer.save_pretrained(place)
+    except Exception as error:
+        raise InputError(
+            f"the tokenizer of {module.base} can be read but not saved to {folder}, so that no "
+            f"trimmed model could be written: {one_line(error)}"
+        ) from error
+
+
+def _check_disk(module: DomainLM, trim: Trim, options: RunOptions, folder: Path) -> None:
+    """Compares the largest size of the run folder with the free disk space.
+
+    Baselines to compare with are not counted.
+    """
+    checkpoints = checkpoint_bytes(module, trim, options)
+    exports = export_bytes(module, trim, export_dtype(module.base, options))
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + there  # a resumed run has written some of it
+    if free < checkpoints + exports:
+        raise InputError(
+            f"{folder} needs up to {_size(checkpoints + exports)} (checkpoints "
+            f"{_size(checkpoints)}, models {_size(exports)}) and has room for {_size(free)}: free "
+            "some space, choose another run.dir, or lower trim.r or the number of trim.save_at"
+        )
+
+
+def checkpoint_bytes(module: DomainLM, trim: Trim, options: RunOptions) -> int:
+    """Most bytes of the checkpoints at any time; a new one is written beside the one it replaces.
+
+    Args:
+        module: The module, untrimmed.
+        trim: Algorithm 1.
+        options: The options of the run.
+    """
+    stack = module.stack
+    layers = stack.bytes_of(*stack.original)
+    trained = trim.r * layers + module.train_embeddings * (stack.model_bytes - layers)
+    last = 2 * OPTIMIZER * trained
+    kept = (2 + len(trim.save_at)) * trained  # good.ckpt and the one that replaces it
+    return int(last * (1 + options.full_depth) + kept)
+
+
+def export_bytes(module: DomainLM, trim: Trim, dtype: torch.dtype) -> int:
+    """Most bytes of the exported models.
+
+    Args:
+        module: The module, untrimmed.
+        trim: Algorithm 1.
+        dtype: The type of the exported weights.
+    """
+    if trim.bypass != "residual":
+        return 0  # an ablation is not exported
+    stack = module.stack
+    layers = stack.bytes_of(*stack.original)
+    ratios = list(trim.save_at)
+    if trim.rules.layer_memory is None:  # the final model has a ratio that nobody knows yet
+        ratios.append(1.0)
+    # without `packable` every dropped sublayer may leave one of zeros
+    stored = [ratio if trim.granularity == "pair" else 1.0 for ratio in ratios]
+    everything = sum(stack.model_bytes - layers + share * layers for share in stored)
+    return int(everything * dtype.itemsize / stack.model.dtype.itemsize)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.3g} GB"
