@@ -12,11 +12,14 @@ import yaml
 from tests.runs.test_run import assert_same_run, kill_and_resume, start
 from trimlab import cli
 from trimlab.model.sublayers import Sublayer
+from trimlab.records.model_result import ModelResult
 from trimlab.records.operating_point import OperatingPoint, ScannedCandidate
 from trimlab.records.result_row import RunContext
 from trimlab.records.rows import append_row, read_rows
 from trimlab.records.run_summary import RunSummary
-from trimlab.runs.tracking import Tracker, WandbOptions, dropping_pattern, score_table
+from trimlab.runs import tracking
+from trimlab.runs.dropping import dropping_pattern, score_table
+from trimlab.runs.tracking import Tracker, WandbOptions
 
 wandb = pytest.importorskip("wandb")
 
@@ -251,6 +254,60 @@ def test_online_without_a_network_goes_on_offline(
     assert (run["init"][0]["group"], run["init"][0]["name"]) == ("owls", "r 0.25")
     assert [end["exit_code"] for end in run["finish"]] == [1]
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+def test_logged_in_and_without_a_network_it_logs_offline_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 1)
+    wandb.teardown()  # reads the environment again
+    summary = about()
+    summary.models = [
+        ModelResult(metric="accuracy", value=50.0, stderr=50.0, n=2, correct="10", dropped=[])
+    ]
+    tracker = Tracker(WandbOptions())
+    with (
+        pytest.warns(UserWarning, match="Weights & Biases") as caught,
+        tracker.tracked(tmp_path, {}, summary),
+    ):
+        tracker.log({"train_loss": 2.5, "optimizer_steps": 7})
+    wandb.teardown()
+    (said,) = [str(w.message) for w in caught if "Weights & Biases" in str(w.message)]
+    assert "logging offline instead" in said
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert said.endswith(f"wandb sync {folder}")
+    (log,) = folder.glob("run-*.wandb")
+    for logged in (b"train_loss", b"2.5", b"test/trimmed"):
+        assert logged in log.read_bytes()
+
+
+def test_an_upload_that_does_not_end_leaves_a_command_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, started = wandb.init, []
+
+    def finish(**_options: Any) -> None:
+        raise TimeoutError("data may not have been uploaded")
+
+    def init(**options: Any) -> Any:
+        assert options["settings"].finish_timeout_raises
+        run = real(**options)
+        started.append(run.finish)
+        monkeypatch.setattr(run, "finish", finish)
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    with (
+        pytest.warns(UserWarning, match="wandb sync .*offline-run") as caught,
+        pytest.raises(KeyboardInterrupt),
+        Tracker(WandbOptions(mode="offline")).tracked(tmp_path, {}, about()),
+    ):
+        raise KeyboardInterrupt
+    assert "goes on without" not in str(caught[0].message)
+    started[0]()
 
 
 def test_without_the_package_there_is_nothing_to_say(

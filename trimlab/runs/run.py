@@ -27,6 +27,7 @@ from trimlab.runs.fitting import LAST, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester, heuristic_baselines
 from trimlab.runs.options import RunOptions
+from trimlab.runs.page.write import RefreshPage, RunPage
 from trimlab.runs.run_id import run_id
 from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_checkpoint
@@ -60,6 +61,7 @@ class Run:
         self.module, self.data, self.trim, self.options = module, data, trim, options
         self.config, self.make_trainer, self.tracker = config, make_trainer, tracker
         self.folder = RunFolder(options.dir)
+        self.page = RunPage(self.folder, data, module.stack)
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
         self.tester = Tester(
@@ -107,6 +109,8 @@ class Run:
                 check_outputs(self.module, self.trim, self.options, self.folder)
                 with self.tracker.tracked(self.folder.path, self.config, self.summary):
                     self._phases()
+            elif not self.page.path.exists():  # a run of an earlier version
+                self.page.write(self.summary)
             return self.summary
 
     def _phases(self) -> None:
@@ -120,7 +124,7 @@ class Run:
         for method in self.options.compare:
             self._compare(method)
         self.summary.finished = True
-        self.folder.write_summary(self.summary)
+        self._write_summary()
 
     # ---- phases -------------------------------------------------------------------------------
 
@@ -191,6 +195,7 @@ class Run:
             return
         start = time.perf_counter()
         callbacks = [self.trim, TrackFit(self.tracker, self.trim)]
+        callbacks.append(RefreshPage(self.page, self.summary))
         path = self.folder.path
         fit(self.make_trainer, self.module, self.data, path, callbacks, max_epochs=-1)
         self.summary.fit_seconds = None if resumed else time.perf_counter() - start
@@ -240,4 +245,8 @@ class Run:
 
     def _end_of_phase(self, name: str, start: float) -> None:
         self.summary.phase_seconds[name] = time.perf_counter() - start
+        self._write_summary()
+
+    def _write_summary(self) -> None:
         self.folder.write_summary(self.summary)
+        self.page.write(self.summary)

@@ -7,9 +7,10 @@ fails because of it: its first error becomes a warning, and nothing more is logg
 import hashlib
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +23,12 @@ from trimlab.model.sublayers import Sublayer
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
+from trimlab.runs.dropping import dropping_pattern, score_table
 from trimlab.runs.run_id import run_id
 from trimlab.training.module import DomainLM
 
-DROPPED = -1.0  # in the dropping pattern, as in Figure 3
-
-FINISH_SECONDS, UPLOAD_SECONDS = 60, 3600  # longest wait for the network at the end of a run
+# longest wait for the network at the start of a run, at its end, and there with a model to upload
+INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30, 60, 3600
 
 POINT_FIELDS = (
     *("step", "dev", "dev_stderr", "layer_memory_ratio", "model_memory_ratio", "layer_bytes"),
@@ -84,9 +85,9 @@ class Tracker:
         try:
             yield
         except BaseException:
-            self._safely(lambda run: run.finish(exit_code=1))
+            self._safely(lambda run: run.finish(exit_code=1), "")
             raise
-        self._safely(lambda run: self._finish(run, folder, summary))
+        self._safely(lambda run: self._finish(run, folder, summary), "")
 
     def log(self, row: JsonObject) -> None:
         """Logs numbers; `optimizer_steps` among them is the x axis."""
@@ -117,7 +118,7 @@ class Tracker:
             import wandb
 
             if mode == "auto":
-                mode = "online" if wandb.api.api_key else "offline"
+                mode = "online" if _logged_in() else "offline"
         except Exception as error:
             _warn(error)
             return
@@ -125,6 +126,7 @@ class Tracker:
         identity = f"{run_id(config)} {folder.resolve()}"
         wait = UPLOAD_SECONDS if self.options.artifact else FINISH_SECONDS
         origin = {"seed": summary.seed, **summary.context.to_row()}
+        failed: Exception | None = None
         for attempt in dict.fromkeys((mode, "offline")):
             try:
                 self._run = wandb.init(
@@ -142,15 +144,30 @@ class Tracker:
                         save_code=False,
                         disable_git=True,  # the record knows the commit
                         x_disable_stats=True,
-                        init_timeout=30,
+                        init_timeout=INIT_SECONDS,
                         finish_timeout=wait,
+                        finish_timeout_raises=True,
                     ),
                 )
             except Exception as error:
-                _warn(error, "" if attempt == "offline" else "; logging offline instead")
-                continue
-            self._safely(lambda run: run.define_metric("*", step_metric="optimizer_steps"))
-            return
+                failed = error
+                _end_service()
+            else:
+                if failed is not None:
+                    _warn(failed, f"; logging offline instead{self._how_to_upload()}")
+                self._safely(lambda run: run.define_metric("*", step_metric="optimizer_steps"))
+                return
+        if failed is not None:
+            _warn(failed)
+
+    def _how_to_upload(self) -> str:
+        """The command that uploads what is on disk of this run."""
+        try:
+            return (
+                f"; to upload it later: wandb sync {shlex.quote(str(Path(self._run.dir).parent))}"
+            )
+        except Exception:
+            return ""
 
     def _finish(self, run: Any, folder: Path, summary: RunSummary) -> None:
         import wandb
@@ -174,14 +191,14 @@ class Tracker:
             run.log_artifact(artifact)
         run.finish()
 
-    def _safely(self, work: Callable[[Any], Any]) -> None:
+    def _safely(self, work: Callable[[Any], Any], then: str = "; nothing more is logged") -> None:
         if self._run is None:
             return
         try:
             work(self._run)
         except Exception as error:
+            _warn(error, then + self._how_to_upload())
             self._run = None
-            _warn(error)
 
 
 class TrackFit(L.Callback):
@@ -227,43 +244,6 @@ class TrackFit(L.Callback):
         self.tracker.log(named | {"optimizer_steps": trainer.global_step})
 
 
-def dropping_pattern(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> list[Any]:
-    """Figure 3: a row per scan, a column per sublayer; its lowest score, -1 once it is dropped.
-
-    Args:
-        points: Operating points.
-        sublayers: The sublayers of the model at the start.
-
-    Returns:
-        The number of the scan, then one score per sublayer; None where it was in no candidate.
-    """
-    rows = []
-    for point in points:
-        scores: dict[str, float] = {}
-        for entry in point.scan:
-            for name in entry.sublayers:
-                scores[name] = min(entry.score[0], scores.get(name, entry.score[0]))
-        gone = set(point.history) - set(point.dropped)
-        names = map(str, sublayers)
-        rows.append([point.step, *(DROPPED if n in gone else scores.get(n) for n in names)])
-    return rows
-
-
-def score_table(points: Sequence[OperatingPoint]) -> list[Any]:
-    """A row per scan and candidate, with its score and whether it was dropped.
-
-    `items` is the number of calibration items behind the score, where a scan stopped candidates
-    early: with fewer than others, the score is a lower bound and the accuracy an upper one.
-    """
-    return [
-        [point.step, entry.candidate, entry.score[0]]
-        + [entry.statistics.get(name) for name in ("accuracy", "norm", "items")]
-        + [set(entry.sublayers) <= set(point.dropped)]
-        for point in points
-        for entry in point.scan
-    ]
-
-
 def _logged_point(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> JsonObject:
     """The row that W&B logs at an operating point."""
     import wandb
@@ -283,6 +263,22 @@ def _logged_point(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer
     )
     row["optimizer_steps"] = point.optimizer_steps
     return row
+
+
+def _logged_in() -> bool:
+    """Whether there are credentials for W&B; asks neither the person nor the network."""
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)
+
+
+def _end_service() -> None:
+    """Ends W&B's own process, which keeps the id of a run that could not be started in use."""
+    import wandb
+
+    if wandb.run is None:  # otherwise it serves a run that was started elsewhere
+        with suppress(Exception):
+            wandb.teardown()
 
 
 def _warn(error: Exception, then: str = "; the run goes on without it") -> None:

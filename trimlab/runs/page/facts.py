@@ -1,0 +1,153 @@
+"""The words and tables of a run's page."""
+
+import statistics
+
+from trimlab.records.model_result import ModelResult
+from trimlab.records.rows import JsonObject
+from trimlab.records.run_summary import RunSummary
+from trimlab.runs.page.figures import metric_title
+from trimlab.runs.summary import OF
+
+HEURISTICS = {"majority": "majority", "word_overlap": "word overlap, no model"}
+FEW_ITEMS = 5.0  # a standard error in percent, above which a comparison says little
+
+
+def headline(summary: RunSummary) -> list[str]:
+    """The result of a run in a few sentences; what there is of it while it runs."""
+    if not summary.models:
+        return ["This run has no trimmed model yet."]
+    final, metric = summary.trimmed, metric_title(summary.metric).removesuffix(", %")
+    said = f"Test {metric} of the trimmed model: {value(final)} %"
+    if summary.untrimmed is not None:
+        said += f"; untrimmed: {value(summary.untrimmed)} %"
+    if summary.fine_tuned is not None:
+        said += f"; fine-tuned at full depth: {value(summary.fine_tuned)} %"
+    layers, whole = percent(final.layer_memory_ratio), percent(final.model_memory_ratio)
+    sentences = [f"{said}.", f"It has {layers} of the layer memory, {whole} of the whole model."]
+    now, before = final.tokens_per_second, final.untrimmed_tokens_per_second
+    if now and before:
+        sentences.append(
+            f"It decodes {now:.1f} tokens/s where the untrimmed model decodes {before:.1f} "
+            f"({now / before:.2f} times as many)."
+        )
+    return sentences
+
+
+def differences(summary: RunSummary) -> list[str]:
+    """The trimmed model against others on the same items, with paired standard errors."""
+    found = []
+    for title, other in (
+        ("untrimmed", summary.untrimmed),
+        ("fine-tuned at full depth", summary.fine_tuned),
+    ):
+        if summary.models and other is not None and (pair := _paired(summary.trimmed, other)):
+            found.append(f"Trimmed minus {title}: {pair[0]:+.1f} ± {pair[1]:.1f} points.")
+    return found
+
+
+def table(summary: RunSummary) -> list[dict[str, str]]:
+    """A row for every model, and for what is reached without one."""
+    heuristics = summary.heuristic_baselines or {}
+    rows = [
+        {"model": title, "value": f"{heuristics[name]:.1f}"}
+        for name, title in HEURISTICS.items()
+        if name in heuristics
+    ]
+    titles = {"untrimmed": "untrimmed", "fine_tuned": "fine-tuned, full depth"}
+    models = summary.named_models()
+    speed = summary.trimmed.untrimmed_tokens_per_second if summary.models else None
+    for name, model in models:
+        where = "reloaded" if model.folder else "in memory"
+        row = _row(titles.get(name, f"trimmed, {where}"), model)
+        if name == "untrimmed" and speed is not None:
+            row["speed"] = f"{speed:.1f}"
+        rows.append(row)
+    for made in summary.compared.values():
+        rows += [_row(f"{model.title}, {OF[model.of or 'trimmed']}", model) for model in made]
+    return rows
+
+
+def warnings(summary: RunSummary, data: JsonObject) -> list[str]:
+    """What a person should know before trusting the numbers."""
+    said = list(data["notes"])
+    for name, found in data["sets"].items():
+        if found["cut"]:
+            said.append(
+                f"{found['cut']} of {found['items']} {name} items were cut: the longest has "
+                f"{found['longest']} tokens (data.max_length)."
+            )
+    said += [f"{n} faulty rows of {split} were skipped." for split, n in data["skipped"].items()]
+    if data["unread_columns"]:
+        said.append(f"Columns that were not read: {', '.join(data['unread_columns'])}.")
+    if not summary.models:
+        return said
+    final = summary.trimmed
+    if final.stderr > FEW_ITEMS:
+        said.append(
+            f"{final.n} test items give a standard error of {final.stderr:.1f} points: "
+            "more items tell models apart."
+        )
+    best = max(
+        (summary.heuristic_baselines or {}).get(k, 0.0) for k in ("majority", "word_overlap")
+    )
+    if final.value <= best:
+        said.append(f"A rule without a model reaches {best:.1f} %, as much as the trimmed model.")
+    if final.tier == "T2":
+        said.append(
+            "The export fills gaps with zeros (tier T2), so its folder is larger than the ratio "
+            "says; trim.packable makes drops that leave no gaps."
+        )
+    return said
+
+
+def about(summary: RunSummary) -> dict[str, JsonObject]:
+    """Where the numbers come from: code, machine, versions, rows, times."""
+    context = summary.context
+    made = {"git commit": context.git_commit, "seed": summary.seed, "config": context.config_hash}
+    seconds = summary.phase_seconds.items()
+    sections: dict[str, JsonObject | None] = {
+        "Run": {"base": context.base, "task": context.task, "prompt": context.prompt, **made},
+        "Versions": context.versions,
+        "Machine": context.hardware,
+        "Rows read": context.rows_read,
+        "Rows left out, as they are in another set": context.rows_dropped_as_shared,
+        "Seconds": {name.replace("_", " "): f"{time:.1f}" for name, time in seconds},
+    }
+    return {title: section for title, section in sections.items() if section}
+
+
+def value(model: ModelResult) -> str:
+    """A test result with its standard error."""
+    return f"{model.value:.1f} ± {model.stderr:.1f}"
+
+
+def percent(ratio: float) -> str:
+    """A ratio in percent."""
+    return f"{100 * ratio:.1f} %"
+
+
+def _row(title: str, model: ModelResult) -> dict[str, str]:
+    row = {
+        "model": title,
+        "value": value(model),
+        "n": str(model.n),
+        "layers": percent(model.layer_memory_ratio),
+        "whole": percent(model.model_memory_ratio),
+    }
+    if model.bytes_on_disk is not None:
+        row["disk"] = f"{model.bytes_on_disk / 1e6:.0f} MB"
+    if model.tokens_per_second is not None:
+        row["speed"] = f"{model.tokens_per_second:.1f}"
+    if model.tier is not None:
+        row["tier"] = model.tier
+    return row
+
+
+def _paired(ours: ModelResult, other: ModelResult) -> tuple[float, float] | None:
+    """Difference of two accuracies on the same items, and its standard error."""
+    if not ours.correct or not other.correct or len(ours.correct) != len(other.correct):
+        return None
+    if len(ours.correct) < 2:
+        return None
+    pairs = [100 * (int(a) - int(b)) for a, b in zip(ours.correct, other.correct, strict=True)]
+    return statistics.fmean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5
