@@ -17,7 +17,7 @@ from trimlab.bench.score import compare, our_likelihoods
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
 from trimlab.evaluation.answers import answer, evaluate, normalised_score
-from trimlab.evaluation.generation import exact_match
+from trimlab.evaluation.generation import written_answers
 from trimlab.evaluation.harness import harness_evaluate, harness_likelihoods, harness_model
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -78,7 +78,7 @@ def test_a_tokenizer_that_appends_eos_changes_no_number(
         harness_likelihoods(harness_model(model, appending), ITEMS),
     ):
         assert compare(found, wanted)["largest_relative_difference"] < 1e-4
-    written = [exact_match(stack, tokenizer, ITEMS[:2]) for tokenizer in (ordinary, appending)]
+    written = [written_answers(stack, tokenizer, ITEMS[:2]) for tokenizer in (ordinary, appending)]
     assert written[0] == written[1]
 
 

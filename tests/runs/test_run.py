@@ -15,13 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import trimlab
-from trimlab import algorithm
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
 from trimlab.records.rows import TIMING_FIELDS, read_rows
 from trimlab.runs import exports
 from trimlab.runs import measure as measuring
 from trimlab.scorers import Scorer
+from trimlab.stop_rules import StopRules
 from trimlab.training.module import DomainLM
 
 QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -446,7 +446,7 @@ def test_a_refused_point_is_not_the_final_model(
         return "too bad" if len(read_rows(record)) == 2 else None
 
     record = tmp_path / "run" / "record.jsonl"
-    monkeypatch.setattr(algorithm.StopRules, "too_inaccurate", refuse)
+    monkeypatch.setattr(StopRules, "too_inaccurate", refuse)
     summary = start(base, root, tmp_path / "run", min_accuracy=0)
     assert [row["accepted"] for row in read_rows(record)] == [True, True, False]
     (model,) = summary["models"]
