@@ -179,7 +179,7 @@ def test_unread_columns_are_named_once_with_the_nearest_known(tmp_path: Path):
     assert sets.unread_columns == ("passage",)
     (note,) = sets.notes
     assert re.fullmatch(
-        r"column 'passage' of .*test.jsonl is not read; did you mean 'context'\?", note
+        r"column 'passage' of .*test.jsonl is not read; task jsonl also reads 'context'", note
     )
     # read under its own name, it is part of the prompt
     sets = read_row_sets(task, DataSource(root, columns={"context": "passage"}), None, 5, 5)

@@ -123,8 +123,7 @@ def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
             raise InputError(f"lm-eval scores multiple choice, and {name} has no alternatives")
         task = task.scored_by(data.metric).with_tokenizer(tokenizer)
         prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
-        own = source if task.own_rows else source.for_another_task()
-        found = read_test_set(task, own, data.test_rows, prompt=prompt)
+        found = read_test_set(task, source, data.test_rows, prompt=prompt)
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
         tasks.append((name, prompt, found.items))

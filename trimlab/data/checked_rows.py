@@ -213,8 +213,7 @@ def _unread_notes(
         absent: Columns that the task has looked up and that are not there.
         task: Name of the task.
     """
-    only = list(absent) if len(absent) == len(unread) == 1 else []
-    near = {column: get_close_matches(column, absent, n=1) or only for column in unread}
+    near = {column: get_close_matches(column, absent, n=1) for column in unread}
     for column, names in near.items():
         if names:
             yield f"column {column!r} of {file} is not read; did you mean {names[0]!r}?"

@@ -212,7 +212,8 @@ def _load(data_set: str, config: str | None, **split: Any) -> Any:
             raise InputError(f"{data_set} needs data.hub_config. {' '.join(names)}") from error
         raise InputError(
             f"cannot get {data_set} from the Hugging Face hub ({_first_line(error)}); give local "
-            "files with data.root, or set HF_HUB_OFFLINE=1 if the data set is in the local cache"
+            ".jsonl files with data.root, or set HF_HUB_OFFLINE=1 if the data set is in the local "
+            "cache"
         ) from error
 
 
