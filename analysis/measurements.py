@@ -13,13 +13,13 @@ from trimlab.records.results import Record, Records
 KEPT_SHARE = 0.9
 # The options of `Trim` in a cell that sets none
 DEFAULT_SCORER, DEFAULT_R, DEFAULT_BYPASS = "two_step", 0.25, "residual"
-# The optional numbers of a test row that are no standard errors
+# The optional numbers of a test row that are neither standard errors nor sizes
 EXTRA_METRICS = tuple(
     declared.name
     for declared in fields(Test)
     if declared.default is None
     and declared.type == float | None
-    and not declared.name.endswith("_stderr")
+    and not declared.name.endswith(("_stderr", "_memory_ratio"))
 )
 # Options with a place of their own in tables and figures
 NAMED_OPTIONS = frozenset({"trim.scorer", "trim.r", "trim.bypass", "data.task", "model.base"})
