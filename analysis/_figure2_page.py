@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analysis.figures import Data
 from analysis.names import task_title
-from analysis.style import PAPER_COLOUR, PLOTLY_SYMBOLS, REFERENCE_COLOUR, look_of
+from analysis.style import PAPER_COLOUR, PLOTLY_SYMBOLS, REFERENCE_COLOUR
 
 # Title and factor of every size
 SIZES = {
@@ -16,9 +16,15 @@ SIZES = {
 MAIN_SIZE = "layer_memory_ratio"
 
 
-def method_titles(data: Data) -> list[str]:
-    """The methods of a figure, in the order of their first points."""
-    return list(dict.fromkeys(p["method"] for task in data["tasks"] for p in task["points"]))
+# Colour and marker of every kind of model
+FAMILIES = {
+    "full depth": ("#000000", "o"),
+    "TrimLLM": ("#0072B2", "^"),
+    "other score or rule": ("#009E73", "v"),
+    "other method": ("#D55E00", "s"),
+    "other method, of a trimmed model": ("#A3407C", "D"),
+}
+PUBLISHED = "LLaMA-7B, published"
 
 
 def interactive(data: Data) -> Data:
@@ -27,12 +33,11 @@ def interactive(data: Data) -> Data:
     Args:
         data: The data of Figure 2.
     """
-    looks = look_of(method_titles(data))
     traces: list[Data] = []
     owners: list[str] = []  # the task of each trace
     across: list[dict[str, list[float | None]]] = []  # its values by size
     for task in data["tasks"]:
-        for trace, values in _traces(task, looks):
+        for trace, values in _traces(task):
             trace["visible"] = task is data["tasks"][0]
             traces.append(trace)
             owners.append(task["task"])
@@ -68,19 +73,17 @@ def interactive(data: Data) -> Data:
     }
 
 
-def _traces(
-    task: Data, looks: dict[str, tuple[str, str]]
-) -> list[tuple[Data, dict[str, list[float | None]]]]:
+def _traces(task: Data) -> list[tuple[Data, dict[str, list[float | None]]]]:
     """The traces of a task, each with its horizontal values by size.
 
     The frontier and the published values have no points for other sizes than the main one.
     """
     found = []
-    for method, (colour, marker) in looks.items():
-        points = [p for p in task["points"] if p["method"] == method]
+    for family, (colour, marker) in FAMILIES.items():
+        points = [p for p in task["points"] if p["family"] == family]
         if points:
             across = {name: _values(points, name) for name in SIZES}
-            found.append((_points(method, points, colour, marker), across))
+            found.append((_points(family, points, colour, marker), across))
     frontier = _frontier([task["points"][i] for i in task["frontier"]])
     for trace in (frontier, _published(task["paper"])):
         nothing = [None] * len(trace["x"])
@@ -93,11 +96,11 @@ def _values(points: Sequence[Data], name: str) -> list[float | None]:
     return [None if p[name] is None else scale * p[name] for p in points]
 
 
-def _points(method: str, points: Sequence[Data], colour: str, marker: str) -> Data:
+def _points(name: str, points: Sequence[Data], colour: str, marker: str) -> Data:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": method,
+        "name": name,
         "x": _values(points, MAIN_SIZE),
         "y": [p["value"] for p in points],
         "error_y": {"type": "data", "array": [p["stderr"] or 0 for p in points], "thickness": 1},
@@ -121,7 +124,7 @@ def _published(points: Sequence[Data]) -> Data:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "LLaMA-7B, published",
+        "name": PUBLISHED,
         "x": [100 * p["ratio"] for p in points],
         "y": [p["value"] for p in points],
         "text": [p["method"] for p in points],

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis._figure2_page import SIZES, interactive, method_titles
+from analysis._figure2_page import FAMILIES, PUBLISHED, SIZES, interactive
+from analysis._labels import label_points
 from analysis.figure1 import published
 from analysis.figures import Data, Figure
 from analysis.measurements import (
@@ -18,7 +19,6 @@ from analysis.paper import Paper, number
 from analysis.style import (
     PAPER_COLOUR,
     REFERENCE_COLOUR,
-    look_of,
     nothing_measured,
     panels,
     shared_legend,
@@ -64,6 +64,15 @@ def method_title(record: Record) -> str:
     if bypass_of(record) != "residual":
         title += f", bypass {bypass_of(record)}"
     return title + other_overrides(record)
+
+
+def family_of(record: Record) -> str:
+    """The kind of a model, which its mark shows."""
+    if record["kind"] == "compressed":
+        return "other method, of a trimmed model" if record["of"] == "trimmed" else "other method"
+    if record["model"] != "trimmed":
+        return "full depth"
+    return "TrimLLM" if scorer_of(record) == "two_step" else "other score or rule"
 
 
 def frontier(points: Sequence[Data]) -> list[int]:
@@ -119,6 +128,7 @@ def _point(experiment: str, method: str, rows: Iterable[Record]) -> Data:
     return {
         "experiment": experiment,
         "method": method,
+        "family": family_of(accuracy.records[0]),
         "value": accuracy.mean,
         "stderr": accuracy.stderr,
         "seeds": [r["seed"] for r in accuracy.records],
@@ -141,10 +151,9 @@ def _paper(task: str, paper: Paper) -> list[Data]:
 
 
 def draw(data: Data) -> Any:
-    """One panel per task."""
-    figure, axes = panels(len(data["tasks"]), width=4.2, height=3.4)
-    methods = method_titles(data)
-    looks = look_of(methods)
+    """One panel per task, with the methods beside their points."""
+    size = (6.2, 5.0)
+    figure, axes = panels(len(data["tasks"]), width=size[0] + 0.6, height=size[1] + 0.7, columns=1)
     for axis, task in zip(axes, data["tasks"], strict=True):
         axis.set_title(task_title(task["task"]))
         axis.scatter(
@@ -155,7 +164,7 @@ def draw(data: Data) -> Any:
             marker="s",
             s=22,
             zorder=1,
-            label="LLaMA-7B, published",
+            label=PUBLISHED,
         )
         best = [task["points"][i] for i in task["frontier"]]
         axis.plot(
@@ -164,9 +173,10 @@ def draw(data: Data) -> Any:
             color=REFERENCE_COLOUR,
             lw=1,
             zorder=2,
+            label="frontier",
         )
-        for method, (colour, marker) in looks.items():
-            points = [p for p in task["points"] if p["method"] == method]
+        for family, (colour, marker) in FAMILIES.items():
+            points = [p for p in task["points"] if p["family"] == family]
             if points:
                 axis.errorbar(
                     [100 * p["layer_memory_ratio"] for p in points],
@@ -175,14 +185,40 @@ def draw(data: Data) -> Any:
                     ls="",
                     marker=marker,
                     color=colour,
-                    capsize=2,
-                    lw=0.9,
+                    elinewidth=0.5,
                     zorder=3,
-                    label=method,
+                    label=family,
                 )
         if not task["points"]:
             nothing_measured(axis)
+        axis.margins(0.08)
+        _make_room_for_labels(axis)
         axis.set_xlabel(SIZES["layer_memory_ratio"][0])
         axis.set_ylabel("accuracy, %")
+        _label(axis, task, size)
     shared_legend(figure)
     return figure
+
+
+def _make_room_for_labels(axis: Any) -> None:
+    """Widens the axes beyond 100 %, where many points are, without ticks there."""
+    left, right = axis.get_xlim()
+    ticks = [tick for tick in axis.get_xticks() if left <= tick <= 100]
+    axis.set_xlim(left, right + 0.2 * (right - left))
+    axis.set_xticks(ticks)
+
+
+def _label(axis: Any, task: Data, size: tuple[float, float]) -> None:
+    """Names every point; points of one method at one place once."""
+    found: dict[tuple[str, float, float], tuple[float, float, str]] = {}
+    for p in task["points"]:
+        x, y = 100 * p["layer_memory_ratio"], p["value"]
+        key = (p["method"], round(x), round(y))
+        found.setdefault(key, (x, y, FAMILIES[p["family"]][0]))
+    for p in task["paper"]:
+        key = (p["method"], round(100 * p["ratio"]), round(p["value"]))
+        found.setdefault(key, (100 * p["ratio"], p["value"], PAPER_COLOUR))
+    if found:
+        points = [(x, y) for x, y, _ in found.values()]
+        labels = [(key[0], colour) for key, (_, _, colour) in found.items()]
+        label_points(axis, points, labels, size)

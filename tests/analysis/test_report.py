@@ -16,6 +16,7 @@ import pytest
 
 import analysis
 from analysis import figure1, figure2, table2, table3, table7
+from analysis._labels import Box, label_boxes
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
 from analysis.figure_growth import fit
@@ -226,6 +227,29 @@ def changed(record: Record, *experiments: str, **fields: Any) -> Record:
 
 def trimmed_on_sciq() -> Record:
     return next(iter(full_records().of("table3").where(kind="test", model="trimmed", task="sciq")))
+
+
+def test_every_point_of_the_frontier_is_named_beside_it(entries: dict[str, Entry]) -> None:
+    figure = entries["figure2-gemma-270m"].result
+    assert isinstance(figure, Figure)
+    drawing = figure.draw(figure.data)
+    for axes, task in zip(drawing.axes, figure.data["tasks"], strict=True):
+        written = {text.get_text() for text in axes.texts}
+        assert written >= {point["method"] for point in task["points"] + task["paper"]}
+    (legend,) = drawing.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    kinds = {point["family"] for task in figure.data["tasks"] for point in task["points"]}
+    assert {*names} >= kinds and len(names) == len(kinds) + 2  # published, frontier
+
+
+def test_labels_cover_neither_points_nor_one_another() -> None:
+    area = Box(0, 0, 6, 4)
+    points = [(3.0, 2.0), (3.0, 2.05), (3.05, 2.0), (3.0, 1.0), (5.9, 3.9), (0.1, 0.1)]
+    boxes = label_boxes(points, [(1.0, 0.1)] * len(points), area)
+    marks = [Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05) for x, y in points]
+    for i, box in enumerate(boxes):
+        assert not any(box.covers(other) for other in [*boxes[:i], *marks])
+        assert box.left >= 0 and box.bottom >= 0 and box.right <= 6 and box.top <= 4
 
 
 def test_a_run_about_time_is_no_point_of_the_frontier() -> None:

@@ -1,5 +1,6 @@
 """`report.html`: what a finished, a killed and an unfinished run show of themselves."""
 
+import itertools
 import json
 import shutil
 from html.parser import HTMLParser
@@ -105,6 +106,9 @@ def test_figures_have_every_point_drop_and_score(finished: Path) -> None:
         for name in point["dropped"]:
             (said,) = [t for t in page.titles if t.startswith(f"{name}: dropped in step")]
             assert f"dropped in step {point['step']} with score" in said
+    for before, point in itertools.pairwise(points):
+        said = f"after optimizer step {before['optimizer_steps']}: dropped "
+        assert page.titles.count(said + ", ".join(point["dropped"])) == 2  # loss, dev
     kept = {name for entry in points[-1]["scan"] for name in entry["candidate"].split("+")}
     kept -= set(points[-1]["history"])
     assert kept

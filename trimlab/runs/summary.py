@@ -29,6 +29,7 @@ def print_summary(summary: RunSummary, folder: Path) -> None:
     console.print(_table(summary))
     how = "with this bypass is an ablation and is not exported"
     files = {
+        "report.html": "the run on one page, for a browser",
         "summary.json": "this table and more",
         "record.jsonl": "every operating point with all scores",
     }

@@ -41,7 +41,8 @@ def differences(summary: RunSummary) -> list[str]:
         ("fine-tuned at full depth", summary.fine_tuned),
     ):
         if summary.models and other is not None and (pair := _paired(summary.trimmed, other)):
-            found.append(f"Trimmed minus {title}: {pair[0]:+.1f} ± {pair[1]:.1f} points.")
+            difference = f"{pair[0]:+.1f}".replace("-", "\N{MINUS SIGN}")
+            found.append(f"Trimmed minus {title}: {difference} ± {pair[1]:.1f} points.")
     return found
 
 

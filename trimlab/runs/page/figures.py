@@ -71,7 +71,8 @@ def loss_figure(curves: Curves, full_depth: Curves, points: Sequence[OperatingPo
     entries = [("line", "c1", "trimmed" + (f", mean of {size} steps" if size > 1 else ""))]
     if untrimmed:
         entries.append(("line", "c3", "fine-tuned, full depth"))
-    return chart.markup() + key([*entries, *_drops(chart, points)])
+    entries += _drops(chart, points)
+    return chart.markup() + key(entries)
 
 
 def dev_figure(curves: Curves, points: Sequence[OperatingPoint], metric: str) -> Markup:
@@ -84,7 +85,8 @@ def dev_figure(curves: Curves, points: Sequence[OperatingPoint], metric: str) ->
         said = f"step {point.step}: {point.dev:.1f} ± {point.dev_stderr:.1f} (n = {point.dev_n})"
         chart.mark(place, "circle c1", said, point.dev_stderr)
     entries = [("line", "c1", "every epoch"), ("circle", "c1", "operating point, ± standard error")]
-    return chart.markup() + key([*entries, *_drops(chart, points)])
+    entries += _drops(chart, points)
+    return chart.markup() + key(entries)
 
 
 def pattern_figure(points: Sequence[OperatingPoint], sublayers: Sequence[Sublayer]) -> Markup:
