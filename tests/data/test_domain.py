@@ -259,4 +259,21 @@ def test_faults_name_their_rows(
     with pytest.raises(InputError) as fault:
         data.setup()
     named = re.findall(r"train.jsonl:(\d+): choice", str(fault.value))
-    assert len({*named} & {*"1234567"}) == 5 and str(fault.value).endswith("; and 2 more")
+    assert len({*named} & {*"1234567"}) == 5
+    assert "; and 2 more; data.bad_rows skip" in str(fault.value)
+
+
+def test_items_that_cannot_be_tokenised_are_skipped_as_faulty_rows_are(
+    tmp_path: Path, letters_domain: Any, tiny_tokenizer: TinyTokenizer
+) -> None:
+    path = letters_domain(tmp_path) / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["choices"] = [f"{choice} {'x' * 40}" for choice in "abcde"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"calibration_rows": 8, "dev_rows": 12, "max_length": 30}
+    data = DomainData(tiny_tokenizer(), "jsonl", tmp_path, bad_rows="skip", **sizes)
+    report = data.report()
+    assert data.rows is not None and len(data.rows.train) == len(rows) - 1
+    assert report.sets["train"].items == len(data.train_items()) == len(rows) - 1
+    assert report.skipped == {"train": 1}
+    assert any("skipped 1 train items" in note and "train.jsonl:1" in note for note in report.notes)

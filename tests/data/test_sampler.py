@@ -80,9 +80,10 @@ def test_one_pool_pads_the_least_that_full_batches_can(
 ):
     whole = -(-len(lengths) // batch_size)  # batches of the data set: all of it is one pool
     least = _batches(lengths, batch_size, seed, pool=whole)
-    assert _tokens(least, lengths) <= _tokens(
-        _batches(lengths, batch_size, seed, pool=pool), lengths
-    )
+    if len(lengths) % batch_size == 0:  # else a longest item may be alone in the smaller batch
+        assert _tokens(least, lengths) <= _tokens(
+            _batches(lengths, batch_size, seed, pool=pool), lengths
+        )
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     cut = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     assert _tokens(least, lengths) == _tokens(cut, lengths)

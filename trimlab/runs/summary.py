@@ -27,6 +27,8 @@ def print_summary(summary: RunSummary, folder: Path) -> None:
     """
     console, final = Console(), summary.trimmed
     console.print(_table(summary))
+    if final.exact_match is not None:
+        console.print(_written_table(summary))
     how = "with this bypass is an ablation and is not exported"
     files = {
         "report.html": "the run on one page, for a browser",
@@ -77,14 +79,32 @@ def _table(summary: RunSummary) -> Table:
         sizes = ("layers in folder", "model in folder", "layers kept", "model kept")
     for heading in (f"{summary.metric} %", *sizes, "tokens/s"):
         table.add_column(heading, justify="right")
-    written = {"exact_match": "exact match %", "token_f1": "token F1 %"}
-    written = {n: h for n, h in written.items() if getattr(summary.trimmed, n) is not None}
-    for heading in written.values():
-        table.add_column(heading, justify="right")
     heuristics = summary.heuristic_baselines or {}
     for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
         if name in heuristics:
             table.add_row(label, f"{heuristics[name]:.1f}")
+    for label, model in _models(summary):
+        speed = model.tokens_per_second
+        if label == "untrimmed":
+            speed = summary.trimmed.untrimmed_tokens_per_second
+        table.add_row(label, *_cells(model, zeros), "" if speed is None else f"{speed:.1f}")
+    return table
+
+
+def _written_table(summary: RunSummary) -> Table:
+    """A row per model: how near its greedy answers are to the right ones."""
+    table = Table(title=f"answers in own words (greedy, n = {summary.trimmed.exact_match_n})")
+    table.add_column("model")
+    for heading in ("exact match %", "token F1 %"):
+        table.add_column(heading, justify="right")
+    for label, model in _models(summary):
+        f1 = _score(model.token_f1, model.token_f1_stderr)
+        table.add_row(label, _score(model.exact_match, model.exact_match_stderr), f1)
+    return table
+
+
+def _models(summary: RunSummary) -> list[tuple[str, ModelResult]]:
+    """Label and result of every model."""
     labels = {
         "untrimmed": "untrimmed",
         "fine_tuned": "fine-tuned, full depth",
@@ -93,15 +113,7 @@ def _table(summary: RunSummary) -> Table:
     rows = [(labels[name], model) for name, model in summary.named_models()]
     for made in summary.compared.values():
         rows += [(f"{model.title}, {OF[model.of or 'trimmed']}", model) for model in made]
-    for label, model in rows:
-        speed = model.tokens_per_second
-        if label == "untrimmed":
-            speed = summary.trimmed.untrimmed_tokens_per_second
-        own_words = (_score(getattr(model, n), getattr(model, f"{n}_stderr")) for n in written)
-        table.add_row(
-            label, *_cells(model, zeros), "" if speed is None else f"{speed:.1f}", *own_words
-        )
-    return table
+    return rows
 
 
 def _score(value: float | None, stderr: float | None) -> str:

@@ -113,4 +113,5 @@ def score_candidates(
 
 
 def _can_stop_early(scorer: Scorer, metric: MetricName) -> bool:
+    # the bounds are those of accuracy; with another metric, the choice is that of a whole scan
     return "accuracy" in scorer.statistics and scorer.falls_with_accuracy and metric == "accuracy"
