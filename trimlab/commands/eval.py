@@ -31,12 +31,9 @@ def run(arguments: list[str]) -> None:
 
 
 def _parser() -> Any:
-    from pathlib import Path
     from typing import Literal
 
     from jsonargparse import ArgumentParser
-
-    from trimlab.data.source import DataSource
 
     parser = ArgumentParser(
         prog="trimlab eval",
@@ -45,28 +42,7 @@ def _parser() -> Any:
     )
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--tasks", type=str, required=True, help="task names, with commas between")
-    parser.add_class_arguments(DataSource, "data")
-    parser.add_argument(
-        "--data.prompt",
-        type=str | None,
-        help="prompt format; by default `authors` and, for the backend lm-eval, the harness's own "
-        "wherever it has the task",
-    )
-    parser.add_argument(
-        "--data.metric",
-        type=Literal["exp_neg_loss", "token_accuracy"] | None,
-        help="metric of tasks without alternatives, exp_neg_loss by default",
-    )
-    parser.add_argument(
-        "--data.chat_template", type=Path | None, help="file with a chat template, for task chat"
-    )
-    parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
-    parser.add_argument(
-        "--data.max_length",
-        type=int | None,
-        help="longest text in tokens, by default the model's limit; a longer context loses its "
-        "oldest tokens",
-    )
+    _add_data_options(parser)
     parser.add_argument(
         "--extra_metrics",
         "--further",  # its earlier name
@@ -89,6 +65,36 @@ def _parser() -> Any:
     parser.add_argument("--batch_size", type=int, default=8, help="requests at once (lm-eval)")
     parser.add_argument("--json", action="store_true", help="one JSON line per metric")
     return parser
+
+
+def _add_data_options(parser: Any) -> None:
+    from pathlib import Path
+    from typing import Literal
+
+    from trimlab.data.source import DataSource
+
+    parser.add_class_arguments(DataSource, "data")
+    parser.add_argument(
+        "--data.prompt",
+        type=str | None,
+        help="prompt format; by default `authors` and, for the backend lm-eval, the harness's own "
+        "wherever it has the task",
+    )
+    parser.add_argument(
+        "--data.metric",
+        type=Literal["exp_neg_loss", "token_accuracy"] | None,
+        help="metric of tasks without alternatives, exp_neg_loss by default",
+    )
+    parser.add_argument(
+        "--data.chat_template", type=Path | None, help="file with a chat template, for task chat"
+    )
+    parser.add_argument("--data.test_rows", type=int | None, help="test items, all by default")
+    parser.add_argument(
+        "--data.max_length",
+        type=int | None,
+        help="longest text in tokens, by default the model's limit; a longer context loses its "
+        "oldest tokens",
+    )
 
 
 def _check(options: Any) -> None:

@@ -4,7 +4,6 @@ Every phase writes its result to the run folder before the next one starts, so t
 goes on where it was.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -95,8 +94,7 @@ class Run:
             InputError: The folder holds a run with another config, is in use or cannot be
                 written, or the disk has too little room.
         """
-        for note in self.data.report().notes:
-            print(f"note: {note}", file=sys.stderr)
+        self.data.setup()
         self.module.metric = self.data.task.metric
         self.module.model.to(self.tester.device)  # type: ignore[arg-type]  # a latency is measured
         self.trim.check(self.trainer, self.module.stack)

@@ -24,6 +24,12 @@ def headline(summary: RunSummary) -> list[str]:
         said += f"; fine-tuned at full depth: {value(summary.fine_tuned)} %"
     layers, whole = percent(final.layer_memory_ratio), percent(final.model_memory_ratio)
     sentences = [f"{said}.", f"It has {layers} of the layer memory, {whole} of the whole model."]
+    stored_layers, stored = final.memory_in_folder
+    if final.tier == "T2" and stored_layers is not None and stored is not None:
+        sentences.append(
+            f"With its zeros, the folder has {percent(stored_layers)} of the layers and "
+            f"{percent(stored)} of the model."
+        )
     now, before = final.tokens_per_second, final.untrimmed_tokens_per_second
     if now and before:
         sentences.append(
@@ -71,15 +77,6 @@ def table(summary: RunSummary) -> list[dict[str, str]]:
 def warnings(summary: RunSummary, data: JsonObject) -> list[str]:
     """What a person should know before trusting the numbers."""
     said = list(data["notes"])
-    for name, found in data["sets"].items():
-        if found["cut"]:
-            said.append(
-                f"{found['cut']} of {found['items']} {name} items were cut: the longest has "
-                f"{found['longest']} tokens (data.max_length)."
-            )
-    said += [f"{n} faulty rows of {split} were skipped." for split, n in data["skipped"].items()]
-    if data["unread_columns"]:
-        said.append(f"Columns that were not read: {', '.join(data['unread_columns'])}.")
     if not summary.models:
         return said
     final = summary.trimmed
