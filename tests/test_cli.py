@@ -414,7 +414,7 @@ def test_the_readmes_commands(
         (tmp_path / folder).symlink_to(root)
     monkeypatch.chdir(tmp_path)
     commands = readme_commands()
-    verbs = ("fit", "eval", "compress", "sweep", "report")
+    verbs = ("data", "fit", "eval", "compress", "sweep", "report")
     assert {shlex.split(command)[1] for command in commands} == {*verbs}
     (tmp_path / "results").mkdir()
     for command in commands:
@@ -422,6 +422,8 @@ def test_the_readmes_commands(
         if verb == "fit":
             # what the README gives comes last and wins, but for the data's place in --data.root
             arguments = [*arguments[:2], *tiny, *arguments[2:], "--trim.min_accuracy_share", "0"]
+        elif verb == "data":
+            arguments += tiny[: tiny.index("--run.full_depth")]
         elif verb == "sweep":
             arguments.append("--dry-run")  # what a sweep makes is tested in test_sweep.py
         assert run(verb, *arguments) == 0, command
