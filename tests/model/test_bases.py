@@ -131,13 +131,6 @@ def test_a_generation_config_that_cannot_be_saved_is_mended_at_the_start(
     assert saved.eos_token_id == 2
 
 
-def test_generation_settings_in_the_config_of_the_model(tmp_path: Path, folder: Path) -> None:
-    write(folder, "config.json", temperature=0.6, do_sample=True)
-    model, tokenizer = load_model(str(folder))
-    save_packed(SublayerStack(model), tokenizer, tmp_path / "out")
-    assert "temperature" not in json.loads((tmp_path / "out" / "config.json").read_text())
-
-
 # ---- models with images -------------------------------------------------------------------------
 
 TEXT = {

@@ -212,7 +212,6 @@ def test_the_report_on_the_data_is_in_the_summary(zero_filled: Path) -> None:
     summary = RunFolder(zero_filled).read_summary()
     assert summary is not None and summary.data == row["data"]
     del row["data"]  # as in earlier versions
-    (zero_filled / "earlier.json").write_text(json.dumps(row))
     assert type(summary).from_row(row).data is None
 
 
@@ -267,17 +266,10 @@ def test_the_needed_room_is_more_than_what_a_run_leaves(zero_filled: Path, base:
         return sum(path.stat().st_size for path in (zero_filled / part).rglob(name))
 
     needed = export_bytes(module, trim, torch.float32)
-    # headers come on top of the tensors
-    assert needed == bytes_of(base) <= on_disk("models/" + models(zero_filled), "*.safetensors")
+    assert needed == bytes_of(base) <= on_disk("models", "0*/*.safetensors")  # with a header
     needed = checkpoint_bytes(module, trim, RunOptions(full_depth=False))
-    assert needed >= on_disk("checkpoints", "*.ckpt") / 1.5
+    assert needed >= on_disk("checkpoints", "*.ckpt")
     assert export_bytes(module, trim, torch.bfloat16) == bytes_of(base) / 2
-
-
-def models(folder: Path) -> str:
-    summary = RunFolder(folder).read_summary()
-    assert summary is not None and summary.trimmed.folder is not None
-    return Path(summary.trimmed.folder).name
 
 
 def test_ratios_that_would_share_a_folder_are_refused(

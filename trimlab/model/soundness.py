@@ -67,8 +67,7 @@ def check_trainable(config: PreTrainedConfig, name: str) -> None:
 def make_saveable(model: PreTrainedModel) -> str | None:
     """Mends what Transformers loads and would refuse to save: generation settings.
 
-    Settings of sampling are removed where the model decodes greedily, which ignores them, and
-    generation settings in the model's own config are moved to its generation config.
+    Settings of sampling are removed where the model decodes greedily, which ignores them.
 
     Args:
         model: The model, changed in place.
@@ -79,11 +78,6 @@ def make_saveable(model: PreTrainedModel) -> str | None:
     Raises:
         InputError: The model's config cannot be saved.
     """
-    mended = []
-    misplaced = model.config._get_generation_parameters()
-    for name in misplaced:
-        setattr(model.config, name, None)
-        mended.append(f"{name} taken out of config.json")
     with tempfile.TemporaryDirectory() as folder:
         try:
             model.config.save_pretrained(folder)
@@ -93,10 +87,10 @@ def make_saveable(model: PreTrainedModel) -> str | None:
                 f"trimmed model could be written: {one_line(error)}; correct it"
             ) from error
         generation = model.generation_config
-        if generation is not None and (fault := _fault(generation, folder)):
-            model.generation_config, done = _mended(generation, folder)
-            mended.append(f"{done} ({fault})")
-    return "; ".join(mended) or None
+        if generation is None or (fault := _fault(generation, folder)) is None:
+            return None
+        model.generation_config, done = _mended(generation, folder)
+        return f"{done} ({fault})"
 
 
 def _mended(generation: GenerationConfig, folder: str) -> tuple[GenerationConfig, str]:
