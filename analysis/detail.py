@@ -1,5 +1,7 @@
 """The measured accuracies of a table in full: errors, seeds, steps, tests and extra metrics."""
 
+from collections.abc import Sequence
+
 from analysis.measurements import EXTRA_METRICS, Measurement
 from analysis.tables import MISSING, Table
 
@@ -17,18 +19,20 @@ def detail(table: Table) -> list[dict[str, str]]:
     Args:
         table: The table.
     """
-    return [
-        {
-            "model": f"{group.title}: {row.title}" if group.title else row.title,
-            "on": table.columns[key].title,
-            **_entry(cell.measured),
-        }
+    found = [
+        (f"{group.title}: {row.title}" if group.title else row.title, key, cell.measured)
         for group, row, key, cell in table.cells()
         if cell.measured is not None and cell.measured.n is not None
     ]
+    measured = {name for *_, cell in found for name in cell.extra_metrics or ()}
+    metrics = [name for name in EXTRA_METRICS if name in measured]  # without empty columns
+    return [
+        {"model": title, "on": table.columns[key].title, **_entry(cell, metrics)}
+        for title, key, cell in found
+    ]
 
 
-def _entry(measured: Measurement) -> dict[str, str]:
+def _entry(measured: Measurement, metrics: Sequence[str]) -> dict[str, str]:
     test, extra_metrics = measured.test, measured.extra_metrics or {}
     steps = sorted({record["optimizer_steps"] for record in measured.records})
     return {
@@ -41,7 +45,7 @@ def _entry(measured: Measurement) -> dict[str, str]:
         "won : lost": f"{test.won} : {test.lost}" if test else MISSING,
         "p": f"{test.p:.2g}" if test else MISSING,
         "against": test.against if test else MISSING,
-        **{name.replace("_", " "): _decimal(extra_metrics.get(name)) for name in EXTRA_METRICS},
+        **{name.replace("_", " "): _decimal(extra_metrics.get(name)) for name in metrics},
         "tree": "dirty" if measured.dirty else "clean",
     }
 

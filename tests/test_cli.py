@@ -468,3 +468,18 @@ def test_a_walk_has_at_most_eight_steps() -> None:
     walks = re.findall(r"\*\*From .*\*\*\n\n((?:\d\. .*\n)+)", section)
     assert len(walks) == 4
     assert all(walk.count("\n") <= 8 for walk in walks)
+
+
+def test_eval_skips_what_fit_skips(
+    base: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (root / "test.jsonl").read_text().splitlines()]
+    rows[2]["choices"] = [f"{choice} {'x' * 80}" for choice in "abcde"]  # longer than max_length
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["eval", base, "--tasks", "jsonl", "--data.root", tmp_path, "--data.max_length", 64]
+    assert run(*command) == 2
+    assert "test.jsonl:3" in capsys.readouterr().err
+    assert run(*command, "--data.bad_rows", "skip", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["n"] == len(rows) - 1
+    assert "note: skipped 1 test items" in shown.err and "test.jsonl:3" in shown.err

@@ -224,7 +224,7 @@ def test_a_prompt_is_cut_behind_its_bos(tiny_tokenizer: TinyTokenizer) -> None:
     assert prompt_ids(tokenizer, "<s>abcdefgh", 5) == [1, *ids[-4:]]
     assert prompt_ids(tokenizer, "abcdefgh", 256) == ids
     assert prompt_ids(tokenizer, "abcdefgh", 0) == [1]
-    assert prompt_ids(tiny_tokenizer(bos=False), "abcdefgh", 0) == []
+    assert prompt_ids(tiny_tokenizer(bos=False), "abcdefgh", 0) == ids[-1:]
 
 
 # ---- parts of a text ----------------------------------------------------------------------------
@@ -367,3 +367,16 @@ def test_messages_name_the_row(tiny_tokenizer: TinyTokenizer) -> None:
         encode(tokenizer, item, 256)
     with pytest.raises(InputError, match=r"^test.jsonl:7: choice 'xxxx.* has 16 tokens"):
         encode(tokenizer, replace(item, choices=("x" * 16, "y")), 16)
+
+
+@pytest.mark.parametrize("items", [("who?", (" a</s>", " b</s>")), ("who?", (" a</s></s>",))])
+def test_an_eos_that_a_row_ends_with_is_not_scored(
+    items: tuple[str, tuple[str, ...]], tiny_tokenizer: TinyTokenizer
+) -> None:
+    tokenizer, (context, choices) = tiny_tokenizer(), items
+    plain = tuple(choice.replace("</s>", "") for choice in choices)
+    assert encode(tokenizer, Item(context, choices, 0), 99) == encode(
+        tokenizer, Item(context, plain, 0), 99
+    )
+    trained = encode(tokenizer, Item(context, choices, 0), 99, only_gold=True, end=2)
+    assert trained.targets.count(2) == 1 and trained.targets[-1] == 2

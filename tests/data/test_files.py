@@ -305,3 +305,27 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: 
 def test_options_for_own_rows_are_refused_for_a_benchmark():
     with pytest.raises(InputError, match=r"data.hub is for rows of your own .* sciq has a fixed"):
         read_row_sets(load_task("sciq"), DataSource(hub="a/b"))
+
+
+def test_a_csv_file_as_spreadsheets_write_it(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    long = "x " * 100_000
+    path.write_text(f"text,label,,\n{long},a,,\nshort,b,,\n")
+    first, second = read_file(path)
+    assert first.columns == {"text": long, "label": "a"} and second.columns["text"] == "short"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", "text,label\na,b\n".encode("utf-16")),
+        ("rows.jsonl.xz", b"none"),
+        ("rows.jsonl.zip", b"none"),
+        ("rows.jsonl.gz", b"none"),
+    ],
+)
+def test_a_damaged_file_is_one_line(name: str, content: bytes, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}.*(not UTF-8|zip|gzip|[Ff]ormat|ended)"):
+        read_file(path)

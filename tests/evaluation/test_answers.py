@@ -186,6 +186,28 @@ def test_written_answers_are_compared_as_squad_does(tiny_model: Any, tiny_tokeni
     assert written_answers(stack, tokenizer, [Item("", ("dog",), 0)]) is None  # plain text
 
 
+def test_answers_of_signs_and_articles_are_compared_to_the_letter(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    """SQuAD leaves out both, so that an empty text would be every such answer."""
+    tokenizer = tiny_tokenizer()
+    stack = writer(tiny_model("llama"), tokenizer, [["?", " ", "-", "\n"]])
+    for answer_text, right in ((" -", 100), (" :", 0), (" A", 0)):
+        found = written_answers(stack, tokenizer, [Item("who?", (answer_text,), 0)])
+        assert found == ((right, 0, 1), (right, 0, 1))
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_an_answer_longer_than_what_the_model_reads_leaves_a_prompt(
+    bos: bool, tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    tokenizer = tiny_tokenizer(bos=bos)
+    stack = SublayerStack(tiny_model("opt", max_position_embeddings=32))
+    item = Item("who?", (f" {'x' * 60}",), 0)
+    found = written_answers(stack, tokenizer, [item], max_length=32)
+    assert found is not None and found.exact_match.value == 0
+
+
 def test_an_answer_of_several_lines_goes_on(tiny_model: Any, tiny_tokenizer: Any) -> None:
     tokenizer = tiny_tokenizer()
     written = ["?", " ", "d", "o", "g", "\n", "c", "x", "</s>"]

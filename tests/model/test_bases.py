@@ -182,6 +182,30 @@ def test_the_text_part_of_a_multimodal_gemma(
     stack.drop(Sublayer(1, "attention"), Sublayer(1, "mlp"))
     save_packed(stack, tokenizer, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 3
+    # by itself, as a run's model at full depth is saved
+    load_model(str(folder))[0].save_pretrained(tmp_path / "whole")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    with torch.no_grad():
+        torch.testing.assert_close(saved(IDS).logits, wanted)
+
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "fp8"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="multimodal and quantised"):
+        load_model(str(folder))
+
+
+def test_a_head_of_its_own_is_exported_whatever_the_config_says(
+    tmp_path: Path, tiny_folder: Any
+) -> None:
+    folder = tiny_folder(tmp_path, "llama", tie_word_embeddings=False)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    model, tokenizer = load_model(str(folder))
+    save_packed(SublayerStack(model), tokenizer, tmp_path / "out")
+    with torch.no_grad():
+        exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(IDS).logits
+        torch.testing.assert_close(exported, model(IDS).logits)
 
 
 def test_a_multimodal_model_of_an_unknown_language_model_names_the_way_out(

@@ -7,6 +7,8 @@ import pytest
 from tokenizers import AddedToken
 
 from trimlab.data.domain import DomainData
+from trimlab.data.encoding import encode
+from trimlab.data.items import Item
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model
 
@@ -36,6 +38,20 @@ def test_tokens_without_an_embedding_are_refused(
     ) as refusal:
         load_model(str(folder))
     assert "\n" not in str(refusal.value) and "resize_token_embeddings" in str(refusal.value)
+
+
+def test_a_special_token_without_an_embedding_is_refused_in_a_row(
+    tmp_path: Path, tiny_folder: Any, tiny_tokenizer: Any
+) -> None:
+    """Gemma 3: the tokenizer has one for images, and text-only models have no embedding for it."""
+    tokenizer = tiny_tokenizer()
+    folder = tiny_folder(tmp_path, vocab_size=len(tokenizer))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    _, loaded = load_model(str(folder))
+    assert encode(loaded, Item("who?", (" a", " b"), 0), 99).targets
+    with pytest.raises(InputError, match="rows.jsonl:3: <image> is a token that the model does"):
+        encode(loaded, Item("who? <image>", (" a", " b"), 0, where="rows.jsonl:3"), 99)
 
 
 def test_a_padding_token_needs_no_embedding(

@@ -267,7 +267,7 @@ def test_the_needed_room_is_more_than_what_a_run_leaves(zero_filled: Path, base:
 
     needed = export_bytes(module, trim, torch.float32)
     assert needed == bytes_of(base) <= on_disk("models", "0*/*.safetensors")  # with a header
-    needed = checkpoint_bytes(module, trim, RunOptions(full_depth=False))
+    needed = checkpoint_bytes(module, trim)
     assert needed >= on_disk("checkpoints", "*.ckpt")
     assert export_bytes(module, trim, torch.bfloat16) == bytes_of(base) / 2
 
@@ -296,3 +296,26 @@ def test_a_shared_folder_that_cannot_be_made(base: Path, root: Path, tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder .*file"):
         start(base, root, tmp_path / "run", max_drops=1, run={"shared": tmp_path / "file"})
+
+
+def test_advice_of_a_check_at_the_start_can_be_followed(
+    base: Path, root: Path, tmp_path: Path
+) -> None:
+    """The refused start has left a config, which is no run yet."""
+    with pytest.raises(InputError, match=r"several ratios that are written as 0\.75"):
+        start(base, root, tmp_path / "run", max_drops=1, save_at=[0.75, 0.75000001])
+    assert start(base, root, tmp_path / "run", max_drops=1, save_at=[0.75])["trimmed"]
+
+
+def test_a_run_with_little_left_needs_little_room(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(base, root, tmp_path / "run", max_drops=1)
+    summary = tmp_path / "run" / "summary.json"
+    row = json.loads(summary.read_text())
+    summary.write_text(json.dumps({k: v for k, v in row.items() if k != "trimmed"}))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9, 0))
+    assert start(base, root, tmp_path / "run", max_drops=1)["trimmed"] == row["trimmed"] | {
+        "folder": str(tmp_path / "run" / row["trimmed"]["folder"])
+    }

@@ -155,8 +155,10 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
             max_length=limit,
             metric=options.data.metric,
             chat_template=options.data.chat_template,
+            bad_rows=options.data.bad_rows,
         )
-        print_notes(data.notes(items))
+        items = data.usable(items, "test")
+        print_notes(data.notes(items, "test"))
         about = {"model": options.model, "task": name, "prompt": prompt}
         about |= {"max_length": data.max_length, "backend": options.backend}
         about |= {"rows": fingerprint(items), **provenance()}

@@ -24,6 +24,8 @@ from trimlab.data.splits import SETS, RowSets, read_row_sets
 from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 
+LONGEST = 1024  # tokens of a text by default, and less where the model reads less
+
 
 class _Batches(Dataset[Batch]):
     """Encoded items; the "index" of an element is a list of indices, and the element a batch."""
@@ -78,7 +80,7 @@ class DomainData(L.LightningDataModule):
         test_rows: int | None = None,
         batch_size: int = 16,
         eval_tokens: int = 1024,
-        max_length: int = 1024,
+        max_length: int = LONGEST,
         seed: int = 0,
         train_eos: bool | None = None,
         metric: MetricName | None = None,
@@ -160,6 +162,8 @@ class DomainData(L.LightningDataModule):
         if faults and self.source.bad_rows == "error":
             raise InputError(f"{name_faults(faults)}; data.bad_rows skip leaves such rows out")
         self._unfit[name] = faults
+        if faults and not pairs:
+            raise InputError(f"no {name} item can be used: {name_faults(faults)}")
         if items and not any(parts for _, parts in pairs):
             raise InputError(f"{items[0].where}: no {name} text has two tokens to read")
         return pairs
@@ -170,9 +174,8 @@ class DomainData(L.LightningDataModule):
         assert self.rows is not None
         sets, notes = self._encoded, self._limit_notes()
         unfit = {name: len(faults) for name, faults in self._unfit.items()}
-        for name, faults in self._unfit.items():
-            if faults:
-                notes.append(f"skipped {len(faults)} {name} items: {name_faults(faults)}")
+        for name in unfit:
+            notes += self._unfit_notes(name)
         for name, found in sets.items():
             notes += length_notes(name, found, self.max_length)
         return DataReport(
@@ -182,13 +185,32 @@ class DomainData(L.LightningDataModule):
             notes=(*self.rows.notes, *notes),
         )
 
-    def notes(self, items: Sequence[Item], name: str = "test") -> list[str]:
+    def usable(self, items: Sequence[Item], name: str) -> list[Item]:
+        """Any items without those that cannot be scored, which `data.bad_rows` refuses or skips.
+
+        Args:
+            items: The items.
+            name: What they are, for messages.
+
+        Raises:
+            InputError: An item cannot be scored and is not to be skipped, or none is left.
+        """
+        pairs = self._encode_set(name, items)
+        self._held_out |= dict(pairs)
+        return [item for item, parts in pairs if parts]
+
+    def notes(self, items: Sequence[Item], name: str) -> list[str]:
         """What a person should know of how any items are read: a sentence for each thing."""
         found = [self._parts(item) for item in items]
-        return [*self._limit_notes(), *length_notes(name, found, self.max_length)]
+        lengths = length_notes(name, found, self.max_length)
+        return [*self._limit_notes(), *self._unfit_notes(name), *lengths]
+
+    def _unfit_notes(self, name: str) -> list[str]:
+        faults = self._unfit.get(name)
+        return [f"skipped {len(faults)} {name} items: {name_faults(faults)}"] if faults else []
 
     def _limit_notes(self) -> list[str]:
-        if self.asked_length <= self.max_length:
+        if self.asked_length <= self.max_length or self.asked_length == LONGEST:
             return []
         asked, limit = self.asked_length, self.max_length
         return [f"the model reads {limit} tokens: data.max_length is {limit}, not {asked}"]

@@ -149,7 +149,8 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, context: str, max_length: int) -> list[int]:
     """Tokenises a prompt to be continued; a long one is cut as in `encode`."""
     text = _tokenise(tokenizer, context)
-    return text.cut(min(max(0, len(text.ids) - max_length), len(text.ids) - text.head)).ids
+    most = len(text.ids) - max(1, text.head)  # something is left to go on from
+    return text.cut(min(max(0, len(text.ids) - max_length), most)).ids
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str, offsets: bool = False) -> _Text:
@@ -173,16 +174,35 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str, offsets: bool = Fal
     return _Text(ids, head, offsets=places)
 
 
+def _check_embedded(tokenizer: PreTrainedTokenizerBase, item: Item, text: _Text) -> None:
+    """Refuses special tokens that the model has no embedding for, such as images of Gemma 3."""
+    limit = getattr(tokenizer, "n_embeddings", None)  # known of the tokenizer of a loaded model
+    if limit is not None and max(text.ids, default=0) >= limit:
+        token = tokenizer.convert_ids_to_tokens(max(text.ids))
+        raise InputError(f"{_name(item)}: {token} is a token that the model does not know")
+
+
+def _without_eos(text: _Text, eos: Any) -> _Text:
+    """A text without an EOS that is written at its end; `end` trains one."""
+    ids = list(text.ids)
+    while len(ids) > 1 and ids[-1] == eos:
+        ids.pop()
+    return replace(text, ids=ids)
+
+
 def _texts(
     tokenizer: PreTrainedTokenizerBase, item: Item, choices: Sequence[str]
 ) -> Iterator[_Text]:
     """Tokenises `context + choice` for every choice, and finds what is scored of it."""
     if item.scored:
-        yield _spans(tokenizer, item)
+        spans = _spans(tokenizer, item)
+        _check_embedded(tokenizer, item, spans)
+        yield spans
         return
     context = _tokenise(tokenizer, item.context) if item.context else _Text([], 0)
     for choice in choices:
-        text = _tokenise(tokenizer, item.context + choice)
+        text = _without_eos(_tokenise(tokenizer, item.context + choice), tokenizer.eos_token_id)
+        _check_embedded(tokenizer, item, text)
         # without a context and a BOS nothing predicts the first token: it is not scored
         start = max(1, text.head + len(context.ids) - context.head)
         yield replace(text, scored=range(start, len(text.ids)))

@@ -77,8 +77,8 @@ def _cut_items(evidence: Evidence) -> Iterator[str]:
         n = len(evidence.items[name])
         if n and count > CUT_SHARE * n:
             yield (
-                f"{count} of {n} items of {name} are longer than data.max_length and lose the "
-                "beginning of their prompt: raise it if the model reads more"
+                f"{count} of {n} items of {name} are longer than data.max_length and lose "
+                "their beginning: raise it if the model reads more"
             )
 
 

@@ -32,7 +32,7 @@ def length_notes(name: str, items: Sequence[Sequence[EncodedItem]], max_length: 
     if found.cut:
         notes.append(
             f"{found.cut} of {len(items)} {name} items were longer than {max_length} tokens "
-            "(data.max_length) and lost the beginning of their context"
+            "(data.max_length) and lost their beginning"
         )
     windows = [parts for parts in items if len(parts) > 1]
     if windows:

@@ -10,6 +10,9 @@ in every way that fsspec knows (`.gz`, `.bz2`, `.xz`; `.zst` with the package zs
 import csv
 import io
 import json
+import lzma
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +23,11 @@ from fsspec.utils import compressions
 from trimlab.data.rows import Row, short
 from trimlab.errors import InputError
 
+LONGEST_FIELD = 2**31 - 1  # characters; the standard library refuses fields of 131,073
 HUB_SECONDS = 10  # timeout of the first request to the hub
 HUB_PARQUET = "refs/convert/parquet"  # revision with the hub's own conversion of a data set
+# a compressed file that is cut or is none
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # at the beginning of files that some editors write
 
 
@@ -83,7 +89,7 @@ def read_file(path: Path) -> list[Row]:
         rows = list(READERS[found[1]](path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except EOFError as error:  # the end of a compressed file is missing
+    except DAMAGED as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not rows:
         raise InputError(f"{path} has no rows")
@@ -131,12 +137,11 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
     """The rows of a file with the names of the columns in its first line; all values are texts."""
     with _open(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="", errors="surrogateescape")
+        csv.field_size_limit(LONGEST_FIELD)
         lines = csv.reader(text, delimiter=delimiter)
-        header = next(lines, [])
-        if len(set(header)) < len(header):
-            raise InputError(f"{path}:1: two columns have the same name: {', '.join(header)}")
-        begin = lines.line_num + 1
         try:
+            header = _csv_header(next(lines, []), path)
+            begin = lines.line_num + 1
             for values in lines:
                 where, begin = f"{path}:{begin}", lines.line_num + 1
                 if values:
@@ -256,14 +261,32 @@ def _row(columns: Any, where: str) -> Row:
     return Row({}, where, fault=f"a row must be an object, not {short(columns)}")
 
 
+def _csv_header(header: list[str], path: Path) -> list[str]:
+    """The names of the columns; spreadsheets write empty ones behind the last."""
+    if not _is_utf8(header):
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8")
+    named = [name for name in header if name]
+    if len(set(named)) < len(named):
+        raise InputError(f"{path}:1: two columns have the same name: {', '.join(named)}")
+    return header
+
+
 def _csv_row(header: list[str], values: list[str], where: str) -> Row:
     if len(values) != len(header):
         return Row({}, where, fault=f"{len(values)} values for {len(header)} columns")
+    if not _is_utf8(values):
+        return Row({}, where, fault="not UTF-8; save the file as UTF-8")
+    pairs = zip(header, values, strict=True)
+    return Row({name: value for name, value in pairs if name or value}, where)
+
+
+def _is_utf8(texts: list[str]) -> bool:
+    """Whether `errors="surrogateescape"` had nothing to let through."""
     try:
-        "".join(values).encode()
-    except UnicodeEncodeError as error:  # bytes that `errors="surrogateescape"` let through
-        return Row({}, where, fault=_problem(error))
-    return Row(dict(zip(header, values, strict=True)), where)
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return not any("\0" in text for text in texts)
 
 
 def _first_line(error: Exception) -> str:

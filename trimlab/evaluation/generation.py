@@ -20,6 +20,7 @@ from trimlab.evaluation.decoding import greedy_tokens, read_prompt
 from trimlab.evaluation.metrics import Estimate, share
 from trimlab.model.sublayers import SublayerStack, evaluating
 
+LEAST_PROMPT = 4  # of the longest text a quarter, at least, is the prompt
 EXTRA_TOKENS = 4  # beyond those of the longest choice, for another spelling and the end
 
 
@@ -124,6 +125,8 @@ def written_answers(
             most = longest + EXTRA_TOKENS
             if free:  # twice as long, if that costs nothing of the prompt
                 most = max(most, min(most + longest, max_length - n_prompt))
+            # however long the answer is, there is a prompt
+            most = min(most, max_length - min(n_prompt, max(1, max_length // LEAST_PROMPT)))
             context = prompt_ids(tokenizer, prompt, max_length - most)
             written = greedy_answer(
                 stack.model,
@@ -150,8 +153,8 @@ def _answer(item: Item) -> str:
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, item: Item) -> str:
-    """The right answer without the token that ends a turn."""
-    answer = _answer(item)
+    """The right answer without the token that ends a turn or a text."""
+    answer = _answer(item).removesuffix(str(tokenizer.eos_token or ""))
     for token in _turn_end(tokenizer, item):
         answer = answer.removesuffix(str(tokenizer.convert_ids_to_tokens(token)))
     return answer
@@ -168,7 +171,15 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, item: Item) -> frozenset[int]:
 def _compared(written: str, answer: str) -> dict[str, Tensor]:
     """Exact match and F1 of an answer, in percent."""
     target = {"answers": {"answer_start": [0], "text": [answer]}, "id": ""}
-    return squad([{"prediction_text": written, "id": ""}], [target])
+
+    def compared(text: str) -> dict[str, Tensor]:
+        return squad([{"prediction_text": text, "id": ""}], [target])
+
+    if compared("")["exact_match"]:
+        # nothing but an article or signs (`A`, `+`), which SQuAD leaves out: to the letter
+        same = torch.tensor(100.0 * (written.strip().casefold() == answer.strip().casefold()))
+        return {"exact_match": same, "f1": same}
+    return compared(written)
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[Any]:

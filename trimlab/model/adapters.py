@@ -39,6 +39,8 @@ def check_not_only_adapter(folder: Path, name: str) -> None:
     """
     if not has_adapter(folder) or model_weights(folder):
         return
+    if (folder / "config.json").exists() and not any(folder.glob("adapter_*.safetensors")):
+        return  # no weights were downloaded, for a tokenizer alone
     try:
         about = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         base = str(about["base_model_name_or_path"])

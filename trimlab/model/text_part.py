@@ -30,7 +30,7 @@ def text_config(config: PreTrainedConfig, name: str) -> PreTrainedConfig | None:
         None for a text-only model.
 
     Raises:
-        InputError: The language model is of no supported family.
+        InputError: The language model is of no supported family, or quantised.
     """
     text: Any = getattr(config, "text_config", None)
     families = plugin_names(FAMILIES)
@@ -40,6 +40,11 @@ def text_config(config: PreTrainedConfig, name: str) -> PreTrainedConfig | None:
         raise InputError(
             f"{name} is multimodal ({config.model_type}), and its language model "
             f"({text.model_type}) is none of {', '.join(families)}: give a text-only model of them"
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(
+            f"{name} is multimodal and quantised, and its text part cannot be loaded alone: give "
+            "the model that is not quantised, or a text-only one"
         )
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(text, token, None) is None:

@@ -16,15 +16,16 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, na
         name: The name of both, for messages.
 
     Raises:
-        InputError: A token has no embedding. The padding token needs none: no text has it.
+        InputError: A token has no embedding. Special tokens need none (padding, an image in
+            Gemma 3) as long as no row has them, see `encode`.
     """
     embeddings: Any = model.get_input_embeddings()
     rows = embeddings.weight.shape[0]
-    outside = {
-        index: token
-        for token, index in tokenizer.get_vocab().items()
-        if index >= rows and index != tokenizer.pad_token_id
-    }
+    outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= rows}
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # ordinary text has no special token; the encoding of rows refuses those beyond this
+    tokenizer.n_embeddings = rows  # type: ignore[attr-defined]
+    outside = {i: token for i, token in outside.items() if i not in special}
     if outside:
         raise InputError(
             f"the tokenizer of {name} has {len(outside)} tokens without an embedding, such as "

@@ -56,6 +56,8 @@ def load_weights(
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks {len(missing)} weights that it needs, such as {missing[0]}")
+    if text is not None:
+        model._weight_conversions = []  # its inverse, for saving, would need the vision tower
     _prepare(model, name)
     return model, config
 
@@ -73,6 +75,11 @@ def _prepare(model: PreTrainedModel, name: str) -> None:
         # module, and replicas that share the weight (`workers`) have none
         if hasattr(module, "init_8bit_state"):
             module.init_8bit_state()
+    # A config may say that the head is tied where the file holds two matrices
+    head: Any = model.get_output_embeddings()
+    embeddings: Any = model.get_input_embeddings()
+    if head is not None and head.weight is not embeddings.weight:
+        model.config.tie_word_embeddings = False
     # exports name their base by this; it would be the path of a cache folder otherwise
     model.config.name_or_path = name
 

@@ -26,6 +26,7 @@ _MAY_DIFFER = TIMING_FIELDS | {
     *("tokens_per_second", "hours"),
     # absent from rows of earlier versions
     *("rows", "rows_read", "rows_official", "rows_dropped_as_shared", "config"),
+    *("token_f1", "token_f1_stderr"),
     *("dtype", "stored_layer_memory_ratio", "stored_model_memory_ratio"),
 }
 

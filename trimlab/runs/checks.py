@@ -10,6 +10,7 @@ from trimlab.algorithm import Trim
 from trimlab.errors import InputError, one_line
 from trimlab.files import check_writable
 from trimlab.model.loading import base_dtype
+from trimlab.records.run_summary import RunSummary
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import RunOptions
 from trimlab.training.module import DomainLM
@@ -24,7 +25,9 @@ def export_dtype(base: str, options: RunOptions) -> torch.dtype:
     return getattr(torch, options.export_dtype)
 
 
-def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder) -> None:
+def check_outputs(
+    module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder, summary: RunSummary
+) -> None:
     """Refuses a run whose checkpoints or exports could not be written.
 
     Args:
@@ -32,6 +35,7 @@ def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: Run
         trim: Algorithm 1.
         options: The options of the run.
         folder: The run folder, which exists.
+        summary: What has been done already, of a run that is resumed.
 
     Raises:
         InputError: Two ratios have the same name, a folder cannot be written, the tokenizer cannot
@@ -42,7 +46,7 @@ def check_outputs(module: DomainLM, trim: Trim, options: RunOptions, folder: Run
         check_writable(options.shared)
     folder.check_parts()
     _check_tokenizer(module, folder.path)
-    _check_disk(module, trim, options, folder.path)
+    _check_disk(module, trim, options, folder, summary)
 
 
 def _check_names(ratios: list[float]) -> None:
@@ -66,15 +70,23 @@ def _check_tokenizer(module: DomainLM, folder: Path) -> None:
         ) from error
 
 
-def _check_disk(module: DomainLM, trim: Trim, options: RunOptions, folder: Path) -> None:
-    """Compares the largest size of the run folder with the free disk space.
+def _check_disk(
+    module: DomainLM, trim: Trim, options: RunOptions, run: RunFolder, summary: RunSummary
+) -> None:
+    """Compares the largest size of what is left to write with the free disk space.
 
     Baselines to compare with are not counted.
     """
-    checkpoints = checkpoint_bytes(module, trim, options)
-    exports = export_bytes(module, trim, export_dtype(module.base, options))
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free + there  # a resumed run has written some of it
+    folder = run.path
+    trimming, comparing = summary.stopped_because is None, summary.fine_tuned is None
+    checkpoints = trimming * checkpoint_bytes(module, trim)
+    checkpoints += (options.full_depth and comparing) * full_depth_bytes(module, trim)
+    exporting = summary.models is None
+    exports = exporting * export_bytes(module, trim, export_dtype(module.base, options))
+    # what a resumed run has written is replaced
+    parts = (run.checkpoints, run.models)
+    there = sum(p.stat().st_size for part in parts for p in part.rglob("*") if p.is_file())
+    free = shutil.disk_usage(folder).free + (trimming or exporting) * there
     if free < checkpoints + exports:
         raise InputError(
             f"{folder} needs up to {_size(checkpoints + exports)} (checkpoints "
@@ -83,20 +95,33 @@ def _check_disk(module: DomainLM, trim: Trim, options: RunOptions, folder: Path)
         )
 
 
-def checkpoint_bytes(module: DomainLM, trim: Trim, options: RunOptions) -> int:
-    """Most bytes of the checkpoints at any time; a new one is written beside the one it replaces.
+def checkpoint_bytes(module: DomainLM, trim: Trim) -> int:
+    """Most bytes of the checkpoints of trimming; a new one is written beside the one it replaces.
 
     Args:
         module: The module, untrimmed.
         trim: Algorithm 1.
-        options: The options of the run.
     """
-    stack = module.stack
-    layers = stack.bytes_of(*stack.original)
-    trained = trim.r * layers + module.train_embeddings * (stack.model_bytes - layers)
-    last = 2 * OPTIMIZER * trained
-    kept = (2 + len(trim.save_at)) * trained  # good.ckpt and the one that replaces it
-    return int(last * (1 + options.full_depth) + kept)
+    last = 2 * OPTIMIZER * _trained_bytes(module, trim)
+    kept = (2 + len(trim.save_at)) * _trained_bytes(module, trim)  # good.ckpt is replaced, too
+    return int(last + kept)
+
+
+def full_depth_bytes(module: DomainLM, trim: Trim) -> int:
+    """Bytes of the checkpoint of full depth beside those of trimming.
+
+    While it is written, the room in which those of trimming were replaced is free.
+
+    Args:
+        module: The module, untrimmed.
+        trim: Algorithm 1.
+    """
+    return int(OPTIMIZER * _trained_bytes(module, trim))
+
+
+def _trained_bytes(module: DomainLM, trim: Trim) -> float:
+    layers = module.stack.bytes_of(*module.stack.original)
+    return trim.r * layers + module.train_embeddings * (module.stack.model_bytes - layers)
 
 
 def export_bytes(module: DomainLM, trim: Trim, dtype: torch.dtype) -> int:
@@ -114,8 +139,8 @@ def export_bytes(module: DomainLM, trim: Trim, dtype: torch.dtype) -> int:
     ratios = list(trim.save_at)
     if trim.rules.layer_memory is None:  # the final model has a ratio that nobody knows yet
         ratios.append(1.0)
-    # without `packable` every dropped sublayer may leave one of zeros
-    stored = [ratio if trim.granularity == "pair" else 1.0 for ratio in ratios]
+    # a sublayer that is dropped alone may leave one of zeros
+    stored = [1.0 if trim.granularity == "sublayer" else ratio for ratio in ratios]
     everything = sum(stack.model_bytes - layers + share * layers for share in stored)
     return int(everything * dtype.itemsize / stack.model.dtype.itemsize)
 

@@ -153,7 +153,7 @@ class Exporter:
 
     def _speeds(self, trimmed: PreTrainedModel) -> JsonObject:
         """Decoding speed, in turns with the untrimmed model in the same type."""
-        if self._full is None:
+        if self._full is None or self._full.dtype != trimmed.dtype:
             self._full = load_model(self.module.base, dtype=trimmed.dtype)[0]
             self._full.to(self.tester.device)  # type: ignore[arg-type]
         speeds = decode_speeds({"untrimmed_": self._full, "": trimmed})

@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import yaml
 
@@ -48,13 +50,15 @@ class RunFolder:
         for folder in (self.checkpoints, self.models):
             if folder.exists():
                 check_writable(folder)
+        if self.record.exists() and not os.access(self.record, os.W_OK):
+            raise InputError(f"cannot write to {self.record}; change its permissions")
 
     @contextmanager
     def claimed(self, config: JsonObject) -> Iterator[None]:
         """Holds the folder's lock, for a run with this config.
 
         Args:
-            config: The config, written to `config.yaml` where the folder is new.
+            config: The config, written to `config.yaml` unless a run has begun in the folder.
 
         Raises:
             InputError: The folder is in use, or belongs to something else or to another config.
@@ -62,16 +66,23 @@ class RunFolder:
         used = any(not path.name.startswith(".") for path in self.path.iterdir())
         if used and not self.config.exists():
             raise InputError(f"{self.path} is not empty and holds no run; choose another")
-        with (self.path / ".lock").open("w") as lock:
+        begun = any(path.exists() for path in (self.summary, self.record, self.checkpoints))
+        with self._lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"another process is running in {self.path}") from error
-            if self.config.exists():
+            if self.config.exists() and begun:
                 self._check_config(config)
             else:
                 write_text(self.config, yaml.safe_dump(config, sort_keys=False))
             yield
+
+    def _lock(self) -> IO[str]:
+        try:
+            return (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path / '.lock'}: {error.strerror}") from error
 
     def read_summary(self) -> RunSummary | None:
         """The summary so far, with usable paths, or None where no phase has ended yet."""
@@ -96,6 +107,8 @@ class RunFolder:
         Earlier versions wrote absolute paths, or paths from the folder that they were started in.
         """
         here = self.models / Path(folder).name
+        if Path(folder).parent == Path(self.models.name):
+            return str(here)
         return str(here) if here.exists() or not Path(folder).exists() else folder
 
     def points(self) -> list[OperatingPoint]:

@@ -197,6 +197,7 @@ class Tester:
         task = load_task(other).with_tokenizer(data.tokenizer)
         prompt = data.prompt if data.prompt in task.prompts else task.prompts[0]
         items = read_test_items(task, data.source.for_another_task(), data.test_rows, prompt=prompt)
+        items = data.usable(items, other)
         answers = answer(
             stack,
             data.evaluation_batches(items),

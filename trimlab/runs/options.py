@@ -53,6 +53,9 @@ class RunOptions:
     export_dtype: ExportDtype = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dir", Path(self.dir).expanduser())
+        if self.shared is not None:
+            object.__setattr__(self, "shared", Path(self.shared).expanduser())
         if self.generate is not None and self.generate < 0:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
         if self.export_dtype not in get_args(ExportDtype):

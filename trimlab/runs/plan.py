@@ -86,15 +86,19 @@ def plan(
     cells = [cell | overrides for cell in _cells(experiment["runs"], path, profile)]
     cells = _kept(cells, only)
     resolve, found = Resolver(), dict[str, PlannedRun]()
+    configs = []
+    for cell in cells:
+        config = merged(common, nested(cell), {"seed_everything": 0})
+        try:
+            if limit is not None:
+                config = merged(config, _rehearsal(resolve(config), limit))
+            configs.append((cell, config, resolve(config)))
+        except InputError as error:
+            raise InputError(f"{path.name}, {cell}: {error}") from error
     for seed in range(seeds):
-        for cell in cells:
-            config = merged(common, nested(cell), {"seed_everything": seed})
-            try:
-                if limit is not None:
-                    config = merged(config, _rehearsal(resolve(config), limit))
-                identity = run_id(resolve(config))
-            except InputError as error:
-                raise InputError(f"{path.name}, {cell}: {error}") from error
+        for cell, of_first, resolved in configs:
+            config = of_first | {"seed_everything": seed}
+            identity = run_id(resolved | {"seed_everything": seed})
             place = ExperimentCell(
                 experiment=path.stem,
                 profile=profile,

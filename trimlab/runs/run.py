@@ -104,7 +104,7 @@ class Run:
         with self.folder.claimed(self.config):
             self.summary = self._begin()
             if not self.summary.finished:
-                check_outputs(self.module, self.trim, self.options, self.folder)
+                check_outputs(self.module, self.trim, self.options, self.folder, self.summary)
                 with self.tracker.tracked(self.folder.path, self.config, self.summary):
                     self._phases()
             elif not self.page.path.exists():  # a run of an earlier version

@@ -43,7 +43,8 @@ class WandbOptions:
     Attributes:
         mode: `auto` logs where W&B is installed: online where you are logged in, otherwise to
             `wandb/` in the run folder, for `wandb sync` (WANDB_MODE in the environment decides
-            first). Rows of the data and code are never uploaded.
+            first). Rows of the data and code are never uploaded; notes on the
+            data are, which may quote a label or a file name.
         project: W&B project.
         group: Group of runs to compare; by default the task's name.
         name: Name of the run; by default the name of its folder.

@@ -85,11 +85,10 @@ def warnings(summary: RunSummary, data: JsonObject) -> list[str]:
             f"{final.n} test items give a standard error of {final.stderr:.1f} points: "
             "more items tell models apart."
         )
-    best = max(
-        (summary.heuristic_baselines or {}).get(k, 0.0) for k in ("majority", "word_overlap")
-    )
-    if final.value <= best:
-        said.append(f"A rule without a model reaches {best:.1f} %, as much as the trimmed model.")
+    heuristics = summary.heuristic_baselines or {}
+    best = max((heuristics[name] for name in HEURISTICS if name in heuristics), default=None)
+    if best is not None and final.value <= best:
+        said.append(f"A rule without a model reaches {best:.1f} %: the trimmed model no more.")
     if final.tier == "T2":
         said.append(
             "The export fills gaps with zeros (tier T2), so its folder is larger than the ratio "
@@ -132,6 +131,9 @@ def _row(title: str, model: ModelResult) -> dict[str, str]:
         "layers": percent(model.layer_memory_ratio),
         "whole": percent(model.model_memory_ratio),
     }
+    stored_layers, stored = model.memory_in_folder
+    if stored_layers is not None and stored is not None:
+        row |= {"stored_layers": percent(stored_layers), "stored": percent(stored)}
     if model.bytes_on_disk is not None:
         row["disk"] = f"{model.bytes_on_disk / 1e6:.0f} MB"
     if model.tokens_per_second is not None:

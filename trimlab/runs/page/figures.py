@@ -57,7 +57,8 @@ def accuracy_figure(summary: RunSummary, points: Sequence[OperatingPoint]) -> Ma
         chart.mark(place, "diamond c4", said, model.stderr)
     entries = [("circle", "c1", "operating point, dev items")]
     if tested:
-        entries.append(("diamond", "c4", "exported model, test items, ± standard error"))
+        which = "exported" if any(model.folder for _, model in tested) else "trimmed"
+        entries.append(("diamond", "c4", f"{which} model, test items, ± standard error"))
     return chart.markup() + key(entries)
 
 

@@ -58,6 +58,7 @@ class RunPage:
         full_depth = read_curves(self.folder.path / FULL_DEPTH, summary.metric)
         config = yaml.safe_load(self.folder.config.read_text())
         data = self.data.report().to_row()
+        zeros = any(model.tier == "T2" for model in summary.models or [])
         page: dict[str, Any] = {
             "title": f"{Path(summary.context.base).name} on {summary.context.task}",
             "summary": summary,
@@ -65,6 +66,12 @@ class RunPage:
             "headline": facts.headline(summary),
             "differences": facts.differences(summary),
             "table": facts.table(summary),
+            "zeros": zeros,
+            "columns": [
+                *("value", "n", "layers", "whole"),
+                *(("stored_layers", "stored") if zeros else ()),
+                *("disk", "speed", "tier"),
+            ],
             "accuracy": figures.accuracy_figure(summary, points),
             "loss": figures.loss_figure(curves, full_depth, points) if curves.loss else None,
             "dev": figures.dev_figure(curves, points, summary.metric) if points else None,
