@@ -213,7 +213,8 @@ def notes_on(splits: Mapping[str, Split], task: Task) -> tuple[str, ...]:
     notes = [*next((k.task.notes for s in splits.values() for k in s.rows), ())]
     for name, split in splits.items():
         if split.faults:
-            count = f"{len(split.faults)} of {split.read} rows"
+            read = sum(other.read for other in splits.values() if other.file == split.file)
+            count = f"{len(split.faults)} of {read} rows"
             notes.append(f"skipped {count} of {split.file or name}: {name_faults(split.faults)}")
         if split.origin:
             notes.append(split.origin)
