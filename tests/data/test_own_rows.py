@@ -392,3 +392,12 @@ def test_an_optional_column_of_labels_is_not_proposed(tmp_path: Path):
         write_rows(tmp_path / f"{split}.jsonl", rows)
     (note,) = read_row_sets(load_task("classification"), tmp_path, None, 2, 2).notes
     assert note.startswith("column 'label_text' of ") and note.endswith("test.jsonl is not read")
+
+
+def test_a_broken_label_is_the_fault_of_its_row_alone(tmp_path: Path):
+    good = ["law", "sport"] * 5
+    root = _labelled(tmp_path, train=[*good, "\ud83d"], validation=good, test=good)
+    source = DataSource(root, bad_rows="skip")
+    sets = read_row_sets(load_task("classification"), source, None, 2, 2)
+    assert sets.skipped == {"train": 1}
+    assert {item.choices for item in all_items(sets)} == {(" law", " sport")}

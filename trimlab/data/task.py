@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from trimlab.data.items import Item, plain
+from trimlab.data.items import Item, is_unicode, plain
 from trimlab.data.own_rows import find_splits, read_split
 from trimlab.data.readers import hub_rows, read_file, split_file, task_folder
 from trimlab.data.rows import Row
@@ -213,20 +213,11 @@ class Task(ABC):
             problem = f"answer {item.gold} is out of range 0 to {len(item.choices) - 1}"
         elif self.own_rows and len(set(map(plain, item.choices))) < len(item.choices):
             problem = "two of the choices are the same"
-        elif not _is_unicode(item.context + "".join(item.choices)):
+        elif not is_unicode(item.context + "".join(item.choices)):
             problem = "a broken character (half of a surrogate pair)"
         if problem:
             raise InputError(f"{row.where}: {problem}")
         return replace(item, where=row.where)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: JSON may hold halves of characters, tokenizers refuse them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def load_task(name: str) -> Task:

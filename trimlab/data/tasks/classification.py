@@ -10,7 +10,7 @@ carved from the validation rows.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from trimlab.data.items import Item
+from trimlab.data.items import Item, is_unicode
 from trimlab.data.rows import Row, short
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
@@ -91,7 +91,8 @@ class Classification(Task):
 def _label(value: Any) -> str | None:
     """A label as text, without white space around; None if it is none."""
     if isinstance(value, str):
-        return value.strip() or None
+        # a broken label would be a choice of every row
+        return (value.strip() or None) if is_unicode(value) else None
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():  # pandas, where one label is missing
