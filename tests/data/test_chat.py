@@ -10,6 +10,7 @@ from tests.conftest import TinyTokenizer
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
+from trimlab.data.splits import read_test_set
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
 
@@ -133,6 +134,9 @@ USER, ASSISTANT = TURNS[:2]
         ({"messages": ["Who?"]}, "turn 1 of 'messages' must have 'role' and 'content'"),
         ({"messages": [{"from": "human", "value": "a"}]}, "must have 'role' and 'content'"),
         ({"messages": [USER, {"role": "tool", "content": "a"}]}, "turn 2 of 'messages' is from"),
+        ({"messages": [{**USER, "role": ["user"]}, ASSISTANT]}, "turn 1 of 'messages' is from"),
+        ({"messages": [{**USER, "role": {}}, ASSISTANT]}, "turn 1 of 'messages' is from"),
+        ({"messages": [{**USER, "content": "cut \ud83d"}, ASSISTANT]}, "a broken character"),
         ({"messages": [USER, {**ASSISTANT, "content": None}]}, "turn 2 of 'messages': 'content'"),
         ({"messages": [USER, {**ASSISTANT, "content": " "}]}, "must be a text that is not empty"),
         ({"messages": [USER, {**ASSISTANT, "weight": 0}]}, "turn 2 of 'messages' has 'weight'"),
@@ -183,3 +187,17 @@ def test_a_template_comes_from_the_tokenizer_or_a_file(
     ids = [data.tokenizer(text)["input_ids"] for text in (" The owl.\n", "  Yes. \n")]
     for item in (*data.train_items(), *data.calibration_items()):
         assert list(item.targets) == [*ids[0], *ids[1]]
+
+
+def test_a_column_beside_the_messages_is_not_taken_for_conversations(
+    tmp_path: Path, tiny_tokenizer: TinyTokenizer
+):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    rows = [
+        {"messages": [{**USER, "content": f"{i}?"}, ASSISTANT], "conversation_id": i}
+        for i in range(9)
+    ]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (note,) = read_test_set(load_task("chat").with_tokenizer(tokenizer), tmp_path).notes
+    assert note.startswith("column 'conversation_id' of ") and note.endswith("is not read")

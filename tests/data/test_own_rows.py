@@ -16,7 +16,7 @@ from tests.data.examples import (
 )
 from trimlab.data.items import Item
 from trimlab.data.source import DataSource
-from trimlab.data.splits import read_row_sets, read_test_items
+from trimlab.data.splits import read_row_sets, read_test_items, read_test_set
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
 
@@ -54,6 +54,8 @@ def test_jsonl_does_without_context_or_question(columns: dict[str, Any], context
         ({"context": 5}, "'context' must be text, not 5"),
         ({"question": ["Why?"]}, "'question' must be text, not "),
         ({"question": " ", "context": ""}, "neither a question nor a context"),
+        ({"question": "cut \ud83d"}, r"a broken character \(half of a surrogate pair\)"),
+        ({"choices": ["\ude00", "a"]}, "a broken character"),
     ],
 )
 def test_a_bad_item_is_refused_with_its_line(tmp_path: Path, columns: dict[str, Any], message: str):
@@ -112,6 +114,15 @@ def test_choices_and_rows_may_differ_in_case_alone(tmp_path: Path):
     same = {**formula, "question": "CO  or Co? "}
     root = write_files(tmp_path, task, train=[genotypes, same], test=[formula], validation=good)
     with pytest.raises(InputError, match=r"train.jsonl:2 is the same row as .*test.jsonl:1; "):
+        read_row_sets(task, root, None, 5, 5)
+
+
+def test_a_row_with_another_answer_is_said_to_have_one(tmp_path: Path):
+    task = load_task("jsonl")
+    row = {"question": "Which colour?", "choices": ["red", "Blue"], "answer": 0}
+    root = write_files(tmp_path, task, test=[row], train=[{**row, "answer": 1}])
+    message = r"train.jsonl:1 has the text and choices of .*test.jsonl:1 and another answer; keep"
+    with pytest.raises(InputError, match=message):
         read_row_sets(task, root, None, 5, 5)
 
 
@@ -199,6 +210,21 @@ def test_unread_columns_without_a_near_name(tmp_path: Path):
     assert others.endswith("are not read; task jsonl also reads 'context'")
 
 
+def test_a_column_that_another_takes_the_place_of_is_named(tmp_path: Path):
+    task = load_task("jsonl")
+    rows = [{**row, "q": f"Really {i}?"} for i, row in enumerate(numbered_rows(task, 40))]
+    root = write_rows(tmp_path / "test.jsonl", rows).parent
+    found = read_test_set(task, DataSource(root, columns={"question": "q"}))
+    assert all("Question: Really" in item.context for item in found.items)
+    (note,) = found.notes
+    assert re.fullmatch(
+        r"column 'question' of .*test.jsonl is not read: data.columns reads .*", note
+    )
+    swapped = DataSource(root, columns={"question": "q", "context": "question"})
+    (note,) = read_test_set(task, swapped).notes
+    assert note.startswith("column 'context' of ")
+
+
 # ---- how answers are stated ---------------------------------------------------------------------
 
 CHOICES = ["red", "green", "blue"]
@@ -225,6 +251,7 @@ def _golds(root: Path, stated: list[Any], choices: list[str], **options: Any) ->
         (["A", "C", "b"], [0, 2, 1]),
         (["(A)", "C.", "B)"], [0, 2, 1]),
         (["red", " blue", "green"], [0, 2, 1]),
+        ([0.0, 2.0, 1.0], [0, 2, 1]),  # pandas, where an answer was missing
     ],
 )
 def test_answers_are_understood_as_all_rows_show(
@@ -264,6 +291,8 @@ def test_an_answer_with_two_meanings_is_refused_with_its_line(tmp_path: Path):
         ([1, 3, 2, 1, 3, 0], CHOICES, "test.jsonl:6: answer 0 is out of range 1 to 3"),
         (["A", "B", "E"], CHOICES, "test.jsonl:3: answer E is out of range A to C"),
         (["red", "blue", "pink"], CHOICES, "test.jsonl:3: 'answer' must be the text of one choice"),
+        (["A", "B", 1.5], CHOICES, "test.jsonl:3: 'answer' must be a letter, not 1.5"),
+        (["B"], [], "test.jsonl:1: 0 choices; a question needs two or more"),
         (["A", "B", 1], CHOICES, "test.jsonl:3: 'answer' must be a letter, not 1"),
     ],
 )
@@ -289,6 +318,9 @@ def _labelled(root: Path, **labels: list[Any]) -> Path:
     [
         (["sport", "law", "sport"], {}, (" law", " sport"), [1, 0, 1]),
         ([10, 9, 10], {}, (" 9", " 10"), [1, 0, 1]),
+        (["1", "01", "001"], {}, (" 001", " 01", " 1"), [2, 1, 0]),
+        ([1.0, 0.0, 1.0], {}, (" 0", " 1"), [1, 0, 1]),  # pandas, where a label was missing
+        ([1.0, 0.0, 1.0], {"labels": ["law", "sport"]}, (" law", " sport"), [1, 0, 1]),
         ([True, False, True], {}, (" false", " true"), [1, 0, 1]),
         ([1, 0, 1], {"labels": ["law", "sport"]}, (" law", " sport"), [1, 0, 1]),
         (["1", "0", "1"], {"labels": ["law", "sport"]}, (" law", " sport"), [1, 0, 1]),
@@ -330,6 +362,7 @@ def test_a_label_that_no_train_row_has_is_refused_with_its_place(tmp_path: Path)
     [
         (["law"] * 9, "needs two labels or more, and there is only 'law'"),
         ([None] * 9, r"test.jsonl:1: label 'law' is not in|'label' must be text or a number"),
+        ([float("nan")] * 9, r"'label' must be text or a number, not NaN"),
         ([0.5] * 9, r"'label' must be text or a number, not 0.5"),
     ],
 )
@@ -337,3 +370,34 @@ def test_labels_that_cannot_be_used_are_refused(train: list[Any], message: str, 
     root = _labelled(tmp_path, train=train, validation=train, test=train)
     with pytest.raises(InputError, match=message):
         read_row_sets(load_task("classification"), root, None, 2, 2)
+
+
+def test_columns_that_train_rows_alone_are_asked_for_are_read(tmp_path: Path):
+    task = load_task("classification")
+    for split in ("train", "validation", "test"):
+        rows = [
+            {"text": f"{split} {i}", "label": "xy"[i % 2], "labels": ["x", "y", "z"]}
+            for i in range(10)
+        ]
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    assert read_test_set(task, tmp_path).notes == ()
+    assert read_row_sets(task, tmp_path, None, 2, 2).notes == ()
+
+
+def test_an_optional_column_of_labels_is_not_proposed(tmp_path: Path):
+    for split in ("train", "validation", "test"):
+        rows = [
+            {"text": f"{split} {i}", "label": "xy"[i % 2], "label_text": "?"} for i in range(10)
+        ]
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    (note,) = read_row_sets(load_task("classification"), tmp_path, None, 2, 2).notes
+    assert note.startswith("column 'label_text' of ") and note.endswith("test.jsonl is not read")
+
+
+def test_a_broken_label_is_the_fault_of_its_row_alone(tmp_path: Path):
+    good = ["law", "sport"] * 5
+    root = _labelled(tmp_path, train=[*good, "\ud83d"], validation=good, test=good)
+    source = DataSource(root, bad_rows="skip")
+    sets = read_row_sets(load_task("classification"), source, None, 2, 2)
+    assert sets.skipped == {"train": 1}
+    assert {item.choices for item in all_items(sets)} == {(" law", " sport")}

@@ -55,9 +55,11 @@ def test_a_run_on_one_table_and_the_command_that_it_prints(
     assert _run(*command) == 0
     shown = capsys.readouterr()
     notes = [line for line in shown.err.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 2
-    assert "skipped 1 of" in notes[0] and "csv.gz:127: two of the choices are the same" in notes[0]
-    assert "column 'id' of" in notes[1]
+    skipped, share, column = notes[:3]
+    assert "skipped 1 of 126 rows" in skipped
+    assert "csv.gz:127: two of the choices are the same" in skipped
+    assert "of the 125 rows of" in share and "are the test set" in share
+    assert "column 'id' of" in column
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert sum(summary["rows_read"].values()) == 126

@@ -14,6 +14,8 @@ LETTER = re.compile(r"\(?([A-Za-z])[).:]?")  # A, a, (A), A), A. and A:
 def _number(answer: Any) -> int | None:
     if isinstance(answer, str) and re.fullmatch(r"\s*-?\d+\s*", answer):  # from a .csv file
         return int(answer)
+    if isinstance(answer, float) and answer.is_integer():  # pandas, where one answer is missing
+        return int(answer)
     return answer if type(answer) is int else None  # JSON's true is an int, and no answer
 
 
@@ -65,6 +67,8 @@ def answer_index(row: Row, column: str, choices: Sequence[str], notation: str) -
     Raises:
         InputError: The answer has another notation, or is not among the choices.
     """
+    if not choices:
+        raise InputError(f"{row.where}: 0 choices; a question needs two or more")
     answer = row.value(column)
     index = NOTATIONS[notation](answer, choices)
     if index is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from trimlab.data.items import Item, digest, fold, plain
+from trimlab.data.items import digest, fold, plain
 from trimlab.data.rows import Columns, Row
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
@@ -20,20 +20,25 @@ NAMED = 5  # faults that a message names
 
 @dataclass(frozen=True, slots=True)
 class KeyedRow:
-    """A row with its task and two keys.
+    """A row with its task, and keys that are compared with those of other rows.
 
     Attributes:
         row: The row.
         task: Its task; a part of the task, in a mixture.
         key: Equal for equal rows.
-        place: Decides the place of the row in every order, and the set of a row of a single file.
-            Rows that differ in case alone have the same.
+        answer: Its right choice, with every run of white space as one space.
+        place: Decides the place of the row in every order. Rows that differ in case alone have the
+            same.
+        prompt: Equal for rows with the same prompt, but for case and white space; of a row without
+            a prompt, its `place`.
     """
 
     row: Row
     task: Task
     key: str
+    answer: str
     place: str
+    prompt: str
 
 
 @dataclass
@@ -47,8 +52,10 @@ class Split:
         dropped: Number of rows of a published benchmark that were left out.
         faults: Place and reason, of rows that cannot be used.
         columns: Columns of the rows, in order.
-        asked: Columns that the task has looked up.
+        asked: Columns that the task has looked up, in this or another split.
+        replaced: Columns that those of `data.columns` take the place of.
         file: The file or data set, for messages.
+        origin: The rows that it is a share of, for the user.
     """
 
     own_rows: bool
@@ -58,14 +65,16 @@ class Split:
     faults: list[str] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    replaced: dict[str, None] = field(default_factory=dict)
     file: str = ""
+    origin: str = ""
 
     def add(self, row: Row, part: Task) -> None:
         """Checks a row, and keeps it or the reason why it cannot be used."""
         self.read += 1
         if isinstance(row.columns, Columns):
             self.columns |= dict.fromkeys(row.columns)
-            self.asked = row.columns.asked
+            self.replaced |= dict.fromkeys(row.columns.replaced)
             self.file = self.file or _file(row)
         try:
             if row.fault is not None:
@@ -78,10 +87,14 @@ class Split:
         except InputError as fault:
             self.faults.append(str(fault))
             return
-        place = _key(item, fold)
         # lower and upper case differ in formulas, genotypes and units: the user's own rows are
         # the same only if they are written so
-        self.rows.append(KeyedRow(row, part, _key(item, plain) if self.own_rows else place, place))
+        key = _key(item.context, item.choices, plain if self.own_rows else fold)
+        prompt, others = part.place_texts(row, item)
+        place = _key(prompt, others, fold)
+        answer = plain(item.choices[item.gold])
+        same_prompt = _key(prompt, (), fold) if fold(prompt) else place
+        self.rows.append(KeyedRow(row, part, key, answer, place, same_prompt))
 
     def leave_out(self, nearer: Iterable[KeyedRow], unique: bool = False) -> None:
         """Leaves out the rows that are also in sets nearer to test.
@@ -93,40 +106,45 @@ class Split:
             unique: Also leave out repetitions within this split, because two sets are carved
                 from it.
         """
-        seen = {keyed.key: keyed.row.where for keyed in nearer}
+        seen = {keyed.key: keyed for keyed in nearer}
         kept = []
         for keyed in self.rows:
-            here, there = keyed.row.where, seen.get(keyed.key)
-            if there is None:
+            other = seen.get(keyed.key)
+            if other is None:
                 kept.append(keyed)
                 if unique:
-                    seen[keyed.key] = here
+                    seen[keyed.key] = keyed
             elif self.own_rows:
-                self.faults.append(
-                    f"{here} is the same row as {there}; no row may stand in two row sets"
-                )
+                self.faults.append(_repetition(keyed, other))
             else:
                 self.dropped += 1
         self.rows = kept
 
     def split_off(self, share: float) -> "Split":
-        """Moves a share of the rows, chosen by their own text, to a new split.
+        """Moves a share of the prompts, chosen by their own text, to a new split with their rows.
+
+        Where all rows have the same prompt, the rest of a row decides.
 
         Raises:
             InputError: One of the two would be empty.
         """
-        limit = int(share * 16**16)
+        limit, count = int(share * 16**16), len(self.rows)
+        prompts = {keyed.prompt for keyed in self.rows}
         parts: tuple[list[KeyedRow], list[KeyedRow]] = ([], [])
         for keyed in self.rows:
-            parts[int(digest(f"test set {keyed.place}"), 16) < limit].append(keyed)
+            text = keyed.prompt if len(prompts) > 1 else keyed.place
+            parts[int(digest(f"test set {text}"), 16) < limit].append(keyed)
         if not all(parts):
+            few = f" with {len(prompts)} prompts" if 1 < len(prompts) < count else ""
             raise InputError(
-                f"{self.file}: {len(self.rows)} rows are too few for a test set; give more rows, "
+                f"{self.file}: {count} rows{few} are too few for a test set; give more rows, "
                 "another data.test_share, or a folder with train.jsonl and test.jsonl"
             )
         self.rows, moved = parts
         self.read -= len(moved)
-        return replace(self, rows=moved, read=len(moved), faults=[])
+        origin = f"{len(moved)} of the {count} rows of {self.file} are the test set"
+        origin += " (data.test_share)"
+        return replace(self, rows=moved, read=len(moved), faults=[], origin=origin)
 
 
 def read_splits(
@@ -158,6 +176,18 @@ def read_splits(
         for part, found in rows[name]:
             for row in found:
                 split.add(row, fitted if part is task else part)
+    # one record for all rows of a source; also of splits that only `survey` has read
+    asked = set[str]().union(
+        *(
+            row.columns.asked
+            for parts in rows.values()
+            for _, found in parts
+            for row in found[:1]
+            if isinstance(row.columns, Columns)
+        )
+    )
+    for split in splits.values():
+        split.asked = asked
     return splits
 
 
@@ -183,14 +213,23 @@ def notes_on(splits: Mapping[str, Split], task: Task) -> tuple[str, ...]:
     notes = [*next((k.task.notes for s in splits.values() for k in s.rows), ())]
     for name, split in splits.items():
         if split.faults:
-            count = f"{len(split.faults)} of {split.read} rows"
+            read = sum(other.read for other in splits.values() if other.file == split.file)
+            count = f"{len(split.faults)} of {read} rows"
             notes.append(f"skipped {count} of {split.file or name}: {name_faults(split.faults)}")
+        if split.origin:
+            notes.append(split.origin)
     present = {column for split in splits.values() for column in split.columns}
     asked = {column for split in splits.values() for column in split.asked}
     named = set[str]()
     for split in splits.values():
         unread = [column for column in split.columns if column not in asked | named]
         named |= set(unread)
+        for column in [column for column in split.replaced if column not in named]:
+            named.add(column)
+            notes.append(
+                f"column {column!r} of {split.file} is not read: data.columns reads another in its "
+                "place"
+            )
         notes += _unread_notes(unread, split.file, sorted(asked - present), task.name)
     return tuple(notes)
 
@@ -240,5 +279,13 @@ def _file(row: Row) -> str:
     return row.where.rpartition(" row ")[0] or row.where.rpartition(":")[0]
 
 
-def _key(item: Item, form: Callable[[str], str]) -> str:
-    return digest(json.dumps([form(item.context), *sorted(map(form, item.choices))]))
+def _repetition(keyed: KeyedRow, other: KeyedRow) -> str:
+    """The fault of a row with the key of another one."""
+    here, there = keyed.row.where, other.row.where
+    if keyed.answer != other.answer:
+        return f"{here} has the text and choices of {there} and another answer; keep one of them"
+    return f"{here} is the same row as {there}; no row may stand in two row sets"
+
+
+def _key(prompt: str, others: Iterable[str], form: Callable[[str], str]) -> str:
+    return digest(json.dumps([form(prompt), *sorted(map(form, others))]))

@@ -50,3 +50,12 @@ def plain(text: str) -> str:
 def fold(text: str) -> str:
     """A text in lower case, with every run of white space as one space."""
     return plain(text).casefold()
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: JSON may hold halves of characters, tokenizers refuse them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

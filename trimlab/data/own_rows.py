@@ -1,6 +1,6 @@
 """Rows of the user's own: the splits that there are, and columns under the task's names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from trimlab.data.readers import (
     hub_splits,
     read_file,
     readable_files,
+    split_extension,
     split_file,
     task_folder,
 )
@@ -35,11 +36,13 @@ def find_splits(source: DataSource, task: str, needed: Sequence[str]) -> dict[st
 
     Returns:
         Names at the source, by `train`, `validation` and `test`, as far as there are such splits;
-        the same name three times if there is a single file or split.
+        the same name three times if there is a single file or split. A name that `data.splits`
+        gives to one of them is no default of another.
 
     Raises:
-        InputError: A split is missing, or two could be meant.
+        InputError: A split is missing, two could be meant, or test rows would also be others.
     """
+    wishes = {split: name for split, name in (source.splits or {}).items() if name}
     if source.root is None and source.hub is None:
         raise InputError(
             f"task {task} reads rows of your own: give their folder or file, data.root, or "
@@ -47,18 +50,21 @@ def find_splits(source: DataSource, task: str, needed: Sequence[str]) -> dict[st
         )
     if source.root is not None:
         if source.root.is_file():
+            if wishes:
+                raise InputError(
+                    f"data.root {source.root} is one file; data.splits names files of a folder"
+                )
             return dict.fromkeys(NAMES, source.root.name)
         folder = task_folder(source.root, task)
         there = {name for names in NAMES.values() for name in names if split_file(folder, name)}
-        there |= {name for name in (source.splits or {}).values() if split_file(folder, name)}
+        there |= {name for name in wishes.values() if split_file(folder, name)}
     else:
         there = set(hub_splits(source.hub or "", source.hub_config))
-        if len(there) == 1 and not source.splits:
+        if len(there) == 1 and there.issuperset(wishes.values()):
             return dict.fromkeys(NAMES, *there)
     found = {}
-    for split, names in NAMES.items():
-        wanted = (source.splits or {}).get(split)
-        candidates = [name for name in ((wanted,) if wanted else names) if name in there]
+    for split in NAMES:
+        candidates = _candidates(split, wishes, there)
         if len(candidates) > 1:
             raise InputError(
                 f"{source.root or source.hub}: {' and '.join(candidates)} could both be the "
@@ -66,9 +72,46 @@ def find_splits(source: DataSource, task: str, needed: Sequence[str]) -> dict[st
             )
         if candidates:
             found[split] = candidates[0]
-        elif wanted or split in needed:
-            raise InputError(_missing(source, task, wanted or split))
+        elif split in wishes or split in needed:
+            raise InputError(
+                _taken(split, wishes, there) or _missing(source, task, wishes.get(split, split))
+            )
+    _check_test_alone(found)
     return found
+
+
+def _candidates(split: str, wishes: Mapping[str, str], there: Collection[str]) -> list[str]:
+    """The names that a split may have at the source."""
+    if split in wishes:
+        return [name for name in (wishes[split],) if name in there]
+    # validation rows may be train rows: calibration and dev are then carved from them
+    others = {n for other, n in wishes.items() if {other, split} != {"train", "validation"}}
+    return [name for name in NAMES[split] if name in there and name not in others]
+
+
+def _taken(split: str, wishes: Mapping[str, str], there: Collection[str]) -> str | None:
+    """The message for a split whose default names went to other splits, if that is the case."""
+    if split in wishes:
+        return None
+    return next(
+        (
+            f"data.splits gives {name} to {other}, and nothing is left for {split}: name its rows "
+            "with data.splits, too"
+            for other, name in wishes.items()
+            if name in there and name in NAMES[split]
+        ),
+        None,
+    )
+
+
+def _check_test_alone(found: Mapping[str, str]) -> None:
+    """Checks that the test rows have no other use, unless all rows are from one split."""
+    shared = [split for split, name in found.items() if name == found.get("test")]
+    if len(shared) > 1 and len(set(found.values())) > 1:
+        raise InputError(
+            f"data.splits: {found['test']} is {' and '.join(shared)}; test rows can be nothing "
+            "else, so name others"
+        )
 
 
 def read_split(source: DataSource, task: str, name: str) -> list[Row]:
@@ -96,6 +139,8 @@ def _missing(source: DataSource, task: str, split: str) -> str:
         names = ", ".join(hub_splits(source.hub or "", source.hub_config))
         return f"{source.hub} has no split {split}; it has {names}: name them with data.splits"
     folder = task_folder(source.root, task)
+    if not folder.exists() and split_extension(folder.name):
+        return f"no file {folder}"
     if not folder.is_dir():
         return f"data.root {folder} is no folder; it must be the folder with {split}.jsonl"
     message = f"no file {folder / split}.jsonl"
@@ -129,14 +174,17 @@ def _renamed(rows: Sequence[Row], columns: Mapping[str, str | Sequence[str]]) ->
     for row in rows:
         moved = {n if n in row.columns else n.split(".")[0] for n in _flat(columns.values())}
         values = {column: value for column, value in row.columns.items() if column not in moved}
+        replaced = set[str]()
         for column, name in columns.items():
             if (value := _value(row.columns, name)) is not MISSING:
+                if column in row.columns and column not in moved:
+                    replaced.add(column)
                 values[column] = value
         classes = {c: row.class_names[n] for c, n in names.items() if n in row.class_names}
         renamed.append(
             replace(
                 row,
-                columns=Columns(values, asked),
+                columns=Columns(values, asked, replaced),
                 class_names={**row.class_names, **classes},
                 source_names=names,
             )

@@ -1,7 +1,7 @@
 """A row as read, and access to its columns."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,12 @@ class Columns(dict[str, Any]):
     Args:
         values: Values by column.
         asked: The record, usually one for all rows of a source.
+        replaced: Columns of the source that others, under their names, take the place of.
     """
 
-    def __init__(self, values: Mapping[str, Any], asked: set[str]):
+    def __init__(self, values: Mapping[str, Any], asked: set[str], replaced: Collection[str] = ()):
         super().__init__(values)
-        self.asked = asked
+        self.asked, self.replaced = asked, replaced
 
     def __getitem__(self, column: str) -> Any:
         self.asked.add(column)

@@ -22,7 +22,8 @@ class DataSource:
         hub: Rows of your own on the Hugging Face hub: `owner/name` of their data set.
         hub_config: Configuration of that data set, if it has several.
         splits: Splits of your own rows under other names, e.g. `{"test": "validation"}`.
-            Without a validation split, calibration and dev are carved from train.
+            Without a validation split (another one than test), calibration and dev are carved
+            from train.
         columns: Columns of your own rows under other names, e.g. `{"question": "q"}`. A dot
             leads into a nested column (`choices.text`), a list makes one column of several.
         answers: How your own multiple-choice rows state the answer: `index` (the first choice
@@ -30,7 +31,7 @@ class DataSource:
             `auto`, which decides by all rows.
         labels: Names of the classes of task `classification`, in the order of their numbers if
             rows have numbers; by default the labels of the train rows.
-        test_share: Share of the rows of a single file that becomes the test set. The text of a
+        test_share: Share of the rows of a single file that becomes the test set. The prompt of a
             row decides, and not the seed.
         bad_rows: A row that cannot be used (not readable, without an answer, equal to another
             row, ...) is an `error`, or is left out and counted: `skip`.

@@ -11,8 +11,11 @@ one held-out set does not change the other. The order of the test rows does not 
 so that runs with different seeds can be compared item by item.
 
 Rows of the user's own may be a single file. A share of them is the test set, chosen by a hash of
-the text of a row: rows that differ in case alone are in one set, and a row stays in its set when
-others are added. The other rows are the train split, from which calibration and dev are carved.
+the prompt of a row (of its text, without a prompt): rows with the same prompt are in one set, and a
+row stays in its set when others are added. Neither the labels of a classification nor the template
+of a chat decide anything. The other rows are the train split, from which calibration and dev are
+carved: rows with the same prompt stand together in the order that they are cut from, so that no
+more than one prompt is divided at either cut.
 """
 
 from collections.abc import Iterable, Sequence
@@ -114,7 +117,7 @@ def read_row_sets(
     check_faults(splits, source)
     needed = {"calibration": calibration, "dev": dev, "train": int(one_pool and not free_form)}
     _check_size(task, held_out_split, len(carved), **needed)
-    order = _order(carved, seed, "held out")
+    order = _order(carved, seed, "held out", by_prompt=one_pool and task.own_rows)
     # one set from either end: the number of dev rows does not change the calibration rows
     calibration_rows, dev_rows = order[:calibration], order[::-1][:dev]
     if one_pool:
@@ -222,6 +225,16 @@ def _items(rows: Sequence[KeyedRow], prompt: str) -> list[Item]:
     return [keyed.task.checked_item(keyed.row, prompt) for keyed in rows]
 
 
-def _order(rows: Iterable[KeyedRow], seed: int, purpose: str) -> list[KeyedRow]:
-    """Shuffles rows. The place of a row depends on its own text, not on the other rows."""
-    return sorted(rows, key=lambda keyed: digest(f"{seed} {purpose} {keyed.place}"))
+def _order(
+    rows: Iterable[KeyedRow], seed: int, purpose: str, *, by_prompt: bool = False
+) -> list[KeyedRow]:
+    """Shuffles rows, or prompts with their rows.
+
+    The place of a row depends on its own text, not on the other rows.
+    """
+
+    def place(keyed: KeyedRow) -> tuple[str, str]:
+        own = digest(f"{seed} {purpose} {keyed.place}")
+        return (digest(f"{seed} {purpose} {keyed.prompt}") if by_prompt else "", own)
+
+    return sorted(rows, key=place)

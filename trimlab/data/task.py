@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from trimlab.data.items import Item, plain
+from trimlab.data.items import Item, is_unicode, plain
 from trimlab.data.own_rows import find_splits, read_split
 from trimlab.data.readers import hub_rows, read_file, split_file, task_folder
 from trimlab.data.rows import Row
@@ -131,6 +131,17 @@ class Task(ABC):
         folder = self.folder(root)
         return read_file(split_file(folder, split) or folder / f"{split}.jsonl")
 
+    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+        """The prompt of a row and its other texts, which decide the place of the row.
+
+        They depend on the row alone: not on other rows, nor on a model.
+
+        Args:
+            row: The row.
+            item: Its item in the first of the `prompts`.
+        """
+        return item.context, item.choices
+
     def survey(self, rows: Mapping[str, Sequence[Row]], source: DataSource) -> "Task":
         """The task with what only all rows together tell, such as the labels of a classification.
 
@@ -189,8 +200,8 @@ class Task(ABC):
                 mixture need not all have the same formats.)
 
         Raises:
-            InputError: The item has too few choices, an empty or repeated choice, or an answer
-                out of range.
+            InputError: The item has too few choices, an empty or repeated choice, an answer out
+                of range, or text that is no Unicode.
         """
         item = self.item(row, prompt if prompt in self.prompts else self.prompts[0])
         problem = None
@@ -202,6 +213,8 @@ class Task(ABC):
             problem = f"answer {item.gold} is out of range 0 to {len(item.choices) - 1}"
         elif self.own_rows and len(set(map(plain, item.choices))) < len(item.choices):
             problem = "two of the choices are the same"
+        elif not is_unicode(item.context + "".join(item.choices)):
+            problem = "a broken character (half of a surrogate pair)"
         if problem:
             raise InputError(f"{row.where}: {problem}")
         return replace(item, where=row.where)

@@ -1,15 +1,16 @@
 """Your own conversations, in the format of the chat template of the model.
 
-Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows
+Source: the folder or file `data.root`, or the data set `data.hub`, see `DataSource`; rows
 `{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}` or, as
 in ShareGPT, `{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", ...}]}`. The
-first turn may be the system's. Calibration and dev are carved from `validation.jsonl`.
+first turn may be the system's. Calibration and dev are carved from the validation rows.
 
 The turns are rendered by the tokenizer's chat template; `data.chat_template` gives one to a
 tokenizer without. Only the assistant's turns are trained on and scored, all of them. Turns behind
 the last of them are left out.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,10 +84,21 @@ class Chat(Task):
         scored = tuple((start - cut, end - cut) for start, end in spans)
         return Item(context, (text[cut : spans[-1][1]],), gold=0, scored=scored)
 
+    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+        """The turns before and behind the first answer, without the template."""
+        messages = _messages(row)
+        first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
+        return _transcript(messages[:first]), (_transcript(messages[first:]),)
+
+
+def _transcript(messages: Sequence["Message"]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
 
 def _messages(row: Row) -> list["Message"]:
     """The turns of a row, up to the last one of the assistant."""
-    found = [column for column in COLUMNS if row.columns.get(column) is not None]
+    # `in` first: a name that is looked up in vain is proposed for others
+    found = [name for name in COLUMNS if name in row.columns and row.columns[name] is not None]
     if len(found) != 1:
         problem = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(COLUMNS)}"
         columns = ", ".join(row.columns) or "none"
@@ -112,7 +124,7 @@ def _message(row: Row, column: str, number: int) -> "Message":
     if not isinstance(turn, dict) or not {role_key, content_key} <= turn.keys():
         raise InputError(f"{where} must have {role_key!r} and {content_key!r}")
     role, content = turn[role_key], turn[content_key]
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         raise InputError(f"{where} is from {role!r}, and not from {', '.join(roles)}")
     for key in UNREAD:
         if turn.get(key) not in (None, True, 1, []):

@@ -10,7 +10,7 @@ carved from the validation rows.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from trimlab.data.items import Item
+from trimlab.data.items import Item, is_unicode
 from trimlab.data.rows import Row, short
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
@@ -51,12 +51,13 @@ class Classification(Task):
             return type(self)(_two_or_more(named), numbered=True)
         labels = {label for row in train if (label := _label(row.columns.get("label"))) is not None}
         for row in train:
-            if row.columns.get("labels") is not None:
+            # `in` first: a name that is looked up in vain is proposed for others
+            if "labels" in row.columns and row.columns["labels"] is not None:
                 labels |= set(row.texts("labels"))
         if train and not labels:
             return type(self)()  # `item` says what the rows lack
         numbers = all(map(_is_number, labels))
-        order = sorted(labels, key=int) if numbers else sorted(labels)
+        order = sorted(labels, key=lambda label: (int(label), label)) if numbers else sorted(labels)
         notes = "labels are numbers; a model knows more by their names: data.labels"
         return type(self)(_two_or_more(order), notes=(notes,) if numbers else ())
 
@@ -64,6 +65,10 @@ class Classification(Task):
         """The choices are all labels."""
         choices = tuple(f" {label}" for label in self.labels)
         return Item(f"{row.text('text').strip()}\nLabel:", choices, self._gold(row))
+
+    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+        """The text alone: other rows and options decide what the labels are."""
+        return item.context, ()
 
     def _gold(self, row: Row) -> int:
         value = row.value("label")
@@ -86,9 +91,12 @@ class Classification(Task):
 def _label(value: Any) -> str | None:
     """A label as text, without white space around; None if it is none."""
     if isinstance(value, str):
-        return value.strip() or None
+        # a broken label would be a choice of every row
+        return (value.strip() or None) if is_unicode(value) else None
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():  # pandas, where one label is missing
+        value = int(value)
     return str(value) if isinstance(value, int) else None
 
 

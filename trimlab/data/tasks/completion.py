@@ -1,7 +1,7 @@
 r"""Your own prompts, each with one right completion: answers without alternatives.
 
-Source: the folder `data.root` with `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows with
-one of these sets of columns. Calibration and dev are carved from `validation.jsonl`.
+Source: the folder or file `data.root`, or the data set `data.hub`, see `DataSource`; rows with one
+of these sets of columns. Calibration and dev are carved from the validation rows.
 
 - `prompt`, `completion`: one behind the other, as they are. A space or a line between them must be
   in one of the two.
