@@ -64,6 +64,8 @@ class FourBits(Baseline):
                 examples or None, batch_size=1, calibration_data_min_length=1, backend=kernels
             )
             quantiser.save(str(folder))
+            # a thread of the library still writes its log, and ends the process if that is gone
+            library.DEVICE_THREAD_POOL.wait()
         shutil.rmtree(folder / "logs", ignore_errors=True)
 
     def load(self, folder: Path) -> PreTrainedModel:
