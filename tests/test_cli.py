@@ -307,7 +307,7 @@ def test_cut_items_are_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     short = ("--data.max_length", 25)
-    said = "items were longer than 25 tokens (data.max_length) and lost the beginning"
+    said = "items were longer than 25 tokens (data.max_length) and lost their beginning"
     for line in ((), ("--backend", "lm-eval")):
         assert (
             run("eval", base, "--tasks", "jsonl", "--data.root", root, "--json", *short, *line) == 0

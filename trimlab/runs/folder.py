@@ -72,9 +72,10 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"another process is running in {self.path}") from error
-            if self.config.exists() and begun:
-                self._check_config(config)
-            else:
+            existing = self._read_config() if self.config.exists() else None
+            if existing is not None and begun:
+                self._check_config(existing, config)
+            else:  # a start that was refused has left a config, too
                 write_text(self.config, yaml.safe_dump(config, sort_keys=False))
             yield
 
@@ -115,14 +116,18 @@ class RunFolder:
         """The operating points so far."""
         return [OperatingPoint.from_row(row) for row in read_rows(self.record)]
 
-    def _check_config(self, config: JsonObject) -> None:
-        """Refuses another config than the folder's, and names the first difference."""
+    def _read_config(self) -> JsonObject:
+        """The config of the folder; refuses a file of this name that is none."""
         try:
             existing = yaml.safe_load(self.config.read_text())
         except (yaml.YAMLError, UnicodeDecodeError):
             existing = None
         if not isinstance(existing, dict):
             raise InputError(f"{self.config} is not the config of a run; choose another --run.dir")
+        return existing
+
+    def _check_config(self, existing: JsonObject, config: JsonObject) -> None:
+        """Refuses another config than the folder's, and names the first difference."""
         new = _flat(json.loads(json.dumps(config, default=str)))
         old = _flat(present_names(existing))
         for key in sorted(new.keys() | old.keys()):
