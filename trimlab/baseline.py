@@ -113,7 +113,13 @@ def baseline_class(name: str) -> type[Baseline]:
 
 
 def write_compressed(
-    baseline: Baseline, model: str, texts: CalibrationTokens, folder: Path, tokenizer: Any
+    baseline: Baseline,
+    model: str,
+    texts: CalibrationTokens,
+    folder: Path,
+    tokenizer: Any,
+    *,
+    dead: Sequence[str] = (),
 ) -> StoredSizes:
     """Writes the model that a baseline makes; the folder appears under its name once it is whole.
 
@@ -123,6 +129,7 @@ def write_compressed(
         texts: Token ids of the calibration texts.
         folder: The folder to write; another model there is replaced.
         tokenizer: The model's tokenizer, saved beside it.
+        dead: Beginnings of the names of dead sublayers' tensors, see `stored_sizes`.
 
     Returns:
         Sizes of the new model.
@@ -137,4 +144,4 @@ def write_compressed(
     with atomic_folder(folder) as part:
         baseline.compress(model, texts, part)
         tokenizer.save_pretrained(part)
-        return stored_sizes(part)
+        return stored_sizes(part, dead)

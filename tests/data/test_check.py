@@ -46,17 +46,17 @@ def checked(tmp_path: Path, tiny_tokenizer: Any) -> Any:
 
 
 def kinds(found: DataCheck) -> list[str]:
-    return [finding.kind for finding in found.findings]
+    return [problem.kind for problem in found.problems]
 
 
 def text_of(found: DataCheck, kind: str) -> str:
-    (text,) = [finding.text for finding in found.findings if finding.kind == kind]
+    (text,) = [problem.text for problem in found.problems if problem.kind == kind]
     return text
 
 
-def test_a_good_domain_has_no_findings(checked: Any) -> None:
+def test_a_good_domain_has_no_problems(checked: Any) -> None:
     found = checked()
-    assert found.findings == []
+    assert found.problems == []
     assert found.duplicates == []
     assert found.read == {"train": 30, "validation": 30, "test": 120}
     assert {name: part.items for name, part in found.sets.items()} == {
@@ -163,7 +163,7 @@ def test_small_test_set(checked: Any) -> None:
 
 def test_cut_items(checked: Any) -> None:
     # the report counts cuts; here the counts are given
-    from trimlab.data.findings import Evidence, find_problems
+    from trimlab.data.problems import Evidence, find_problems
 
     items = {"test": [Item("a", (" b", " c"), 0)] * 100}
     for count, wanted in ((5, []), (6, ["cut_items"])):
@@ -247,7 +247,7 @@ def test_unknown_tokens(checked: Any, tiny_tokenizer: Any) -> None:
 
 
 def test_space_before_the_answer() -> None:
-    from trimlab.data.findings import Evidence, find_problems
+    from trimlab.data.problems import Evidence, find_problems
 
     items = {"train": [Item("Answer: ", ("b",), 0, where="f:3")], "test": []}
     found = find_problems(Evidence(items, {}, {}, {}, None))

@@ -19,6 +19,7 @@ from trimlab.errors import InputError
 from trimlab.evaluation import likelihoods as scoring
 from trimlab.evaluation.likelihoods import (
     choice_likelihoods,
+    choice_scores,
     head_positions,
     log_likelihoods,
     model_inputs,
@@ -226,7 +227,11 @@ def test_choices_that_cannot_win_are_given_up_early(
 
             with monkeypatch.context() as patch:
                 patch.setattr(stack, "head", head)
-                found[winner_only] = log_likelihoods(stack, batch, winner_only)
+                found[winner_only] = (
+                    choice_scores(stack, batch, "accuracy")
+                    if winner_only
+                    else log_likelihoods(stack, batch)
+                )
         assert torch.equal(found[True].argmax(-1), found[False].argmax(-1))
         torch.testing.assert_close(found[True].amax(-1), found[False].amax(-1), rtol=0, atol=1e-12)
         # upper bounds, and -inf where there is no choice

@@ -136,11 +136,8 @@ def test_what_is_no_model_is_never_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
-def test_an_export_that_differs_is_not_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tiny_tokenizer: Any
-) -> None:
-    stack = SublayerStack(tiny_model("llama"))
-    good = save_packed(stack, tiny_tokenizer(), tmp_path / "model")
+def spoil_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes the first weight of every export that is reloaded."""
     load = hf.load_export
 
     def spoiled(*args: Any) -> Any:
@@ -150,6 +147,15 @@ def test_an_export_that_differs_is_not_left_behind(
         return model
 
     monkeypatch.setattr(hf, "load_export", spoiled)
+
+
+def test_an_export_that_differs_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    good = save_packed(stack, tiny_tokenizer(), tmp_path / "model")
+    load = hf.load_export
+    spoil_exports(monkeypatch)
     stack.drop(Sublayer(0, "mlp"))
     with pytest.raises(RuntimeError, match="logits differ"):
         save_packed(stack, tiny_tokenizer(), tmp_path / "model")
@@ -181,15 +187,7 @@ def test_an_export_in_another_type_is_measured_as_it_is_written(
 def test_a_wrong_weight_in_an_export_of_another_type_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
-    load = hf.load_export
-
-    def spoiled(*args: Any) -> Any:
-        model = load(*args)
-        with torch.no_grad():
-            next(model.parameters()).mul_(1.01)
-        return model
-
-    monkeypatch.setattr(hf, "load_export", spoiled)
+    spoil_exports(monkeypatch)
     stack = SublayerStack(tiny_model("llama", torch.float32))
     with pytest.raises(RuntimeError, match="logits differ"):
         save_packed(stack, tiny_tokenizer(), tmp_path / "model", torch.bfloat16)

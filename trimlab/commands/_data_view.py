@@ -50,10 +50,10 @@ def print_check(check: DataCheck, model: str) -> None:
         for line in _example(example):
             console.print(line)
     console.print()
-    _print_findings(console, check)
+    _print_problems(console, check)
 
 
-def _print_findings(console: Console, check: DataCheck) -> None:
+def _print_problems(console: Console, check: DataCheck) -> None:
     for found in check.duplicates:
         kind = {
             "exact": "the same row",
@@ -68,9 +68,9 @@ def _print_findings(console: Console, check: DataCheck) -> None:
         )
     for note in check.report.notes:
         console.print(f"note: {note}", markup=False)
-    for finding in check.findings:
-        console.print(Text.assemble(("look at this: ", "bold yellow"), finding.text))
-    if not check.findings:
+    for problem in check.problems:
+        console.print(Text.assemble(("look at this: ", "bold yellow"), problem.text))
+    if not check.problems:
         console.print("nothing found that usually is wrong")
 
 

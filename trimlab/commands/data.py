@@ -29,7 +29,7 @@ examples:
   trimlab data check --model my_model --data.task jsonl --data.root my_domain
   trimlab data check --config runs/mine/config.yaml --json   for programs: one JSON object
 
-exit codes: 0 the data can be read, with or without findings; 2 they cannot
+exit codes: 0 the data can be read, with or without problems; 2 they cannot
 """
 
 

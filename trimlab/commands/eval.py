@@ -1,6 +1,5 @@
 """Score a model, trimmed or not, on tasks."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +111,7 @@ def _check(options: Any) -> None:
 
 def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
     """Name, prompt format and test items of every task, read before the first is scored."""
+    from trimlab.commands._notes import print_notes
     from trimlab.data.chat_template import use_chat_template
     from trimlab.data.source import DataSource, source_options
     from trimlab.data.task import load_task
@@ -130,8 +130,7 @@ def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
         task = task.scored_by(data.metric).with_tokenizer(tokenizer)
         prompt = data.prompt or (task.prompts[-1] if harness else task.prompts[0])
         found = read_test_set(task, source, data.test_rows, prompt=prompt)
-        for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
+        print_notes(found.notes)
         tasks.append((name, prompt, found.items))
     return tasks
 

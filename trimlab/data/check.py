@@ -5,13 +5,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimlab.data.domain import DomainData
 from trimlab.data.duplicates import Duplicates, find_duplicates
 from trimlab.data.encoding import EncodedItem
-from trimlab.data.findings import Evidence, Finding, find_problems
 from trimlab.data.heuristic_baselines import (
     longest_choice_accuracy,
     majority_accuracy,
@@ -19,6 +18,7 @@ from trimlab.data.heuristic_baselines import (
 )
 from trimlab.data.items import Item
 from trimlab.data.label_balance import right_labels, right_positions
+from trimlab.data.problems import Evidence, Problem, find_problems
 from trimlab.data.report import DataReport
 from trimlab.data.splits import SETS
 from trimlab.data.token_view import Example, example
@@ -85,7 +85,7 @@ class DataCheck:
         baselines: What is reached on test without a model, in percent; empty without choices.
         unknown: Share of tokens that are the unknown token; None where the vocabulary has none.
         duplicates: Items that stand more than once.
-        findings: What usually is wrong, in plain words.
+        problems: What usually is wrong, in plain words.
         examples: The first item of every set.
         report: Cuts, skipped rows and unread columns, as in the summary of a run.
     """
@@ -99,14 +99,14 @@ class DataCheck:
     baselines: dict[str, float]
     unknown: float | None
     duplicates: list[Duplicates]
-    findings: list[Finding]
+    problems: list[Problem]
     examples: list[Example]
-    report: DataReport = field(default_factory=lambda: DataReport({}))
+    report: DataReport
 
     def to_row(self) -> JsonObject:
         """The check as a JSON object."""
         row: dict[str, Any] = {**vars(self)}
-        for name in ("duplicates", "findings"):
+        for name in ("duplicates", "problems"):
             row[name] = [asdict(entry) for entry in row[name]]
         row["sets"] = {name: asdict(found) for name, found in self.sets.items()}
         row["examples"] = [found.to_row() for found in self.examples]
@@ -143,7 +143,7 @@ def check(data: DomainData) -> DataCheck:
         baselines=baselines,
         unknown=unknown,
         duplicates=find_duplicates(items),
-        findings=find_problems(Evidence(items, encoded, cut, baselines, unknown)),
+        problems=find_problems(Evidence(items, encoded, cut, baselines, unknown)),
         examples=[
             example(data.tokenizer, encoded[name][0], name, items[name][0].where)
             for name in SETS

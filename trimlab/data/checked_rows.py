@@ -27,18 +27,18 @@ class KeyedRow:
         task: Its task; a part of the task, in a mixture.
         key: Equal for equal rows.
         answer: Its right choice, with every run of white space as one space.
-        place: Decides the place of the row in every order. Rows that differ in case alone have the
-            same.
-        prompt: Equal for rows with the same prompt, but for case and white space; of a row without
-            a prompt, its `place`.
+        order_key: Decides where the row stands in every order. Equal for rows that differ in case
+            alone.
+        prompt_key: Equal for rows with the same prompt, but for case and white space; of a row
+            without a prompt, its `order_key`.
     """
 
     row: Row
     task: Task
     key: str
     answer: str
-    place: str
-    prompt: str
+    order_key: str
+    prompt_key: str
 
 
 @dataclass
@@ -90,11 +90,20 @@ class Split:
         # lower and upper case differ in formulas, genotypes and units: the user's own rows are
         # the same only if they are written so
         key = _key(item.context, item.choices, plain if self.own_rows else fold)
-        prompt, others = part.place_texts(row, item)
-        place = _key(prompt, others, fold)
+        prompt, others = part.key_texts(row, item)
+        order_key = _key(prompt, others, fold)
         answer = plain(item.choices[item.gold])
-        same_prompt = _key(prompt, (), fold) if fold(prompt) else place
-        self.rows.append(KeyedRow(row, part, key, answer, place, same_prompt))
+        prompt_key = _key(prompt, (), fold) if fold(prompt) else order_key
+        self.rows.append(
+            KeyedRow(
+                row,
+                part,
+                key=key,
+                answer=answer,
+                order_key=order_key,
+                prompt_key=prompt_key,
+            )
+        )
 
     def leave_out(self, nearer: Iterable[KeyedRow], unique: bool = False) -> None:
         """Leaves out the rows that are also in sets nearer to test.
@@ -129,10 +138,10 @@ class Split:
             InputError: One of the two would be empty.
         """
         limit, count = int(share * 16**16), len(self.rows)
-        prompts = {keyed.prompt for keyed in self.rows}
+        prompts = {keyed.prompt_key for keyed in self.rows}
         parts: tuple[list[KeyedRow], list[KeyedRow]] = ([], [])
         for keyed in self.rows:
-            text = keyed.prompt if len(prompts) > 1 else keyed.place
+            text = keyed.prompt_key if len(prompts) > 1 else keyed.order_key
             parts[int(digest(f"test set {text}"), 16) < limit].append(keyed)
         if not all(parts):
             few = f" with {len(prompts)} prompts" if 1 < len(prompts) < count else ""

@@ -24,7 +24,7 @@ from trimlab.data.splits import SETS, RowSets, read_row_sets
 from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 
-LONGEST = 1024  # tokens of a text by default, and less where the model reads less
+DEFAULT_MAX_LENGTH = 1024  # tokens of a text by default, and less where the model reads less
 
 
 class _Batches(Dataset[Batch]):
@@ -80,7 +80,7 @@ class DomainData(L.LightningDataModule):
         test_rows: int | None = None,
         batch_size: int = 16,
         eval_tokens: int = 1024,
-        max_length: int = LONGEST,
+        max_length: int = DEFAULT_MAX_LENGTH,
         seed: int = 0,
         train_eos: bool | None = None,
         metric: MetricName | None = None,
@@ -103,7 +103,6 @@ class DomainData(L.LightningDataModule):
         if chat_template is not None:
             use_chat_template(tokenizer, chat_template)
         self.task = load_task(task).scored_by(metric).with_tokenizer(tokenizer)
-        self.root = self.source.root
         self.prompt = prompt
         self.train_rows, self.test_rows = train_rows, test_rows
         self.calibration_rows, self.dev_rows = calibration_rows, dev_rows
@@ -114,7 +113,7 @@ class DomainData(L.LightningDataModule):
         if train_eos and tokenizer.eos_token_id is None:
             raise InputError("data.train_eos: the tokenizer has no end-of-text token (EOS)")
         self.rows: RowSets | None = None
-        self._unfit: dict[str, list[str]] = {}  # by set, why items cannot be tokenised
+        self._faults: dict[str, list[str]] = {}  # by set, why items cannot be tokenised
         self.progress = False  # show bars while rows are tokenised
         # by set, every item as encoded: one, the windows of a plain text, or none
         self._encoded: dict[str, list[list[EncodedItem]]] = {}
@@ -161,7 +160,7 @@ class DomainData(L.LightningDataModule):
                 faults.append(str(fault))
         if faults and self.source.bad_rows == "error":
             raise InputError(f"{name_faults(faults)}; data.bad_rows skip leaves such rows out")
-        self._unfit[name] = faults
+        self._faults[name] = faults
         if faults and not pairs:
             raise InputError(f"no {name} item can be used: {name_faults(faults)}")
         if items and not any(parts for _, parts in pairs):
@@ -173,14 +172,14 @@ class DomainData(L.LightningDataModule):
         self.setup()
         assert self.rows is not None
         sets, notes = self._encoded, self._limit_notes()
-        unfit = {name: len(faults) for name, faults in self._unfit.items()}
-        for name in unfit:
-            notes += self._unfit_notes(name)
+        skipped = {name: len(faults) for name, faults in self._faults.items()}
+        for name in skipped:
+            notes += self._fault_notes(name)
         for name, found in sets.items():
             notes += length_notes(name, found, self.max_length)
         return DataReport(
             {name: set_report(found) for name, found in sets.items()},
-            skipped=dict(Counter(self.rows.skipped) + Counter(unfit)),
+            skipped=dict(Counter(self.rows.skipped) + Counter(skipped)),
             unread_columns=self.rows.unread_columns,
             notes=(*self.rows.notes, *notes),
         )
@@ -203,14 +202,14 @@ class DomainData(L.LightningDataModule):
         """What a person should know of how any items are read: a sentence for each thing."""
         found = [self._parts(item) for item in items]
         lengths = length_notes(name, found, self.max_length)
-        return [*self._limit_notes(), *self._unfit_notes(name), *lengths]
+        return [*self._limit_notes(), *self._fault_notes(name), *lengths]
 
-    def _unfit_notes(self, name: str) -> list[str]:
-        faults = self._unfit.get(name)
+    def _fault_notes(self, name: str) -> list[str]:
+        faults = self._faults.get(name)
         return [f"skipped {len(faults)} {name} items: {name_faults(faults)}"] if faults else []
 
     def _limit_notes(self) -> list[str]:
-        if self.asked_length <= self.max_length or self.asked_length == LONGEST:
+        if self.asked_length <= self.max_length or self.asked_length == DEFAULT_MAX_LENGTH:
             return []
         asked, limit = self.asked_length, self.max_length
         return [f"the model reads {limit} tokens: data.max_length is {limit}, not {asked}"]

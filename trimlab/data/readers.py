@@ -20,6 +20,7 @@ from typing import IO, Any
 from fsspec.compression import compr
 from fsspec.utils import compressions
 
+from trimlab.data.items import is_unicode
 from trimlab.data.rows import Row, short
 from trimlab.errors import InputError
 
@@ -281,12 +282,9 @@ def _csv_row(header: list[str], values: list[str], where: str) -> Row:
 
 
 def _is_utf8(texts: list[str]) -> bool:
-    """Whether `errors="surrogateescape"` had nothing to let through."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return not any("\0" in text for text in texts)
+    """Whether `errors="surrogateescape"` had nothing to let through, and no text is UTF-16."""
+    joined = "".join(texts)
+    return is_unicode(joined) and "\0" not in joined
 
 
 def _first_line(error: Exception) -> str:

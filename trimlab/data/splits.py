@@ -230,11 +230,11 @@ def _order(
 ) -> list[KeyedRow]:
     """Shuffles rows, or prompts with their rows.
 
-    The place of a row depends on its own text, not on the other rows.
+    Where a row stands depends on its own text, not on the other rows.
     """
 
-    def place(keyed: KeyedRow) -> tuple[str, str]:
-        own = digest(f"{seed} {purpose} {keyed.place}")
-        return (digest(f"{seed} {purpose} {keyed.prompt}") if by_prompt else "", own)
+    def sort_key(keyed: KeyedRow) -> tuple[str, str]:
+        own = digest(f"{seed} {purpose} {keyed.order_key}")
+        return (digest(f"{seed} {purpose} {keyed.prompt_key}") if by_prompt else "", own)
 
-    return sorted(rows, key=place)
+    return sorted(rows, key=sort_key)

@@ -131,8 +131,8 @@ class Task(ABC):
         folder = self.folder(root)
         return read_file(split_file(folder, split) or folder / f"{split}.jsonl")
 
-    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
-        """The prompt of a row and its other texts, which decide the place of the row.
+    def key_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+        """The prompt of a row and its other texts, which decide its row set and order.
 
         They depend on the row alone: not on other rows, nor on a model.
 

@@ -20,7 +20,7 @@ from trimlab.evaluation.decoding import greedy_tokens, read_prompt
 from trimlab.evaluation.metrics import Estimate, share
 from trimlab.model.sublayers import SublayerStack, evaluating
 
-LEAST_PROMPT = 4  # of the longest text a quarter, at least, is the prompt
+PROMPT_SHARE = 0.25  # of the longest text, which is left to the prompt however long the answer is
 EXTRA_TOKENS = 4  # beyond those of the longest choice, for another spelling and the end
 
 
@@ -125,8 +125,8 @@ def written_answers(
             most = longest + EXTRA_TOKENS
             if free:  # twice as long, if that costs nothing of the prompt
                 most = max(most, min(most + longest, max_length - n_prompt))
-            # however long the answer is, there is a prompt
-            most = min(most, max_length - min(n_prompt, max(1, max_length // LEAST_PROMPT)))
+            least_prompt = max(1, int(PROMPT_SHARE * max_length))
+            most = min(most, max_length - min(n_prompt, least_prompt))
             context = prompt_ids(tokenizer, prompt, max_length - most)
             written = greedy_answer(
                 stack.model,

@@ -216,20 +216,17 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
 
 
 @torch.inference_mode()
-def log_likelihoods(stack: SublayerStack, batch: Batch, winner_only: bool = False) -> Tensor:
+def log_likelihoods(stack: SublayerStack, batch: Batch) -> Tensor:
     """Log-likelihood of every choice of a batch, in one pass.
 
     Args:
         stack: The model.
         batch: The items.
-        winner_only: Whether upper bounds are enough for all choices but the likeliest, see
-            `winning_likelihoods`.
 
     Returns:
         Natural logarithms, -inf where an item has fewer choices.  # (B, K)
     """
-    score = winning_likelihoods if winner_only else choice_likelihoods
-    return score(stack, _scored_hidden(stack, batch), batch)
+    return choice_likelihoods(stack, _scored_hidden(stack, batch), batch)
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -91,10 +92,7 @@ def load_model(
             "loaded as they are, without the adapter: merge it first if they lack it"
         )
     tokenizer = _tokenizer(folder, name, trust_remote_code)
-    with explained(name, folder):
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+    config = _config(folder, name, trust_remote_code)
     if for_training:
         check_trainable(config, name)
     model, config = load_weights(folder, name, config, dtype, trust_remote_code)
@@ -123,10 +121,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     folder = _folder(name, weights=False)
     _check_folder(folder, name, trust_remote_code)
     tokenizer = _tokenizer(folder, name, trust_remote_code)
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-    set_longest_text(tokenizer, config)
+    set_longest_text(tokenizer, _config(folder, name, trust_remote_code))
     return tokenizer
 
 
@@ -242,6 +237,13 @@ def _check_folder(folder: Path, name: str, trust_remote_code: bool) -> None:
         raise InputError(
             f"{name} needs Python code that comes with it: read that code, then set "
             "trust_remote_code if you trust it"
+        )
+
+
+def _config(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedConfig:
+    with explained(name, folder):
+        return AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
 
 

@@ -57,6 +57,11 @@ class RunSummary:
         assert self.models
         return self.models[-1]
 
+    @property
+    def has_zeros(self) -> bool:
+        """Whether a trimmed model on disk fills gaps with sublayers of zeros (tier T2)."""
+        return any(model.tier == "T2" for model in self.models or [])
+
     def named_models(self) -> list[tuple[ModelName, ModelResult]]:
         """The models of the run itself, with their names in the results; the final one last."""
         found: list[tuple[ModelName, ModelResult | None]] = [

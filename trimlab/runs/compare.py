@@ -127,10 +127,12 @@ class Comparison:
         dead: Sequence[str] = (),
     ) -> JsonObject:
         """Lets a baseline write its model, unless there is one to keep; its sizes."""
-        if not (keep and folder.exists()):
+        if keep and folder.exists():
+            stored = stored_sizes(folder, dead)
+        else:
             texts = calibration_tokens(self.data.train_items()[:CALIBRATION_TEXTS])
-            write_compressed(baseline, source, texts, folder, self.module.tokenizer)
-        stored = stored_sizes(folder, dead)
+            tokenizer = self.module.tokenizer
+            stored = write_compressed(baseline, source, texts, folder, tokenizer, dead=dead)
         return {
             "title": baseline.title,
             "layer_memory_ratio": (stored.layers - stored.dead) / self.dense.layers,

@@ -155,7 +155,7 @@ class Run:
                 context=RunContext.from_row(origin | counts),
                 seed=self.data.seed,
                 metric=self.data.task.metric,
-                data_root=None if self.data.root is None else str(self.data.root),
+                data_root=None if self.data.source.root is None else str(self.data.source.root),
                 data_options=self.data.source.options(),
                 test_rows=self.data.test_rows,
                 data=self.data.report().to_row(),

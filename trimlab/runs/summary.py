@@ -9,13 +9,7 @@ from rich.table import Table
 
 from trimlab.records.model_result import ModelResult
 from trimlab.records.run_summary import RunSummary
-
-# after the name of a baseline: the model that it made smaller
-OF = {
-    "untrimmed": "fine-tuned after it",
-    "fine_tuned": "of the fine-tuned",
-    "trimmed": "of the trimmed",
-}
+from trimlab.runs.labels import TITLES, labelled_models, percent, with_stderr
 
 
 def print_summary(summary: RunSummary, folder: Path) -> None:
@@ -60,7 +54,7 @@ def _zeros(final: ModelResult) -> str | None:
         return None
     said = (
         "T2: dropped sublayers beside kept ones are stored as zeros, so that the folder has "
-        f"{_percent(layers)} of the layers and {_percent(model)} of the model"
+        f"{percent(layers)} of the layers and {percent(model)} of the model"
     )
     if (blocks := final.packable_blocks) is None:
         return said
@@ -73,7 +67,7 @@ def _table(summary: RunSummary) -> Table:
     table = Table(title=f"{base} on {task} (test, ± standard error)")
     table.add_column("model")
     # with zeros in an export, what is in the folders comes first, and then what was kept
-    zeros = any(model.tier == "T2" for model in summary.models or [])
+    zeros = summary.has_zeros
     sizes = ("layer memory", "whole model")
     if zeros:
         sizes = ("layers in folder", "model in folder", "layers kept", "model kept")
@@ -83,9 +77,9 @@ def _table(summary: RunSummary) -> Table:
     for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
         if name in heuristics:
             table.add_row(label, f"{heuristics[name]:.1f}")
-    for label, model in _models(summary):
+    for label, model in labelled_models(summary):
         speed = model.tokens_per_second
-        if label == "untrimmed":
+        if label == TITLES["untrimmed"]:
             speed = summary.trimmed.untrimmed_tokens_per_second
         table.add_row(label, *_cells(model, zeros), "" if speed is None else f"{speed:.1f}")
     return table
@@ -97,38 +91,22 @@ def _written_table(summary: RunSummary) -> Table:
     table.add_column("model")
     for heading in ("exact match %", "token F1 %"):
         table.add_column(heading, justify="right")
-    for label, model in _models(summary):
+    for label, model in labelled_models(summary):
         f1 = _score(model.token_f1, model.token_f1_stderr)
         table.add_row(label, _score(model.exact_match, model.exact_match_stderr), f1)
     return table
 
 
-def _models(summary: RunSummary) -> list[tuple[str, ModelResult]]:
-    """Label and result of every model."""
-    labels = {
-        "untrimmed": "untrimmed",
-        "fine_tuned": "fine-tuned, full depth",
-        "trimmed": f"trimmed, {'reloaded' if summary.trimmed.folder else 'in memory'}",
-    }
-    rows = [(labels[name], model) for name, model in summary.named_models()]
-    for made in summary.compared.values():
-        rows += [(f"{model.title}, {OF[model.of or 'trimmed']}", model) for model in made]
-    return rows
-
-
 def _score(value: float | None, stderr: float | None) -> str:
-    return "" if value is None or stderr is None else f"{value:.1f} ± {stderr:.1f}"
+    return "" if value is None or stderr is None else with_stderr(value, stderr)
 
 
 def _cells(model: ModelResult, zeros: bool) -> list[str]:
     """Accuracy and sizes; with zeros in an export, the sizes of the folder, too."""
     kept = (model.layer_memory_ratio, model.model_memory_ratio)
     sizes = (*model.memory_in_folder, *kept) if zeros else kept
-    return [_score(model.value, model.stderr), *map(_percent, sizes)]
-
-
-def _percent(ratio: float | None) -> str:
-    return "" if ratio is None else f"{100 * ratio:.1f} %"
+    texts = ["" if ratio is None else percent(ratio) for ratio in sizes]
+    return [with_stderr(model.value, model.stderr), *texts]
 
 
 def _eval_command(summary: RunSummary, folder: str) -> list[str]:

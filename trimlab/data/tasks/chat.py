@@ -84,7 +84,7 @@ class Chat(Task):
         scored = tuple((start - cut, end - cut) for start, end in spans)
         return Item(context, (text[cut : spans[-1][1]],), gold=0, scored=scored)
 
-    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+    def key_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
         """The turns before and behind the first answer, without the template."""
         messages = _messages(row)
         first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
@@ -101,8 +101,7 @@ def _messages(row: Row) -> list["Message"]:
     found = [name for name in COLUMNS if name in row.columns and row.columns[name] is not None]
     if len(found) != 1:
         problem = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(COLUMNS)}"
-        columns = ", ".join(row.columns) or "none"
-        raise InputError(f"{row.where}: {problem}; its columns are: {columns}")
+        raise InputError(f"{row.where}: {problem}; its columns are: {row.names()}")
     (column,) = found
     turns = row.columns[column]
     if not isinstance(turns, list) or not turns:

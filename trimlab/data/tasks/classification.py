@@ -66,7 +66,7 @@ class Classification(Task):
         choices = tuple(f" {label}" for label in self.labels)
         return Item(f"{row.text('text').strip()}\nLabel:", choices, self._gold(row))
 
-    def place_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
+    def key_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
         """The text alone: other rows and options decide what the labels are."""
         return item.context, ()
 

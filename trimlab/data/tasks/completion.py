@@ -84,6 +84,4 @@ def _format(row: Row) -> tuple[str, str]:
     names = "; ".join(" and ".join(columns) for columns in found or FORMATS)
     if found:
         raise InputError(f"{row.where}: columns of several formats: {names}; keep those of one")
-    raise InputError(
-        f"{row.where}: its columns are {', '.join(row.columns) or 'none'}; there must be {names}"
-    )
+    raise InputError(f"{row.where}: its columns are {row.names()}; there must be {names}")

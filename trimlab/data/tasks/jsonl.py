@@ -9,7 +9,7 @@ number, a letter or the text of a choice. Calibration and dev are carved from th
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from trimlab.data.answers import answer_index, notation_of
+from trimlab.data.answer_notations import answer_index, notation_of
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
 from trimlab.data.source import DataSource
@@ -21,7 +21,7 @@ class Jsonl(Task):
     r"""`{context}\nQuestion: {question}\nAnswer:` -> ` {choice}`; or `{context}` alone.
 
     Args:
-        notation: How the rows state their answer, see `trimlab.data.answers`.
+        notation: How the rows state their answer, see `trimlab.data.answer_notations`.
         notes: Remarks for the user.
     """
 

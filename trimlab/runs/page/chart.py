@@ -17,7 +17,6 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 44  # margins
 # paths around (0, 0)
 MARKS = {
     "circle": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",
-    "square": "M-4,-4H4V4H-4Z",
     "diamond": "M0,-6L6,0L0,6L-6,0Z",
     "triangle": "M0,-5L5,4H-5Z",
 }
@@ -116,8 +115,7 @@ class Chart:
         group = ElementTree.SubElement(self.svg, "g", {"class": look.partition(" ")[2]})
         ElementTree.SubElement(group, "title").text = tooltip
         if stderr:
-            ends = (self.at(x, max(y - stderr, self.y.low)), self.at(x, min(y + stderr, 1e9)))
-            _line(group, ends, "line")
+            _line(group, (self.at(x, y - stderr), self.at(x, y + stderr)), "line")
         left, top = self.at(x, y)
         shape = {"d": MARKS[look.partition(" ")[0]], "transform": f"translate({left} {top})"}
         ElementTree.SubElement(group, "path", shape)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from trimlab.data import token_view
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
@@ -74,16 +75,9 @@ def visible(text: str) -> str:
 
 def texts(tokenizer: PreTrainedTokenizerBase, encoded: EncodedItem) -> tuple[str, tuple[str, ...]]:
     """The prompt and the choices of an item from its tokens, special tokens included."""
-    prompt, choices = "", []
-    for choice in sorted(set(encoded.choice_index)):
-        targets = _of(choice, encoded.targets, encoded.choice_index)
-        ids = _of(0, encoded.tokens, encoded.continuations)
-        ids += _of(choice + 1, encoded.tokens, encoded.continuations)
-        ids += targets[-1:]  # the last token predicts nothing, so it is no input
-        start = len(ids) - len(targets)
-        prompt = _decoded(tokenizer, ids[:start])
-        choices.append(_decoded(tokenizer, ids[start:]))
-    return prompt, tuple(choices)
+    found = [(text.ids, text.scored.index(True)) for text in token_view.texts(encoded)]
+    prompt = _decoded(tokenizer, found[0][0][: found[0][1]])
+    return prompt, tuple(_decoded(tokenizer, ids[start:]) for ids, start in found)
 
 
 def _example(number: int, item: Item, data: DomainData, answers: dict[str, bool]) -> Example:
@@ -91,10 +85,6 @@ def _example(number: int, item: Item, data: DomainData, answers: dict[str, bool]
     return Example(number + 1, prompt, choices, item.gold, answers)
 
 
-def _of(wanted: int, tokens: Sequence[int], owners: Sequence[int]) -> list[int]:
-    return [token for token, owner in zip(tokens, owners, strict=True) if owner == wanted]
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
     return visible(text if isinstance(text, str) else "".join(text))

@@ -5,8 +5,8 @@ import statistics
 from trimlab.records.model_result import ModelResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
+from trimlab.runs.labels import TITLES, labelled_models, percent, with_stderr
 from trimlab.runs.page.figures import metric_title
-from trimlab.runs.summary import OF
 
 HEURISTICS = {"majority": "majority", "word_overlap": "word overlap, no model"}
 FEW_ITEMS = 5.0  # a standard error in percent, above which a comparison says little
@@ -17,11 +17,11 @@ def headline(summary: RunSummary) -> list[str]:
     if not summary.models:
         return ["This run has no trimmed model yet."]
     final, metric = summary.trimmed, metric_title(summary.metric).removesuffix(", %")
-    said = f"Test {metric} of the trimmed model: {value(final)} %"
+    said = f"Test {metric} of the trimmed model: {_score(final)} %"
     if summary.untrimmed is not None:
-        said += f"; untrimmed: {value(summary.untrimmed)} %"
+        said += f"; untrimmed: {_score(summary.untrimmed)} %"
     if summary.fine_tuned is not None:
-        said += f"; fine-tuned at full depth: {value(summary.fine_tuned)} %"
+        said += f"; fine-tuned at full depth: {_score(summary.fine_tuned)} %"
     layers, whole = percent(final.layer_memory_ratio), percent(final.model_memory_ratio)
     sentences = [f"{said}.", f"It has {layers} of the layer memory, {whole} of the whole model."]
     stored_layers, stored = final.memory_in_folder
@@ -60,17 +60,12 @@ def table(summary: RunSummary) -> list[dict[str, str]]:
         for name, title in HEURISTICS.items()
         if name in heuristics
     ]
-    titles = {"untrimmed": "untrimmed", "fine_tuned": "fine-tuned, full depth"}
-    models = summary.named_models()
     speed = summary.trimmed.untrimmed_tokens_per_second if summary.models else None
-    for name, model in models:
-        where = "reloaded" if model.folder else "in memory"
-        row = _row(titles.get(name, f"trimmed, {where}"), model)
-        if name == "untrimmed" and speed is not None:
+    for label, model in labelled_models(summary):
+        row = _row(label, model)
+        if label == TITLES["untrimmed"] and speed is not None:
             row["speed"] = f"{speed:.1f}"
         rows.append(row)
-    for made in summary.compared.values():
-        rows += [_row(f"{model.title}, {OF[model.of or 'trimmed']}", model) for model in made]
     return rows
 
 
@@ -113,20 +108,10 @@ def about(summary: RunSummary) -> dict[str, JsonObject]:
     return {title: section for title, section in sections.items() if section}
 
 
-def value(model: ModelResult) -> str:
-    """A test result with its standard error."""
-    return f"{model.value:.1f} ± {model.stderr:.1f}"
-
-
-def percent(ratio: float) -> str:
-    """A ratio in percent."""
-    return f"{100 * ratio:.1f} %"
-
-
 def _row(title: str, model: ModelResult) -> dict[str, str]:
     row = {
         "model": title,
-        "value": value(model),
+        "value": _score(model),
         "n": str(model.n),
         "layers": percent(model.layer_memory_ratio),
         "whole": percent(model.model_memory_ratio),
@@ -141,6 +126,10 @@ def _row(title: str, model: ModelResult) -> dict[str, str]:
     if model.tier is not None:
         row["tier"] = model.tier
     return row
+
+
+def _score(model: ModelResult) -> str:
+    return with_stderr(model.value, model.stderr)
 
 
 def _paired(ours: ModelResult, other: ModelResult) -> tuple[float, float] | None:

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from trimlab.model.sublayers import Sublayer
-from trimlab.records.model_result import ModelResult
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.dropping import lowest_scores
+from trimlab.runs.labels import with_stderr
 from trimlab.runs.page.chart import Axis, Chart, key, markup, svg, text
 from trimlab.runs.page.curves import Curve, Curves, thinned
 
@@ -53,7 +53,8 @@ def accuracy_figure(summary: RunSummary, points: Sequence[OperatingPoint]) -> Ma
         chart.mark(place, "circle c1", said)
     for _, model in tested:
         place = (100 * model.layer_memory_ratio, model.value)
-        said = f"test {_value(model)} (n = {model.n}), {place[0]:.1f} % of the layer memory"
+        said = f"test {with_stderr(model.value, model.stderr)} (n = {model.n})"
+        said += f", {place[0]:.1f} % of the layer memory"
         chart.mark(place, "diamond c4", said, model.stderr)
     entries = [("circle", "c1", "operating point, dev items")]
     if tested:
@@ -164,7 +165,3 @@ def _cell(
 
 def _percent(points: Sequence[OperatingPoint]) -> list[float]:
     return [100 * point.layer_memory_ratio for point in points]
-
-
-def _value(model: ModelResult) -> str:
-    return f"{model.value:.1f} ± {model.stderr:.1f}"

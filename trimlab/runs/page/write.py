@@ -58,7 +58,6 @@ class RunPage:
         full_depth = read_curves(self.folder.path / FULL_DEPTH, summary.metric)
         config = yaml.safe_load(self.folder.config.read_text())
         data = self.data.report().to_row()
-        zeros = any(model.tier == "T2" for model in summary.models or [])
         page: dict[str, Any] = {
             "title": f"{Path(summary.context.base).name} on {summary.context.task}",
             "summary": summary,
@@ -66,10 +65,10 @@ class RunPage:
             "headline": facts.headline(summary),
             "differences": facts.differences(summary),
             "table": facts.table(summary),
-            "zeros": zeros,
+            "zeros": summary.has_zeros,
             "columns": [
                 *("value", "n", "layers", "whole"),
-                *(("stored_layers", "stored") if zeros else ()),
+                *(("stored_layers", "stored") if summary.has_zeros else ()),
                 *("disk", "speed", "tier"),
             ],
             "accuracy": figures.accuracy_figure(summary, points),

@@ -22,7 +22,7 @@ ABOVE_GUESSING = 15.0  # points
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the findings are drawn from.
+    """What the problems are found in.
 
     Attributes:
         items: Items by row set.
@@ -40,7 +40,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """Something that usually is wrong.
 
     Attributes:
@@ -52,10 +52,10 @@ class Finding:
     text: str
 
 
-def find_problems(evidence: Evidence) -> list[Finding]:
+def find_problems(evidence: Evidence) -> list[Problem]:
     """What usually is wrong with data, and is there."""
     return [
-        Finding(function.__name__.lstrip("_"), text)
+        Problem(function.__name__.lstrip("_"), text)
         for function in KINDS
         for text in function(evidence)
     ]
