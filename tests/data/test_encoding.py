@@ -290,7 +290,7 @@ def test_the_scored_tokens_of_a_chat_are_those_of_transformers(
     for turn in turns[1::2]:
         start = text.index(turn)
         spans.append((start, start + len(turn) + len("</s>")))
-    ours = encode(tokenizer, Item("", (text,), 0, tuple(spans)), 256)
+    ours = encode(tokenizer, Item("", (text,), 0, tuple(spans), ends_with_turn=True), 256)
     assert [*ours.tokens, ours.targets[-1]] == theirs["input_ids"]
     mask = [i for i, one in enumerate(theirs["assistant_masks"]) if one]
     assert [i + 1 for i in ours.logit_index] == mask
@@ -380,3 +380,14 @@ def test_an_eos_that_a_row_ends_with_is_not_scored(
     )
     trained = encode(tokenizer, Item(context, choices, 0), 99, only_gold=True, end=2)
     assert trained.targets.count(2) == 1 and trained.targets[-1] == 2
+
+
+def test_an_eos_behind_a_line_break_that_is_not_scored(tiny_tokenizer: TinyTokenizer) -> None:
+    """As in completions under a heading; the EOS that ends the turn of a chat is scored."""
+    tokenizer = tiny_tokenizer()
+    plain = encode(tokenizer, Item("who?", ("\na",), 0, scored=((1, 2),)), 99)
+    ended = Item("who?", ("\na</s>",), 0, scored=((1, 6),))
+    assert encode(tokenizer, ended, 99) == plain
+    assert encode(tokenizer, ended, 99, end=2).targets == (*plain.targets, 2)
+    turn = replace(ended, ends_with_turn=True)
+    assert encode(tokenizer, turn, 99).targets == (*plain.targets, 2)

@@ -187,7 +187,7 @@ def _without_eos(text: _Text, eos: Any) -> _Text:
     ids = list(text.ids)
     while len(ids) > 1 and ids[-1] == eos:
         ids.pop()
-    return replace(text, ids=ids)
+    return replace(text, ids=ids, offsets=text.offsets[: len(ids)])
 
 
 def _texts(
@@ -216,6 +216,8 @@ def _spans(tokenizer: PreTrainedTokenizerBase, item: Item) -> _Text:
             "(tokenizer.json)"
         )
     text = _tokenise(tokenizer, item.context + item.choices[0], offsets=True)
+    if not item.ends_with_turn:
+        text = _without_eos(text, tokenizer.eos_token_id)
     at, first = len(item.context), max(1, text.head)
     scored = [
         i

@@ -16,6 +16,8 @@ class Item:
         gold: Index of the right choice.
         scored: Spans of the only choice, in characters, that are trained on and scored: the
             assistant's turns of a chat. Empty: the whole of every choice.
+        ends_with_turn: The last span ends as the template of a chat ends a turn, maybe with the
+            EOS, which is scored then. It follows from the task.
         where: File and line of its row, for messages. It is no part of what the item is.
     """
 
@@ -23,6 +25,7 @@ class Item:
     choices: tuple[str, ...]
     gold: int
     scored: tuple[tuple[int, int], ...] = ()
+    ends_with_turn: bool = field(default=False, compare=False)
     where: str = field(default="", compare=False)
 
     @property

@@ -82,7 +82,8 @@ class Chat(Task):
         context = text[: spans[0][0]].rstrip()
         cut = len(context)
         scored = tuple((start - cut, end - cut) for start, end in spans)
-        return Item(context, (text[cut : spans[-1][1]],), gold=0, scored=scored)
+        rest = text[cut : spans[-1][1]]
+        return Item(context, (rest,), gold=0, scored=scored, ends_with_turn=True)
 
     def key_texts(self, row: Row, item: Item) -> tuple[str, Sequence[str]]:
         """The turns before and behind the first answer, without the template."""
