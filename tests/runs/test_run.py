@@ -388,6 +388,55 @@ def test_killed_before_its_first_operating_point(base: Path, root: Path, tmp_pat
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+FROM_FINE_TUNED = {
+    "full_depth": True,
+    "r": 0.25,
+    "run": {"trim_from": "fine_tuned", "fine_tuning_epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def from_fine_tuned(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "from_fine_tuned"
+    start(base, root, folder, **FROM_FINE_TUNED)
+    return folder
+
+
+def test_trimming_starts_from_the_fine_tuned_model(from_fine_tuned: Path, base: Path) -> None:
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+    summary = json.loads((from_fine_tuned / "summary.json").read_text())
+    untrained = weights(base)
+    full, trimmed = (
+        weights(from_fine_tuned / "models/full_depth"),
+        weights(from_fine_tuned / summary["trimmed"]["folder"]),
+    )
+    every = [name for name in full if ".layers." in name]
+    assert not any(torch.equal(full[name], untrained[name]) for name in every)
+    # what r leaves frozen is the fine-tuned model's, wherever packing has put it
+    frozen = [
+        any(w.shape == v.shape and torch.equal(w, v) for v in full.values())
+        for name, w in trimmed.items()
+        if ".layers." in name
+    ]
+    assert 0 < sum(frozen) < len(frozen)
+    assert summary["fine_tuned"]["optimizer_steps"] == 12
+    assert summary["fine_tuned"]["epochs"] == 2
+    assert len(trimmed) < len(full)
+
+
+@pytest.mark.parametrize("place", ["at full depth", "behind full depth", "mid-epoch"])
+def test_killed_run_from_the_fine_tuned_model_resumes_bit_for_bit(
+    from_fine_tuned: Path, base: Path, root: Path, tmp_path: Path, place: str
+) -> None:
+    def again(folder: Path) -> None:
+        start(base, root, folder, **FROM_FINE_TUNED)
+
+    kill_and_resume(tmp_path / "run", place, again)
+    assert_same_run(tmp_path / "run", from_fine_tuned)
+
+
 class AttentionsFirst(Scorer):
     """Drops what is smallest in a LLaMA, so that it takes more steps than sizes suggest."""
 

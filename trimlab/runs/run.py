@@ -114,6 +114,10 @@ class Run:
     def _phases(self) -> None:
         self._phase("heuristic_baselines", self._heuristic_baselines)
         self._phase("untrimmed", self._untrimmed)
+        if self.options.trim_from == "fine_tuned":
+            epochs = self.options.fine_tuning_epochs
+            self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
+            self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
         self._phase("models", self._models)

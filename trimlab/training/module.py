@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -79,6 +80,7 @@ class DomainLM(L.LightningModule):
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         self.stack = SublayerStack(self.model)
         self.fingerprint = _fingerprint(self.model)
+        self.initial: Path | None = None  # a folder with other weights than those of `base`
         self.trainable: list[Sublayer] = list(self.stack)
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
         self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
@@ -94,7 +96,20 @@ class DomainLM(L.LightningModule):
         # LightningCLI adds an entry of its own to the hyperparameters
         arguments: dict[str, Any] = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
         arguments["base"] = base or self.base
-        return DomainLM(**arguments)
+        module = DomainLM(**arguments)
+        if base is None and self.initial is not None:
+            module.start_from(self.initial)
+        return module
+
+    def start_from(self, folder: Path) -> None:
+        """Takes the weights of a trained copy of the base model.
+
+        Args:
+            folder: Its Hugging Face folder, which has to stay: checkpoints hold no frozen weights.
+        """
+        trained, _ = load_model(str(folder))
+        self.model.load_state_dict(trained.state_dict())
+        self.initial, self.fingerprint = folder, _fingerprint(self.model)
 
     # ---- the model's shape --------------------------------------------------------------------
 
