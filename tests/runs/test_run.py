@@ -38,7 +38,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
         str(base),
         "jsonl",
         folder,
-        model={"lr": 1e-2},
+        model={"lr": 1e-2} | options.pop("model", {}),
         data={"root": root, "calibration_rows": 15, "dev_rows": 15, "batch_size": 4},
         run={
             "full_depth": options.pop("full_depth", False),
@@ -435,6 +435,27 @@ def test_killed_run_from_the_fine_tuned_model_resumes_bit_for_bit(
 
     kill_and_resume(tmp_path / "run", place, again)
     assert_same_run(tmp_path / "run", from_fine_tuned)
+
+
+def test_a_teacher_needs_a_fine_tuned_model(base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"hidden_states needs a teacher: give run.trim_from"):
+        start(base, root, tmp_path / "run", model={"loss": "hidden_states"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_fine_tuned_model_teaches_the_trimmed_one(
+    from_fine_tuned: Path, base: Path, root: Path, tmp_path: Path
+) -> None:
+    start(base, root, tmp_path / "run", model={"loss": "hidden_states"}, **FROM_FINE_TUNED)
+    ours, theirs = (
+        json.loads((folder / "summary.json").read_text())
+        for folder in (tmp_path / "run", from_fine_tuned)
+    )
+    assert ours["fine_tuned"]["correct"] == theirs["fine_tuned"]["correct"]
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    other = torch.load(from_fine_tuned / "checkpoints/last.ckpt", weights_only=True)
+    assert last["state_dict"].keys() == other["state_dict"].keys()
+    assert not any(torch.equal(last["state_dict"][k], v) for k, v in other["state_dict"].items())
 
 
 class AttentionsFirst(Scorer):

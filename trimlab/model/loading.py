@@ -65,7 +65,7 @@ def load_model(
     adapter beside whole weights is not applied. Both are said on standard error.
 
     Args:
-        name: An embedded name (`gemma-3-270m`), a local folder, or a hub id (`owner/name`, or
+        name: An embedded name (`smollm2-135m`), a local folder, or a hub id (`owner/name`, or
             `owner/name@revision`).
         dtype: The type of the weights in memory.
         trust_remote_code: Run Python code that comes with the model.

@@ -17,8 +17,8 @@ from trimlab.training.module import DomainLM
 
 
 def trim(
-    base: str = "gemma-3-270m",
-    task: str = "icd10cm",
+    base: str = "smollm2-135m",
+    task: str = "icd10_chapters",
     run_dir: str | Path = "runs/trim",
     *,
     model: JsonObject | None = None,

@@ -34,7 +34,7 @@ class DomainLM(L.LightningModule):
     trainable weights only; frozen ones come from the base model again.
 
     Args:
-        base: The model to start from: an embedded one (`gemma-3-270m`), a local Hugging Face
+        base: The model to start from: an embedded one (`smollm2-135m`), a local Hugging Face
             folder, or a hub id.
         lr: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay.
@@ -45,12 +45,14 @@ class DomainLM(L.LightningModule):
         train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
             computed in parts of similar length, whose gradients are added up: the same step with
             less memory and less padding. A GPU wants some ten thousand.
-        loss: Training loss: a file in `trimlab/training/losses`.
+        loss: Training loss: a file in `trimlab/training/losses`. One that needs a teacher (such as
+            `hidden_states`) needs `run.trim_from: fine_tuned`, too: the fine-tuned model, which
+            itself is trained by `answers`, teaches the one that is trimmed.
     """
 
     def __init__(
         self,
-        base: str = "gemma-3-270m",
+        base: str = "smollm2-135m",
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         schedule: Literal["linear", "constant", "restart"] = "linear",
@@ -71,8 +73,8 @@ class DomainLM(L.LightningModule):
         if train_tokens < 1:
             raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
         self.loss = load_loss(loss)
-        if self.loss.needs_teacher:
-            raise InputError(f"model.loss {loss!r} needs a teacher, and no run trains one yet")
+        if self.loss.needs_teacher:  # until there is one, see start_from
+            self.loss = load_loss("answers")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
@@ -80,6 +82,7 @@ class DomainLM(L.LightningModule):
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         self.stack = SublayerStack(self.model)
         self.fingerprint = _fingerprint(self.model)
+        self.teacher: SublayerStack | None = None
         self.initial: Path | None = None  # a folder with other weights than those of `base`
         self.trainable: list[Sublayer] = list(self.stack)
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
@@ -102,7 +105,7 @@ class DomainLM(L.LightningModule):
         return module
 
     def start_from(self, folder: Path) -> None:
-        """Takes the weights of a trained copy of the base model.
+        """Takes the weights of a trained copy of the base model, which becomes the teacher.
 
         Args:
             folder: Its Hugging Face folder, which has to stay: checkpoints hold no frozen weights.
@@ -110,6 +113,9 @@ class DomainLM(L.LightningModule):
         trained, _ = load_model(str(folder))
         self.model.load_state_dict(trained.state_dict())
         self.initial, self.fingerprint = folder, _fingerprint(self.model)
+        self.loss = load_loss(self.hparams["loss"])
+        if self.loss.needs_teacher:
+            self.teacher = SublayerStack(trained)
 
     # ---- the model's shape --------------------------------------------------------------------
 
@@ -177,7 +183,12 @@ class DomainLM(L.LightningModule):
         everywhere, scored = self.loss.all_positions, batch.scored_positions
         with nullcontext() if everywhere else self.stack.last_mlp_only_at(scored):
             hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
-        return self.loss(self.stack, hidden, batch, teacher=None)
+        return self.loss(self.stack, hidden, batch, self._teacher_here())
+
+    def _teacher_here(self) -> SublayerStack | None:
+        if self.teacher is not None and self.teacher.model.device != self.device:
+            self.teacher.model.to(self.device, self.model.dtype)  # type: ignore[call-overload]
+        return self.teacher
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""
