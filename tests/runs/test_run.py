@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import trimlab
@@ -498,6 +500,39 @@ def test_half_precision(base: Path, root: Path, tmp_path: Path, precision: str) 
     state = torch.load(tmp_path / "run" / "checkpoints" / "good.ckpt", weights_only=True)
     wanted = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert {weight.dtype for weight in state["state_dict"].values()} == {wanted}
+    assert summary["trimmed"]["dtype"] == "float32"  # the type of the base model on disk
+    (path,) = (tmp_path / "run" / "logs").rglob("metrics.csv")
+    losses = [row["train_loss"] for row in csv.DictReader(path.open()) if row["train_loss"]]
+    assert losses and all(math.isfinite(float(loss)) for loss in losses)
+
+
+def test_adapters_resume_bit_for_bit_and_are_merged(base: Path, root: Path, tmp_path: Path) -> None:
+    model = {"lora_rank": 4, "optimizer": "adamw_8bit", "activation_checkpointing": True}
+
+    def run(folder: Path) -> Any:
+        return start(base, root, folder, model=model, full_depth=True, max_drops=None)
+
+    summary = run(tmp_path / "whole")
+    kill_and_resume(tmp_path / "killed", "mid-epoch", run)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    good = torch.load(tmp_path / "whole" / "checkpoints" / "good.ckpt", weights_only=True)
+    assert good["state_dict"] and all("lora_" in name for name in good["state_dict"])
+    assert summary["trimmed"]["logit_difference"] < 1e-5
+    (file,) = (tmp_path / "whole/models/0.5").glob("*.safetensors")
+    assert not [name for name in load_file(file) if "lora" in name or "base_layer" in name]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trainer: .*CUDAAccelerator"):
+        start(base, root, tmp_path / "run", trainer={"accelerator": "cuda"})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["16-true", "16-mixed"])
+def test_half_floats_are_refused(base: Path, root: Path, tmp_path: Path, precision: str) -> None:
+    with pytest.raises(InputError, match=f"trainer.precision {precision}.* take bf16"):
+        start(base, root, tmp_path / "run", trainer={"precision": precision})
 
 
 def test_every_ratio_that_is_asked_for_is_saved(base: Path, root: Path, tmp_path: Path) -> None:

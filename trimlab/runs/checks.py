@@ -13,6 +13,7 @@ from trimlab.model.loading import base_dtype
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import RunOptions
+from trimlab.training.lora import adapter_bytes
 from trimlab.training.module import DomainLM
 
 OPTIMIZER = 3  # a checkpoint of training: the weights and two moments of AdamW
@@ -120,6 +121,8 @@ def full_depth_bytes(module: DomainLM, trim: Trim) -> int:
 
 
 def _trained_bytes(module: DomainLM, trim: Trim) -> float:
+    if module.lora_rank:
+        return trim.r * adapter_bytes(module.stack, module.lora_rank)
     layers = module.stack.bytes_of(*module.stack.original)
     return trim.r * layers + module.train_embeddings * (module.stack.model_bytes - layers)
 

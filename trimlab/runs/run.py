@@ -64,6 +64,7 @@ class Run:
         self.page = RunPage(self.folder, data, module.stack)
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
+        module.check(self.trainer)
         self.tester = Tester(
             data=data,
             options=options,

@@ -9,7 +9,7 @@ import lightning as L
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import JsonObject
-from trimlab.runs.fitting import TRAINER_DEFAULTS
+from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_names
 from trimlab.runs.run import Run
 from trimlab.runs.tracking import Tracker, WandbOptions
@@ -69,6 +69,6 @@ def trim(
         trim=Trim(**options),
         options=RunOptions(dir=Path(run_dir), **config["run"]),
         config=json.loads(json.dumps(config, default=str)),
-        make_trainer=lambda **more: L.Trainer(**settings | more),
+        make_trainer=lambda **more: make_trainer(**settings | more),
         tracker=Tracker(WandbOptions(**(wandb or {}))),
     )().to_row()
