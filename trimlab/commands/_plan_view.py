@@ -17,7 +17,7 @@ def print_plan(plan: Plan) -> None:
         f"on {job.machine.name}. Lengths: {job.workload.source}."
     )
     console.print(_memory(plan))
-    console.print(_fitting(plan))
+    console.print(_fitting(plan), soft_wrap=True)
     console.print(_times(plan))
     console.print(_models(plan))
 
@@ -25,7 +25,7 @@ def print_plan(plan: Plan) -> None:
 def print_measured(rows: list[JsonObject]) -> None:
     """Prints what was predicted and measured."""
     table = Table(title="Plan and measurement", title_justify="left")
-    for column in ("phase", "seconds", "measured", "difference", "memory", "measured", "difference"):
+    for column in ("phase", *("time", "measured", "off by"), *("memory", "measured", "off by")):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for row in rows:
         cells = [row["phase"]]
@@ -51,12 +51,13 @@ def seconds(count: float) -> str:
 
 def _memory(plan: Plan) -> Table:
     names = list(dict.fromkeys(name for phase in plan.phases for name in phase.parts))
-    table = Table(title="Peak memory by phase", title_justify="left")
-    for column in ("phase", *names, "total"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
+    table = Table(title="Peak memory by phase, in GiB", title_justify="left", show_footer=True)
+    table.add_column("", footer="total")
     for phase in plan.phases:
-        parts = (size(phase.parts[name]) if phase.parts.get(name) else "" for name in names)
-        table.add_row(phase.name, *parts, size(phase.total))
+        table.add_column(phase.name, footer=f"{phase.total / 2**30:.2f}", justify="right")
+    for name in names:
+        sizes = [phase.parts.get(name) for phase in plan.phases]
+        table.add_row(name, *("" if n is None else f"{n / 2**30:.2f}" for n in sizes))
     return table
 
 
@@ -91,15 +92,15 @@ def _times(plan: Plan) -> Table:
 def _models(plan: Plan) -> Table:
     table = Table(title="Models, in 16 bits", title_justify="left")
     lengths = list(plan.sizes[0].cache)
-    columns = ("model", "layers", "whole", "parameters", "weights", "KV cache per token")
-    for column in (*columns, *(f"at {length:,}" for length in lengths)):
+    columns = ("model", "layers", "whole", "parameters", "weights", "KV per token")
+    for column in (*columns, *(f"KV at {length:,}" for length in lengths)):
         table.add_column(column, justify="left" if column == "model" else "right")
     for model in plan.sizes:
         table.add_row(
             model.name,
             f"{100 * model.layer_memory_ratio:.0f} %",
             f"{100 * model.model_memory_ratio:.0f} %",
-            f"{model.parameters / 1e6:,.0f} M",
+            f"{model.parameters / 1e6:.0f} M",
             size(model.weights),
             f"{model.cache_per_token / 1024:.1f} KiB",
             *(size(model.cache[length]) for length in lengths),

@@ -22,7 +22,7 @@ TRAFFIC = 6 * 2**20  # bytes of the tensors that bandwidth is measured with, as 
 def this_machine() -> Machine:
     """The GPU if there is one, or else the CPU, without rates."""
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
+        _free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
         return Machine(name, total, 1.0, 1.0, base=CONTEXT, efficiency=1.0)
     return Machine(

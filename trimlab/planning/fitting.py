@@ -50,7 +50,7 @@ def changes(job: Job) -> Iterator[Change]:
     for name, field in (("model", "train_tokens"), ("data", "eval_tokens")):
         tokens = getattr(settings, field)
         while tokens > longest:
-            tokens = max(tokens // 2, longest)
+            tokens = max(tokens // 4, longest)
             yield Change(
                 f"{name}.{field}", tokens, "the same result in smaller parts", {field: tokens}
             )

@@ -60,12 +60,13 @@ class Measure(L.Callback):
     """
 
     def __init__(self, data: DomainData, granularity: Granularity):
-        self.data, self.granularity = data, granularity
+        self.data = data
+        self.granularity: Granularity = granularity
         self.seconds = list[float]()
         self.found: dict[str, Measurement] = {}
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_batch: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Starts the clock."""
         if not self.seconds:
@@ -74,7 +75,12 @@ class Measure(L.Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_batch: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Stops it: the optimizer's step is part of a batch."""
         synchronise(pl_module.device)
@@ -88,9 +94,7 @@ class Measure(L.Callback):
         batches = self.data.calibration_batches()
         _settle()
         start = time.perf_counter()
-        scan(
-            pl_module.stack, batches, self.granularity, max_tokens=self.data.eval_tokens
-        )
+        scan(pl_module.stack, batches, self.granularity, max_tokens=self.data.eval_tokens)
         synchronise(pl_module.device)
         self.found["scan"] = Measurement(time.perf_counter() - start, peak_memory())
 
@@ -127,9 +131,7 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
     return callback.found
 
 
-def few_rows(
-    base: str, config: JsonObject, domain: Callable[..., DomainData]
-) -> list[JsonObject]:
+def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -> list[JsonObject]:
     """Measures a few steps and a scan of a run, beside what a plan says of them.
 
     Args:

@@ -59,7 +59,7 @@ def step_peak(job: Job, part: Shape) -> dict[str, int]:
     passes, item = job.passes, _itemsize(job)
     last = len(job.trained) - 1
     costs = [
-        passes.block(
+        passes.block_bytes(
             part.items, part.length, trained=kinds, scored=part.scored if i == last else 0
         )
         for i, kinds in enumerate(job.trained)
@@ -67,7 +67,7 @@ def step_peak(job: Job, part: Shape) -> dict[str, int]:
     gradients = [item * job.trained_parameters(kinds) for kinds in job.trained]
     embedded = part.tokens * job.sizes.hidden * item
     before = list(accumulate((cost.saved for cost in costs), initial=embedded))
-    head = passes.head(
+    head = passes.head_bytes(
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )
     of_head = max(head.forward_peak, head.backward_peak)
@@ -90,7 +90,7 @@ def scan(job: Job) -> PhaseMemory:
         copies = together * batch.items
         mask = batch.items * batch.length**2 * item
         rows = sublayers * batch.scored
-        block = passes.block(copies, batch.length, tree=True)
+        block = passes.block_bytes(copies, batch.length, tree=True)
         head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, rows)).forward_peak
         joined = 2 * together * batch.tokens * hidden * item
         found = {
@@ -179,7 +179,7 @@ def _evaluation(job: Job, items: str) -> int:
     """Activations of an evaluation."""
     batch = max(job.evaluation_shapes(items), key=_tokens)
     passes, item = job.scan_passes, _itemsize(job)
-    block = passes.block(batch.items, batch.length, tree=True).forward_peak
+    block = passes.block_bytes(batch.items, batch.length, tree=True).forward_peak
     head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, batch.scored)).forward_peak
     states = 2 * batch.tokens * job.sizes.hidden * item
     return max(block, head) + states + batch.items * batch.length**2 * item

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,10 @@ from trimlab.evaluation.likelihoods import CACHED_ROWS, HEAD_ROWS
 from trimlab.model.family import Kind
 from trimlab.model.sublayers import SublayerStack
 from trimlab.planning.tracing import Op, Tracer
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
+
+FEW = (2, 4)  # items of the passes that the memory of larger ones is worked out from
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,15 @@ class Passes:
                 self._known[key] = self._block(stack, (items, length), trained, tree, scored)
         return self._known[key]
 
+    def block_bytes(self, items: int, length: int, *, scored: int = 0, **options: Any) -> Cost:
+        """The bytes of `block`, from passes of few items: they are linear in the items."""
+        each = max(1, round(scored / items)) if scored else 0
+        few, more = FEW
+        if items <= more:
+            return self.block(items, length, scored=scored, **options)
+        counts = [self.block(n, length, scored=n * each, **options) for n in (few, more)]
+        return _extrapolated(*counts, factor=(items - few) / (more - few))
+
     def head(self, items: int, length: int, scored: int, *, trained: bool | None = None) -> Cost:
         """The final norm, and the log-probabilities of scored tokens.
 
@@ -108,6 +121,21 @@ class Passes:
             with self._model(None if trained is None else frozenset()) as stack:
                 self._known[key] = self._head(stack, (items, length), scored, trained)
         return self._known[key]
+
+    def head_bytes(
+        self, items: int, length: int, scored: int, *, trained: bool | None = None
+    ) -> Cost:
+        """The bytes of `head`, from passes of few items and positions."""
+        few, more = FEW
+        rows = 16 * few
+        one = self.head(few, length, rows, trained=trained)
+        long = _extrapolated(
+            one,
+            self.head(more, length, rows, trained=trained),
+            factor=(items - few) / (more - few),
+        )
+        wide = self.head(few, length, 2 * rows, trained=trained)
+        return _extrapolated(long, _sum(long, wide, one), factor=(scored - rows) / rows)
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -181,7 +209,27 @@ def one_block(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def _call_of(stack: SublayerStack, shape: tuple[int, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _extrapolated(a: Cost, b: Cost, factor: float) -> Cost:
+    """The bytes of a + factor * (b - a)."""
+    pairs = zip(_bytes(a), _bytes(b), strict=True)
+    saved, forward, backward = (max(0, round(x + factor * (y - x))) for x, y in pairs)
+    return Cost(saved, forward, backward)
+
+
+def _sum(base: Cost, more: Cost, less: Cost) -> Cost:
+    """The bytes of base + more - less."""
+    terms = zip(_bytes(base), _bytes(more), _bytes(less), strict=True)
+    saved, forward, backward = (x + y - z for x, y, z in terms)
+    return Cost(saved, forward, backward)
+
+
+def _bytes(cost: Cost) -> tuple[int, int, int]:
+    return cost.saved, cost.forward_peak, cost.backward_peak
+
+
+def _call_of(
+    stack: SublayerStack, shape: tuple[int, int]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that the model calls its block with."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     handle = stack.blocks[0].register_forward_pre_hook(
@@ -192,7 +240,7 @@ def _call_of(stack: SublayerStack, shape: tuple[int, int]) -> tuple[tuple[Any, .
     return calls[0]
 
 
-def _count(forward: Any, state: Tensor, weights: list[Tensor]) -> Cost:
+def _count(forward: Any, state: Tensor, weights: Sequence[Tensor]) -> Cost:
     with Tracer() as tracer:
         out = forward(state)
         out = out[0] if isinstance(out, tuple) else out

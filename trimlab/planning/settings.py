@@ -1,14 +1,17 @@
 """The options of a run that decide what it needs."""
 
+import inspect
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from trimlab.algorithm import Trim
+from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
+from trimlab.training.module import DomainLM
 
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "32": (torch.float32, None),
@@ -64,22 +67,24 @@ class RunSettings:
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "RunSettings":
-        """Reads a resolved config of `trimlab fit`.
+        """Reads a resolved config of `trimlab fit`; what it leaves out has its default.
 
         Raises:
             InputError: A value cannot work.
         """
-        model, data, run = config["model"], config["data"], config["run"]
+        model = _defaults(DomainLM) | config.get("model", {})
+        data = _defaults(DomainData) | config.get("data", {})
+        run = {"full_depth": True, "speed": True} | config.get("run", {})
         trainer = config.get("trainer") or {}
         precision = str(trainer.get("precision") or "32-true")
         if precision not in PRECISIONS:
             raise InputError(f"trainer.precision {precision!r} is none of {', '.join(PRECISIONS)}")
-        trim = Trim(**config["trim"])
+        trim = Trim(**config.get("trim", {}))
         return cls(
             trim=trim,
             r=trim.r,
             train_tokens=model["train_tokens"],
-            checkpointing=bool(model.get("activation_checkpointing", False)),
+            checkpointing=model.get("activation_checkpointing", False),
             optimizer=model.get("optimizer", "adamw"),
             lora_rank=model.get("lora_rank", 0),
             train_embeddings=model["train_embeddings"],
@@ -123,3 +128,8 @@ class RunSettings:
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""
         return replace(self, **options)
+
+
+def _defaults(cls: type) -> JsonObject:
+    """The default arguments of a class."""
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}

@@ -36,9 +36,9 @@ def trimmed_sizes(job: Job) -> list[TrimmedSize]:
 
     Drops are taken to come in pairs of an attention and an MLP: the cache shrinks as the layers.
     """
-    sizes, ratios = job.sizes, dict.fromkeys([1.0, *job.settings.trim.save_at])
+    sizes = job.sizes
     final = 1 - (1 - target(job)) * sizes.total / sizes.layers
-    ratios |= {final: None}
+    ratios = {round(ratio, 6) for ratio in (1.0, *job.settings.trim.save_at, final)}
     return [_size(job, ratio) for ratio in sorted(ratios, reverse=True)]
 
 

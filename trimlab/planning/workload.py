@@ -76,9 +76,7 @@ class Workload:
         lengths = [item.tokens for item in self.train]
         order = LengthBuckets(lengths, settings.batch_size, settings.seed, epoch=lambda: 0)
         batches = list(order)[: settings.steps_of(len(order))]
-        return [
-            shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches
-        ]
+        return [shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches]
 
 
 def shapes(items: Sequence[ItemSize], max_tokens: int) -> list[Shape]:
@@ -139,7 +137,7 @@ def assumed(
 
 
 def spread(n: int, mean: int, longest: int) -> list[int]:
-    """n lengths with this mean and maximum, from half of the mean on; short ones are frequent."""
+    """Lengths with this mean and maximum, from half of the mean on; short ones are frequent."""
     if longest <= mean or n == 1:
         return [longest] * n
     shortest = max(1, mean // 2)
