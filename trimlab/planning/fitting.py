@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimlab.planning.job import Job
-from trimlab.planning.memory import phases
+from trimlab.planning.memory import phases, trained_state, weights_bytes
 
 MARGIN = 0.95  # share of the memory that is planned with: an allocator cannot use all of it
 LORA_RANK = 16
@@ -35,6 +35,11 @@ class Change:
 def peak(job: Job) -> int:
     """Most memory of any phase of a run."""
     return max(phase.total for phase in phases(job))
+
+
+def floor(job: Job) -> int:
+    """Memory of a run between two steps: weights, optimizer and gradients."""
+    return job.machine.base + weights_bytes(job) + sum(trained_state(job).values())
 
 
 def changes(job: Job) -> Iterator[Change]:
@@ -93,7 +98,9 @@ def what_fits(job: Job, memory: int) -> list[Change] | None:
 
     def fits(chosen: list[Change]) -> bool:
         fields = {k: v for change in chosen for k, v in change.fields.items()}
-        return peak(job.changed(**fields)) <= MARGIN * memory
+        changed = job.changed(**fields)
+        # what no batch size changes, before any pass is counted
+        return floor(changed) <= MARGIN * memory and peak(changed) <= MARGIN * memory
 
     chosen: dict[str, Change] = {}
     if fits([]):

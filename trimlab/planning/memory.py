@@ -43,7 +43,7 @@ def untrimmed(job: Job) -> PhaseMemory:
 
 def training(job: Job) -> PhaseMemory:
     """A training step at full depth."""
-    states = _trained_state(job)
+    states = trained_state(job)
     held = states.pop("gradients") * _held_gradients(job)
     step = step_peak(job, job.largest_part)
     return PhaseMemory(
@@ -101,23 +101,23 @@ def scan(job: Job) -> PhaseMemory:
         most = max(most, found, key=lambda parts: sum(parts.values()))
     workers = min(job.workers, len(job.scan_shapes))
     parts = {name: workers * size for name, size in most.items()}
-    return PhaseMemory("scan", _process(job) | _trained_state(job) | parts)
+    return PhaseMemory("scan", _process(job) | trained_state(job) | parts)
 
 
 def dev(job: Job) -> PhaseMemory:
     """The evaluation of the dev items during training."""
-    parts = _process(job) | _trained_state(job) | {"activations": _evaluation(job, "dev")}
+    parts = _process(job) | trained_state(job) | {"activations": _evaluation(job, "dev")}
     return PhaseMemory("dev evaluation", parts)
 
 
 def export(job: Job) -> PhaseMemory:
     """Writing, reloading and testing a trimmed model, beside the model that was trained."""
-    weights = _weights(job)
+    weights = weights_bytes(job)
     ratio = target(job)
     parts = _process(job)
     # the trained model moves to main memory, which a CPU's is; there it keeps its optimizer
     trained = 0 if job.machine.cuda else int(ratio * weights)
-    state = {} if job.machine.cuda else _trained_state(job)
+    state = {} if job.machine.cuda else trained_state(job)
     parts["weights"] = trained + int(ratio * weights) + weights
     return PhaseMemory("export", parts | state | {"activations": _evaluation(job, "test")})
 
@@ -126,9 +126,9 @@ def comparison(job: Job) -> PhaseMemory:
     """Fine-tuning at full depth, beside the model that was trimmed."""
     parts = dict(training(job).parts)
     if not job.machine.cuda:
-        for name, size in _trained_state(job).items():
+        for name, size in trained_state(job).items():
             parts[name] += size
-        parts["weights"] += int(target(job) * _weights(job))
+        parts["weights"] += int(target(job) * weights_bytes(job))
     return PhaseMemory("fine-tuned comparison", parts)
 
 
@@ -149,15 +149,16 @@ def target(job: Job) -> float:
 
 
 def _process(job: Job) -> dict[str, int]:
-    return {"process": job.machine.base, "weights": _weights(job)}
+    return {"process": job.machine.base, "weights": weights_bytes(job)}
 
 
-def _weights(job: Job) -> int:
+def weights_bytes(job: Job) -> int:
+    """Bytes of the weights, adapters included."""
     adapters = job.all_trained if job.settings.lora_rank else 0
     return _itemsize(job) * (job.sizes.total + adapters)
 
 
-def _trained_state(job: Job) -> dict[str, int]:
+def trained_state(job: Job) -> dict[str, int]:
     """What stays between steps: moments, and the gradients of the last step."""
     moment = 1 + SCALES if job.settings.optimizer == "adamw_8bit" else _itemsize(job)
     return {
