@@ -17,13 +17,14 @@ from trimlab import cli
 from trimlab.errors import InputError
 from trimlab.records.results import read_results
 from trimlab.records.rows import append_rows
-from trimlab.runs import sweep
 from trimlab.runs.config import Resolver
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
+from trimlab.runs.launchers._launcher import Ended, Fit, Job
+from trimlab.runs.launchers.local import Local
 from trimlab.runs.plan import PlannedRun, merged, nested, plan
 from trimlab.runs.run_id import distinctive, run_id
-from trimlab.runs.sweep import Sweep, _alone
+from trimlab.runs.sweep import Sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHIPPED = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in p.read_text()]
@@ -46,16 +47,26 @@ def settings(base: Path) -> list[str]:
     ]
 
 
+class EndedJob(Job):
+    def __init__(self, code: int, seconds: float):
+        self.end = Ended(code, seconds)
+
+    def poll(self) -> Ended:
+        return self.end
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _fits_in_this_process() -> Iterator[None]:
     """A process of its own imports for seconds; the tests of killed sweeps start some."""
 
-    def start(run: PlannedRun, runs: Path, lock: int) -> int:
-        del lock  # the sweep holds it in this process
-        return exit_code(*sweep.fit_arguments(run, runs))
+    def start(self: Local, fits: Sequence[Fit]) -> list[EndedJob]:
+        begin = time.perf_counter()
+        codes = [exit_code(*fit.arguments) for fit in fits]  # the sweep holds the locks
+        return [EndedJob(code, time.perf_counter() - begin) for code in codes]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "start_fit", start)
+        patch.setattr(Local, "start", start)
+        patch.setattr(Local, "stop", lambda *_: None)
         yield
 
 
@@ -416,22 +427,6 @@ def test_rows_of_another_schema_are_refused(
     assert "old.jsonl: schema 0" in capsys.readouterr().err
 
 
-def test_a_lock_is_held_until_the_fit_has_ended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SIGKILL ends a sweep alone: its fit goes on, and the next sweep waits for that."""
-    path, done = tmp_path / "run.lock", tmp_path / "done"
-    fit = "import pathlib, sys, time; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch()"
-    with _alone(path) as lock:
-        process = subprocess.Popen([sys.executable, "-c", fit, str(done)], pass_fds=[lock])
-    with _alone(path):
-        assert done.exists()
-    assert f"waiting for the process that holds {path}" in capsys.readouterr().err
-    assert process.wait() == 0
-    with _alone(path):
-        assert not capsys.readouterr().err
-
-
 def test_a_sweep_that_was_killed_outright_goes_on(tmp_path: Path, base: Path, root: Path) -> None:
     path = experiment(tmp_path, base)
     planned = plan(path, "tiny", data_root=root)
@@ -456,7 +451,7 @@ def test_a_sweep_that_was_killed_outright_goes_on(tmp_path: Path, base: Path, ro
 def test_what_is_done_is_not_made_again(
     swept: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Sweep, "_make", _never)
+    monkeypatch.setattr(Local, "start", _never)
     record = swept / "results" / "letters.jsonl"
     before = record.read_bytes()
     assert exit_code(*command(swept / "letters.yaml", root)) == 0
