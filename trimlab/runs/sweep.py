@@ -123,11 +123,12 @@ class Sweep:
                 for run in made:
                     found[run.id] = self._known(run)
                 display.started([*made, *started], queue)
-                for running, end in queue.ended():
+                ended = queue.ended()
+                for running, end in ended:
                     found[running.run.id] = self._end(running, end, display)
                 pending = self._record_in_order(pending, found)
                 display.show(queue)
-                if not queue.empty and stop.wait(self.launcher.poll_seconds):
+                if not queue.empty and stop.wait(0 if ended else self.launcher.poll_seconds):
                     raise KeyboardInterrupt
         return [run for run in self.planned if found.get(run.id) == []]
 

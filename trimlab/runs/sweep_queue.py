@@ -112,7 +112,7 @@ class Queue:
         fits = [
             Fit(
                 run=run.id,
-                arguments=fit_arguments(run, self._folder),
+                command=fit_command(run, self._folder),
                 log=log_file(run, self._folder),
                 lock=locks[run.id].fileno(),
             )
@@ -134,12 +134,13 @@ class Queue:
             print(f"waiting for the process that holds {path}", file=sys.stderr)
 
 
-def fit_arguments(run: PlannedRun, runs: Path) -> list[str]:
-    """The arguments of `trimlab` that make a run, whose config is written beside its folder."""
+def fit_command(run: PlannedRun, runs: Path) -> list[str]:
+    """The command that makes a run, whose config is written beside its folder."""
     runs = runs.absolute()
     config = runs / f"{run.id}.yaml"
     write_text(config, yaml.safe_dump(run.config, sort_keys=False))
     return [
+        *(sys.executable, "-m", "trimlab.cli"),
         *("fit", "--config", str(config)),
         *("--run.dir", str(runs / run.id), "--run.shared", str(runs / "shared")),
         *("--wandb.group", run.place.experiment, "--wandb.name", run.title),

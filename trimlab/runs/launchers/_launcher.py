@@ -9,7 +9,6 @@ what they find is in their run folders, whoever started them.
 import os
 import signal
 import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,14 +27,14 @@ class Fit:
 
     Attributes:
         run: Id of the run.
-        arguments: Arguments of `trimlab`.
+        command: Command line.
         log: File that its output is appended to.
         lock: File descriptor of the run's lock. A process on this machine inherits it, so that the
             run stays locked if the sweep is killed and cannot end the process (SIGKILL).
     """
 
     run: str
-    arguments: Sequence[str]
+    command: Sequence[str]
     log: Path
     lock: int
 
@@ -124,34 +123,34 @@ def launcher_class(name: str) -> type[Launcher]:
 
 
 def start_process(
-    fit: Fit, environment: Mapping[str, str], inherited: Sequence[int] = (), **settings: Any
+    fit: Fit,
+    environment: Mapping[str, str],
+    *,
+    inherited: Sequence[int] = (),
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts `trimlab fit` in a session of its own: Ctrl-C in a terminal does not reach it.
+    """Starts a fit in a session of its own: Ctrl-C in a terminal does not reach it.
 
     Args:
         fit: The fit.
         environment: Its environment.
         inherited: File descriptors that it inherits.
-        **settings: Further arguments of `subprocess.Popen`.
+        folder: Folder that it is started in; the present one if left out.
     """
     with fit.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "trimlab.cli", *fit.arguments],
+            fit.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={"TQDM_MININTERVAL": "5", **environment},
+            cwd=folder,
             pass_fds=inherited,
             start_new_session=True,
-            **settings,
         )
 
 
 def kill_process(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process that `start_process` started, and its children.
-
-    A run may be killed at any time, so that nothing is waited for.
-    """
+    """Kills a process that `start_process` started, and its children; it may be killed any time."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -41,6 +41,8 @@ class Local(Launcher):
         """Kills processes."""
         for job in jobs:
             kill_process(job.process)
+        for job in jobs:
+            job.process.wait()
 
     def _start(self, fit: Fit) -> "LocalJob":
         taken = {slot for slot, job in self._slots.items() if job.poll() is None}

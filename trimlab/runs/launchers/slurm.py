@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from subprocess import CalledProcessError, Popen
 from typing import Any
@@ -21,6 +21,9 @@ from trimlab.runs.launchers._launcher import (
     kill_process,
     start_process,
 )
+
+# in front of a command: submitit hears the signals of preemption, and ends the fit
+DEAF_TO_PREEMPTION = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 
 
 class Slurm(Launcher):
@@ -188,13 +191,14 @@ class FitCall:
         """
         start = time.perf_counter()
         environment = fit_environment(os.environ, self.cpus)
-        self._process = start_process(
-            self.fit, environment, cwd=self.folder, preexec_fn=_ignore_signals
-        )
+        fit = replace(self.fit, command=[*DEAF_TO_PREEMPTION, *self.fit.command])
+        self._process = start_process(fit, environment, folder=self.folder)
         try:
             code = self._process.wait()
-        finally:
+        except BaseException:  # preempted, or cancelled
             kill_process(self._process)
+            self._process.wait()
+            raise
         return asdict(Ended(code, time.perf_counter() - start))
 
     def checkpoint(self) -> Any:
@@ -205,7 +209,7 @@ class FitCall:
         """
         from submitit.helpers import DelayedSubmission
 
-        if self._process is not None:
+        if self._process is not None:  # its end is waited for in the call, which this interrupts
             kill_process(self._process)
         return DelayedSubmission(FitCall(self.fit, self.cpus, self.folder))
 
@@ -221,14 +225,6 @@ def fit_environment(environment: Mapping[str, str], cpus: int) -> dict[str, str]
     """
     kept = {k: v for k, v in environment.items() if not k.startswith(("SLURM_", "SUBMITIT_"))}
     return kept | {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
-
-
-def _ignore_signals() -> None:
-    """In the process of a fit: the signals of preemption are for submitit, which ends the fit."""
-    import signal
-
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _job_file(fit: Fit) -> Path:
