@@ -21,6 +21,7 @@ from tests.runs.test_sweep import exit_code, settings
 from trimlab.errors import InputError
 from trimlab.files import try_lock
 from trimlab.plugins import plugin_names
+from trimlab.records.provenance import provenance
 from trimlab.records.result_row import ExperimentCell
 from trimlab.runs import sweep_queue
 from trimlab.runs.fit_progress import FitProgress, fit_progress, seconds_left
@@ -300,6 +301,10 @@ def test_fits_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert share_of_machine(0, 8, limited)["OMP_NUM_THREADS"] == "2"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "CUDA_VISIBLE_DEVICES" not in share_of_machine(0, 2, {})
+    # and the record says so, since its times are those of a busy machine
+    assert "runs_at_once" not in provenance()["hardware"]
+    monkeypatch.setenv("TRIMLAB_RUNS_AT_ONCE", shares[0]["TRIMLAB_RUNS_AT_ONCE"])
+    assert provenance()["hardware"]["runs_at_once"] == 3
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             left = f"left: {duration(watch.left)}"
             grid.add_row(self._name(run), bar, progress.phase, duration(watch.elapsed), left)
         to_come = len(queue.waiting) + sum(running.job.waits() for running in queue.running)
-        grid.add_row(f"{to_come} runs to come; left for all: {duration(self._left(queue))}")
+        grid.add_row(f"to come: {to_come}; left for all: {duration(self._left(queue))}")
         return grid
 
 
