@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
@@ -75,7 +76,7 @@ class DomainLM(L.LightningModule):
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
-        self.model, self.tokenizer = load_model(base, for_training=True)
+        self.model, self.tokenizer = self.load_base()
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         self.stack = SublayerStack(self.model)
         self.fingerprint = _fingerprint(self.model)
@@ -84,6 +85,10 @@ class DomainLM(L.LightningModule):
         self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
         self.metric: MetricName = "accuracy"
         self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
+
+    def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The base model and its tokenizer; a subclass may have them from elsewhere."""
+        return load_model(self.base, for_training=True)
 
     def fresh(self, base: str | None = None) -> "DomainLM":
         """Another module made with the same arguments, untrained and untrimmed.
