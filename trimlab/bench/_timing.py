@@ -64,7 +64,8 @@ def time_alternately(
 
 def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     turns.result = None
-    _release()  # a GPU that the model of the previous turn fills has no room for another
+    if torch.cuda.is_initialized():
+        _release()  # a GPU that the model of the previous turn fills has no room for another
     run = prepare()
     _release()  # the peak would otherwise include the leftovers of the preparation
     reset_peak_memory()
