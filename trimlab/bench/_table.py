@@ -6,7 +6,7 @@ from rich.table import Table
 
 from trimlab.records.result_row import Bench
 
-COLUMNS = ("what", "ours", "peer", "ratio", "peak memory", "of the peer's")
+COLUMNS = ("what", "time", "peer", "ratio", "peak memory", "of the peer's", "rate", "peer's")
 
 
 def results_table(results: Sequence[Bench]) -> Table:
@@ -35,4 +35,16 @@ def _cells(result: Bench) -> list[str]:
         ratio,
         f"{result.ours_peak_bytes / 2**30:.2f} GiB",
         memory,
+        _rate(result, "ours"),
+        _rate(result, "peer"),
     ]
+
+
+def _rate(result: Bench, side: str) -> str:
+    """Tokens per second of a side, and ours as a share of what the device can do."""
+    rates = result.rates or {}
+    tokens, share = rates.get(f"{side}_tokens_per_second"), rates.get("share_of_matmul_rate")
+    if tokens is None:
+        return ""
+    of_device = f" ({100 * share:.0f} % of matmul)" if share and side == "ours" else ""
+    return f"{tokens:,.0f} tokens/s{of_device}"

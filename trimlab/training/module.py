@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
@@ -95,7 +96,7 @@ class DomainLM(L.LightningModule):
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha or 2.0 * lora_rank
-        self.model, self.tokenizer = load_model(base, for_training=True)
+        self.model, self.tokenizer = self.load_base()
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         if activation_checkpointing:
             checkpoint_activations(self.model)
@@ -110,6 +111,10 @@ class DomainLM(L.LightningModule):
         self.metric: MetricName = "accuracy"
         self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
         self._step_loss = StepLoss()
+
+    def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The base model and its tokenizer; a subclass may have them from elsewhere."""
+        return load_model(self.base, for_training=True)
 
     def fresh(self, base: str | None = None) -> "DomainLM":
         """Another module made with the same arguments, untrained and untrimmed.
