@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import TinyTokenizer
-from trimlab.data.batching import PASS_TOKENS, Batch, batches, collate, length_groups, scan_batches
+from trimlab.data.batching import (
+    PASS_TOKENS,
+    TENSORS,
+    Batch,
+    batches,
+    collate,
+    length_groups,
+    scan_batches,
+)
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 
@@ -105,6 +113,32 @@ def test_parts_hold_the_items_of_the_batch(encoded: list[EncodedItem], max_token
         found |= _items(part)
     assert found == dict(enumerate(encoded))
     assert sum(map(len, parts)) == len(encoded)
+
+
+def test_a_copy_on_a_device_reads_nothing_from_it(encoded: list[EncodedItem]) -> None:
+    """Tensors on `meta` have no values: whatever reads one raises, as it would wait for a GPU."""
+    host = collate(encoded, [4, 1, 0, 3, 2])
+    batch = host.to("meta")
+    assert batch.input_ids.device.type == "meta" and batch.to("cpu") is host
+    assert batch.lengths == [len(encoded[i].tokens) for i in (4, 1, 0, 3, 2)]
+    assert (batch.is_tree, batch.n_choices) == (True, 4)
+    assert batch.scored_positions.shape == host.scored_positions.shape
+    assert batch.scored_positions.device.type == "meta"
+    first = host.choice_index == 0
+    for mine, its in [
+        *zip(host.parts(40), batch.parts(40), strict=True),
+        (host.scoring(first), batch.scoring(first)),
+        (host.repeated(2), batch.repeated(2)),
+    ]:
+        assert its.device.type == "meta"
+        for name in TENSORS:
+            assert getattr(its, name).shape == getattr(mine, name).shape, name
+            assert torch.equal(getattr(its.on_host, name), getattr(mine, name)), name
+
+
+def test_only_items_with_continuations_are_trees(encoded: list[EncodedItem]) -> None:
+    assert collate(encoded).is_tree
+    assert not collate(encoded, [3]).is_tree  # one choice after nothing is a plain text
 
 
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), max_tokens=st.integers(1, 200))

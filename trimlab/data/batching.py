@@ -1,7 +1,8 @@
 """Encoded items to padded batches of items of similar length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ PASS_TOKENS = 32  # cost of a forward pass apart from its tokens, in tokens
 class Batch:
     """Encoded items, padded on the right to the longest of them.
 
+    A batch on a GPU keeps the batch on the CPU that it was copied from. Everything whose shape
+    depends on values (lengths, parts, where the LM head runs) is worked out there and copied, so
+    that the CPU never waits for the GPU.
+
     Attributes:
         input_ids: Token ids, 0 for padding.  # (B, T)
         positions: Position ids, 0 for padding.  # (B, T)
@@ -26,6 +31,8 @@ class Batch:
         choice_index: Its choice.  # (P,)
         gold: Right choice of each item.  # (B,)
         order: Index of each item in the set that the batch was taken from.  # (B,)
+        source: The batch on the CPU that this one is a copy of; None for one on the CPU, and
+            where it is not known, see `on_host`.
     """
 
     input_ids: Tensor
@@ -37,19 +44,60 @@ class Batch:
     choice_index: Tensor
     gold: Tensor
     order: Tensor
+    source: "Batch | None" = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.gold.shape[0]
 
-    @property
-    def n_choices(self) -> int:
-        """The largest number of choices of an item."""
-        return int(self.choice_index.max()) + 1
+    # ---- facts that the CPU knows -------------------------------------------------------------
 
     @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.gold.device
+
+    @cached_property
+    def on_host(self) -> "Batch":
+        """The same batch on the CPU; waits for the device only where `source` is not known."""
+        if self.device.type == "cpu":
+            return self
+        return self.to("cpu")
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Number of tokens of every item."""
+        return self.on_host.token_mask.sum(1).tolist()
+
+    @cached_property
+    def is_tree(self) -> bool:
+        """Whether an item has continuations, so that a causal mask is not enough."""
+        return bool((self.on_host.continuations > 0).any())
+
+    @cached_property
+    def n_choices(self) -> int:
+        """The largest number of choices of an item."""
+        return int(self.on_host.choice_index.max()) + 1
+
+    @cached_property
     def scored_positions(self) -> Tensor:
         """Indices, into batch and time flattened, where scored tokens are predicted.  # (U,)"""
-        return (self.item_index * self.input_ids.shape[1] + self.logit_index).unique()
+        positions, _ = self.on_host.head_rows(self.input_ids.shape[1])
+        return to_device(positions, self.device)
+
+    def head_rows(self, length: int) -> tuple[Tensor, Tensor]:
+        """The positions on which the LM head runs, and the scored tokens that they predict.
+
+        Args:
+            length: Length in time of the hidden states that `logit_index` points into.
+
+        Returns:
+            Indices, into batch and time flattened, ascending (U,); and for each scored token, the
+            index of its position among these (P,). Both are on the CPU.
+        """
+        host = self.on_host
+        return (host.item_index * length + host.logit_index).unique(return_inverse=True)
+
+    # ---- tensors on the device of the batch ---------------------------------------------------
 
     @property
     def choice_tokens(self) -> Tensor:
@@ -63,28 +111,44 @@ class Batch:
         """True for tokens, False for padding.  # (B, T)"""
         return self.continuations >= 0
 
+    # ---- other batches ------------------------------------------------------------------------
+
     def to(self, device: torch.device | str) -> "Batch":
-        """A copy on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        """A copy on another device. A copy from the CPU to a GPU does not wait for the GPU."""
+        device = torch.device(device)
+        source = self if self.device.type == "cpu" else self.source
+        if device.type == "cpu":
+            if source is not None:
+                return source
+            return replace(self, **{name: getattr(self, name).cpu() for name in TENSORS})
+        moved = {name: to_device(getattr(self, name), device) for name in TENSORS}
+        return replace(self, source=source, **moved)
 
     def scoring(self, chosen: Tensor) -> "Batch":
         """The same items with some of their scored tokens.
 
         Args:
-            chosen: Mask (P,) or indices of the scored tokens that stay.
+            chosen: Mask (P,) or indices of the scored tokens that stay. From the CPU, they are
+                chosen there as well, and a GPU does not wait.
         """
+        source = None
+        if self.device.type != "cpu" and chosen.device.type == "cpu":
+            source = self.on_host.scoring(chosen)
+            indices = chosen.nonzero().squeeze(1) if chosen.dtype == torch.bool else chosen
+            chosen = to_device(indices, self.device)
         names = ("item_index", "logit_index", "targets", "choice_index")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+        return replace(self, source=source, **{name: getattr(self, name)[chosen] for name in names})
 
     def repeated(self, times: int) -> "Batch":
         """The same items several times over, one copy after another."""
         copies = {
-            f.name: torch.cat([getattr(self, f.name)] * times)
-            for f in fields(self)
-            if f.name != "item_index"
+            name: torch.cat([getattr(self, name)] * times)
+            for name in TENSORS
+            if name != "item_index"
         }
         items = torch.cat([self.item_index + copy * len(self) for copy in range(times)])
-        return replace(self, item_index=items, **copies)
+        source = None if self.source is None else self.source.repeated(times)
+        return replace(self, item_index=items, source=source, **copies)
 
     def parts(self, max_tokens: int) -> list["Batch"]:
         """The same items in smaller batches of similar length, see `length_groups`.
@@ -92,18 +156,17 @@ class Batch:
         Args:
             max_tokens: Most tokens of a part, padding included.
         """
-        lengths = self.token_mask.sum(1).tolist()
-        groups = length_groups(lengths, max_tokens)
-        return [self._items(torch.tensor(g, device=self.gold.device)) for g in groups]
+        groups = length_groups(self.lengths, max_tokens)
+        return [self.on_host._items(torch.tensor(g)).to(self.device) for g in groups]
 
     def _items(self, chosen: Tensor) -> "Batch":
-        """Some of the items, padded to the longest of them.
+        """Some of the items of a batch on the CPU, padded to the longest of them.
 
         Args:
             chosen: Indices of the items, in their new order.  # (b,)
         """
         new_index = torch.full_like(self.gold, -1)  # (B,), -1 for items left out
-        new_index[chosen] = torch.arange(len(chosen), device=new_index.device)
+        new_index[chosen] = torch.arange(len(chosen))
         item_index = new_index[self.item_index]  # (P,)
         by_item = item_index.argsort(stable=True)  # scored tokens in the new order of the items
         part = self.scoring(by_item[(item_index < 0).sum() :])
@@ -116,6 +179,16 @@ class Batch:
             order=self.order[chosen],
             **{name: getattr(self, name)[chosen, :longest] for name in tokens},
         )
+
+
+TENSORS = tuple(f.name for f in fields(Batch) if f.name != "source")
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on another device; a copy from the CPU to a GPU does not wait for the GPU."""
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) -> Batch:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from trimlab.data.batching import Batch
+from trimlab.data.batching import Batch, to_device
 from trimlab.evaluation.metrics import MetricName
 from trimlab.model.sublayers import SublayerStack
 
@@ -52,7 +52,7 @@ def tree_mask(continuations: Tensor, positions: Tensor, window: int | None = Non
 def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, object]:
     """Arguments for the decoder: token ids, position ids and, for a tree, its masks."""
     inputs: dict[str, object] = {"input_ids": batch.input_ids}
-    if not bool((batch.continuations > 0).any()):
+    if not batch.is_tree:
         return inputs  # with a causal mask, right padding changes no token before it
 
     def additive(window: int | None) -> Tensor:
@@ -85,13 +85,13 @@ def _head_outputs(
         Logits of some positions (U', V); the scored tokens that they predict (P',); and the row
         of the logits that predicts each (P',).
     """
-    flat = batch.item_index * hidden.shape[1] + batch.logit_index  # (P,)
-    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
-    rows = hidden.flatten(0, 1)[unique]  # (U, D)
+    device = hidden.device
+    unique, which = batch.head_rows(hidden.shape[1])  # (U,), (P,)
+    rows = hidden.flatten(0, 1)[to_device(unique, device)]  # (U, D)
     for start in range(0, len(unique), HEAD_ROWS):
         logits = stack.head(rows[start : start + HEAD_ROWS])  # (U', V)
         here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
-        yield logits, here, which[here] - start
+        yield logits, to_device(here, device), to_device(which[here] - start, device)
 
 
 def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
@@ -142,9 +142,12 @@ def head_positions(batch: Batch) -> tuple[Tensor, Batch]:
         The positions of each item, filled up with 0 (B, S), and the batch that belongs to hidden
         states at these positions (B, S, D): its `logit_index` points into them.
     """
+    if batch.device.type != "cpu":
+        positions, scored = head_positions(batch.on_host)
+        index = to_device(scored.logit_index, batch.device)
+        return to_device(positions, batch.device), replace(batch, logit_index=index, source=scored)
     length = batch.input_ids.shape[1]
-    flat = batch.item_index * length + batch.logit_index  # (P,)
-    unique, which = flat.unique(return_inverse=True)  # (U,), (P,)
+    unique, which = batch.head_rows(length)  # (U,), (P,)
     items = unique // length  # (U,)
     counts = torch.bincount(items, minlength=len(batch))  # (B,)
     before = (counts.cumsum(0) - counts)[items]  # (U,)
