@@ -26,8 +26,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-_parse_to: Any = torch._C._nn._parse_to  # type: ignore[attr-defined]
-
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 * 2**30  # bytes of the stand-in
 # operations that read values to find the shape of their output
@@ -92,11 +90,11 @@ class OnCard(torch.Tensor):
         return False
 
     def to(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        device, dtype, non_blocking, _ = _parse_to(*args, **kwargs)
+        device, dtype, non_blocking, _ = _target(*args, **kwargs)
         if device is not None and device.type == "cpu":
             if not non_blocking:
                 _wait("to('cpu')")
-            return self.held.clone() if dtype is None else self.held.to(dtype, copy=True)
+            return self.held.clone().to(dtype or self.dtype)
         return self if dtype is None else super().to(dtype)
 
     def cpu(self, *_args: Any, **_kwargs: Any) -> torch.Tensor:  # type: ignore[override]
@@ -111,6 +109,13 @@ class OnCard(torch.Tensor):
     def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with _Card():
             return func(*args, **(kwargs or {}))
+
+
+def _target(*args: Any, copy: bool = False, **kwargs: Any) -> tuple[Any, Any, bool, Any]:
+    """Device, type, whether not blocking, and memory format that `Tensor.to` was asked for."""
+    if args and isinstance(args[0], OnCard):
+        args = (CUDA, args[0].dtype, *args[1:])
+    return torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
 
 
 def _reads(name: str) -> Any:
@@ -172,12 +177,12 @@ _host_to = torch.Tensor.to
 
 def _to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """`Tensor.to` of tensors on the host."""
-    device, dtype, non_blocking, _ = _parse_to(*args, **kwargs)
+    device, dtype, non_blocking, _ = _target(*args, **kwargs)
     if device is None or device.type != "cuda":
         return _host_to(self, *args, **kwargs)
     if not non_blocking:
         _wait("copy from the host")
-    return OnCard(self.detach().clone() if dtype is None else self.detach().to(dtype, copy=True))
+    return OnCard(_host_to(self.detach().clone(), dtype or self.dtype))
 
 
 @contextmanager
