@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # an environment does not work in another folder: its mark names the folder
 READY := $(VENV)/ready-$(shell pwd | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo check test test-slow clean
+.PHONY: help setup demo check test test-slow test-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: setup check ## make check, then the default tests: no network, at most 10 
 
 test-slow: setup ## the slow tests: a real model on real rows (../shared/data)
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-gpu: setup ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu $(ARGS)
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -17,6 +17,7 @@ from trimlab.errors import InputError
 from trimlab.model import kv_cache
 from trimlab.model.bypass import NoOp, Replacement, residual_replacement
 from trimlab.model.family import Kind, Layout, family_of
+from trimlab.model.packing_check import one_text_per_row
 from trimlab.model.partial_mlp import only_at
 
 
@@ -192,7 +193,8 @@ class SublayerStack:
     def hidden(self, **inputs: Any) -> Tensor:
         """Last hidden states, after the final norm and before the LM head.  # (B, T, D)"""
         decoder = self.model.base_model
-        return decoder(**inputs, use_cache=False).last_hidden_state
+        with one_text_per_row(self.model.device):
+            return decoder(**inputs, use_cache=False).last_hidden_state
 
     @contextmanager
     def last_mlp_only_at(self, scored_positions: Tensor) -> Iterator[None]:

@@ -91,12 +91,13 @@ class FitCLI(LightningCLI):
         """The run that the config describes.
 
         Raises:
-            InputError: `--resume` is given and there is no run.
+            InputError: `--resume` is given and there is no run, or the device cannot do what the
+                model's options ask for.
         """
         options = self.config_init["run"]
         if self.config_init["resume"] and not (options.dir / "config.yaml").exists():
             raise InputError(f"nothing to resume: {options.dir} holds no run")
-        return Run(
+        run = Run(
             module=self.model,
             data=self.datamodule,
             trim=self.config_init["trim"],
@@ -105,6 +106,8 @@ class FitCLI(LightningCLI):
             make_trainer=self.instantiate_trainer,
             tracker=Tracker(self.config_init["wandb"]),
         )
+        self.model.check(run.trainer)
+        return run
 
     def resolved(self, config: Any) -> JsonObject:
         """A parsed config with its defaults, without options that do not change the result.

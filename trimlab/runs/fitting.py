@@ -64,4 +64,5 @@ def fit(
     )
     resume = str(last) if last.exists() else None
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    module.merge_adapters()
     return trainer.global_step

@@ -213,11 +213,12 @@ class TrackFit(L.Callback):
 
     def __init__(self, tracker: Tracker, trim: Trim | None = None, prefix: str = ""):
         self.tracker, self.trim, self.prefix = tracker, trim, prefix
-        self._logged = 0
+        self._logged = self._steps = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Passes over the operating points of a checkpoint, which are logged already."""
         self._logged = len(self.trim.points) if self.trim else 0
+        self._steps = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -228,7 +229,8 @@ class TrackFit(L.Callback):
         batch_idx: int,
     ) -> None:
         """Logs the loss of a step that was not skipped."""
-        if outputs:  # their loss is divided by accumulate_grad_batches
+        if outputs and trainer.global_step > self._steps:  # gradients may be accumulated
+            self._steps = trainer.global_step
             self._log(trainer, {"train_loss": float(trainer.callback_metrics["train_loss"])})
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -38,12 +38,15 @@ def checkpoint_folder(trainer: L.Trainer) -> Path:
 def restore(module: DomainLM, checkpoint: Path) -> None:
     """Gives a fresh module the state of a checkpoint: drops, freezing, weights.
 
+    Adapters are merged into the weights: the module holds an ordinary model.
+
     Raises:
         InputError: The checkpoint is damaged, of another program, or of another base model.
     """
     state = load_checkpoint(checkpoint)
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"], strict=False)
+    module.merge_adapters()
 
 
 def load_checkpoint(path: Path) -> JsonObject:

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import lightning as L
@@ -18,7 +18,13 @@ from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
+from trimlab.training.activations import checkpoint_activations
+from trimlab.training.compiled import CompiledBlocks, check_compiler
+from trimlab.training.devices import check_precision
+from trimlab.training.gradients import add_gradients, with_gradients
+from trimlab.training.lora import add_adapters, check_lora, merge_adapters
 from trimlab.training.losses import load_loss
+from trimlab.training.optimizers import load_optimizer
 
 
 class TrainingDivergedError(InputError):
@@ -45,6 +51,17 @@ class DomainLM(L.LightningModule):
             computed in parts of similar length, whose gradients are added up: the same step with
             less memory and less padding. A GPU wants some ten thousand.
         loss: Training loss: a file in `trimlab/training/losses`.
+        optimizer: A file in `trimlab/training/optimizers`: `adamw`, or `adamw_8bit` with moments
+            in 8 bits.
+        activation_checkpointing: Keep only the inputs of blocks and compute the blocks again in the
+            backward pass: less memory, a third more time. The gradients are the same.
+        compile: Compile the blocks with torch.compile for training steps. The first steps, and the
+            first ones after drops, take longer.
+        lora_rank: Rank of LoRA adapters; 0 trains the weights themselves. With adapters, the share
+            r of the sublayers has them and all weights are frozen; they are merged into the
+            weights when an operating point is exported. Adapters want a higher `lr`.
+        lora_alpha: The output of adapters is multiplied by `lora_alpha / lora_rank`; by default
+            twice the rank.
     """
 
     def __init__(
@@ -57,6 +74,11 @@ class DomainLM(L.LightningModule):
         train_embeddings: bool = False,
         train_tokens: int = 1024,
         loss: str = "answers",
+        optimizer: str = "adamw",
+        activation_checkpointing: bool = False,
+        compile: bool = False,
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -69,21 +91,32 @@ class DomainLM(L.LightningModule):
             raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
         if train_tokens < 1:
             raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
+        check_lora(lora_rank, lora_alpha)
+        if lora_rank and train_embeddings:
+            raise InputError("model.train_embeddings trains weights, which model.lora_rank freezes")
+        self.train_optimizer = load_optimizer(optimizer)
         self.loss = load_loss(loss)
         if self.loss.needs_teacher:
             raise InputError(f"model.loss {loss!r} needs a teacher, and no run trains one yet")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
+        self.lora_rank, self.lora_alpha = lora_rank, lora_alpha or 2.0 * lora_rank
         self.model, self.tokenizer = load_model(base, for_training=True)
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
+        if activation_checkpointing:
+            checkpoint_activations(self.model)
         self.stack = SublayerStack(self.model)
+        self.compiled = CompiledBlocks(self.stack.blocks) if compile else None
         self.fingerprint = _fingerprint(self.model)
         self.trainable: list[Sublayer] = list(self.stack)
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
         self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
         self.metric: MetricName = "accuracy"
         self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
+        # of the batches since the last optimizer step: loss and the terms that it is yet to be
+        # divided by
+        self._losses: list[tuple[Tensor, int]] = []
 
     def fresh(self, base: str | None = None) -> "DomainLM":
         """Another module made with the same arguments, untrained and untrimmed.
@@ -96,73 +129,126 @@ class DomainLM(L.LightningModule):
         arguments["base"] = base or self.base
         return DomainLM(**arguments)
 
+    def check(self, trainer: L.Trainer) -> None:
+        """Refuses a trainer whose device cannot do what the options ask for.
+
+        Raises:
+            InputError: The precision, the optimizer or the compiler does not work there.
+        """
+        check_precision(trainer)
+        self.train_optimizer.check(trainer.strategy.root_device)
+        if self.compiled is not None:
+            check_compiler(trainer.strategy.root_device)
+
+    def setup(self, stage: str) -> None:
+        """Checks the trainer."""
+        self.check(self.trainer)
+
     # ---- the model's shape --------------------------------------------------------------------
 
     def freeze_all_but(self, trainable: Iterable[Sublayer]) -> None:
-        """Applies the sparse update: only these sublayers are trained from now on."""
+        """Applies the sparse update: only these sublayers are trained from now on.
+
+        With LoRA, they get adapters and only these are trained.
+        """
         self.trainable = sorted(trainable)
         self.stack.freeze_all_but(self.trainable, self.train_embeddings)
-        self._prune_optimizer()
+        if self.lora_rank:
+            add_adapters(self.stack, self.trainable, self.lora_rank, self.lora_alpha, _seed())
+        self._fit_optimizer()
+
+    def merge_adapters(self) -> None:
+        """Merges the adapters into the weights: an ordinary model, whose training has ended."""
+        merge_adapters(self.model)
 
     def drop(self, *sublayers: Sublayer) -> None:
         """Drops sublayers; the optimizer keeps the moments of the parameters that stay."""
         self.stack.drop(*sublayers)
-        self._prune_optimizer()
+        self._fit_optimizer()
         if self.schedule == "restart":
             self.restarted_at = self.global_step
             for optimizer in self._trainer.optimizers if self._trainer is not None else []:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr
 
-    def _prune_optimizer(self) -> None:
-        keep = {p for p in self.model.parameters() if p.requires_grad}
-        optimizers = self._trainer.optimizers if self._trainer is not None else []
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if p in keep]
-            for gone in set(optimizer.state) - keep:
-                del optimizer.state[gone]
+    def _fit_optimizer(self) -> None:
+        for optimizer in self._trainer.optimizers if self._trainer is not None else []:
+            self.train_optimizer.keep(optimizer, self._trained())
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     # ---- training and validation --------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """Makes dropout (in models that have it) a function of seed and epoch alone."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # what seed_everything was called with
-        torch.manual_seed(seed * 1_000_003 + self.current_epoch)
+        torch.manual_seed(_seed() * 1_000_003 + self.current_epoch)
+        self._losses.clear()
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         """Mean loss of a batch, whose gradients are computed part by part.
 
-        None, which skips the step, once every trainable sublayer has been dropped: the sparse
-        update unfreezes none in its place.
+        Where gradients are accumulated over several batches, the sum in place of the mean: see
+        `on_before_optimizer_step`. None, which skips the step, once every trainable sublayer has
+        been dropped: the sparse update unfreezes none in its place.
         """
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = self._trained()
         if not trained:
             return None
+        terms = self.loss.count(batch)
+        divisor, later = (terms, 1) if self._accumulated == 1 else (1, terms)
         # the activations of one part are freed before the next part is computed
         losses, gradients = [], list[Tensor]()
         for part in batch.parts(self.train_tokens):
-            part_loss = self._loss(part) / self.loss.count(batch)
-            found = list(torch.autograd.grad(part_loss, trained, materialize_grads=True))
-            if gradients:  # not in place: parameters that are summed in the model share a gradient
-                found = [found.pop() + gradients.pop() for _ in trained][::-1]
-            gradients = found
+            with self._training_pass(part):  # the backward pass may compute blocks again
+                part_loss = self._loss(part) / divisor
+                gradients = add_gradients(part_loss, trained, gradients)
             losses.append(part_loss.detach())
         loss = torch.stack(losses).sum()
+        self._losses.append((loss, later))
+        return with_gradients(loss, gradients, trained)
+
+    @property
+    def _accumulated(self) -> int:
+        """Batches per optimizer step."""
+        return 1 if self._trainer is None else self._trainer.accumulate_grad_batches
+
+    @contextmanager
+    def _training_pass(self, batch: Batch) -> Iterator[None]:
+        with ExitStack() as contexts:
+            if not self.loss.all_positions:
+                contexts.enter_context(self.stack.last_mlp_only_at(batch.scored_positions))
+            if self.compiled is not None:
+                contexts.enter_context(self.compiled.active())
+            yield
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Loss of a batch, summed over its terms.  # ()"""
+        hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
+        return self.loss(self.stack, hidden, batch, teacher=None)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides accumulated gradients by their terms; checks and logs the loss.
+
+        Terms are counted over all batches of the step: it equals a step with one larger batch.
+        Reading the loss is the only time that a step waits for a GPU.
+        """
+        losses, terms = zip(*self._losses, strict=True) if self._losses else ((), ())
+        self._losses = []
+        if not losses:
+            return
+        if self._accumulated > 1:  # Lightning has divided by the number of batches
+            for parameter in self._trained():
+                if parameter.grad is not None:
+                    parameter.grad *= self._accumulated / sum(terms)
+            losses = [loss / sum(terms) for loss in losses]
+        loss = torch.stack(list(losses)).sum().cpu()
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss became {loss.item()} at step {self.global_step}: lower model.lr "
                 f"(now {self.lr:g}); the last good operating point is kept"
             )
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
-        return _Differentiated.apply(loss, gradients, *trained)
-
-    def _loss(self, batch: Batch) -> Tensor:
-        """Loss of a batch, summed over its terms.  # ()"""
-        everywhere, scored = self.loss.all_positions, batch.scored_positions
-        with nullcontext() if everywhere else self.stack.last_mlp_only_at(scored):
-            hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
-        return self.loss(self.stack, hidden, batch, teacher=None)
+        self.log("train_loss", loss, prog_bar=True, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""
@@ -178,11 +264,8 @@ class DomainLM(L.LightningModule):
         self.log(f"dev_{self.metric}", self.dev.value, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trainable, with the schedule of the config."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        # a group may be empty (every trainable sublayer dropped), a bare list may not
-        group = {"params": parameters}
-        optimizer = torch.optim.AdamW([group], lr=self.lr, weight_decay=self.weight_decay)
+        """The optimizer over what is trainable, with the schedule of the config."""
+        optimizer = self.train_optimizer.make(self._trained(), self.lr, self.weight_decay)
         per_epoch = self._steps_per_epoch()
         planned = per_epoch * max(1, self.planned_epochs or self.trainer.max_epochs or 1)
 
@@ -250,21 +333,9 @@ class DomainLM(L.LightningModule):
             raise InputError("this checkpoint is damaged: its weights are not those it names")
 
 
-class _Differentiated(torch.autograd.Function):
-    """A loss whose gradients are known already; its backward pass hands them out, scaled."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        # nobody else may hold them: a parameter takes over a gradient that is its own, or copies it
-        gradients, ctx.gradients = ctx.gradients, None
-        if scale != 1:
-            gradients = [gradients.pop() * scale for _ in range(len(gradients))][::-1]
-        return None, None, *gradients
+def _seed() -> int:
+    """What `seed_everything` was called with."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ from trimlab.memory import peak_memory, reset_peak_memory
 from trimlab.records.operating_point import OperatingPoint, ScannedCandidate
 from trimlab.records.rows import JsonObject, append_row, rewind
 from trimlab.training.checkpoints import checkpoint_folder
+from trimlab.training.devices import check_precision
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
 
@@ -136,12 +137,12 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuses a trainer under which a model cannot be trimmed.
 
     Raises:
-        InputError: Several devices, scaled losses, or no dev score every epoch.
+        InputError: Several devices, a precision that cannot work or that the device lacks, or no
+            dev score every epoch.
     """
     if trainer.world_size > 1:
         raise InputError("trimming runs on one device: set trainer.devices to 1")
-    if trainer.precision == "16-mixed":  # a step's gradients are computed before it is scaled
-        raise InputError("trainer.precision 16-mixed cannot work here: take bf16-mixed")
+    check_precision(trainer)
     if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
         raise InputError("trimming needs the dev score of every epoch: leave validation on")
 

@@ -41,7 +41,11 @@ class Loss(ABC):
         """
 
     def count(self, batch: Batch) -> int:
-        """Number of terms of a batch, by which a step divides; by default its scored tokens."""
+        """Number of terms of a batch, by which a step divides; by default its scored tokens.
+
+        It must read no tensor of the batch, which would wait for a GPU: `batch.lengths` and other
+        facts are on the CPU.
+        """
         return len(batch.targets)
 
 

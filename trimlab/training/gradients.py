@@ -1,0 +1,55 @@
+"""Gradients that are computed part by part, inside a training step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def add_gradients(
+    loss: Tensor, parameters: Sequence[nn.Parameter], before: list[Tensor]
+) -> list[Tensor]:
+    """Adds the gradients of a loss to those of the parts before it, and frees its activations.
+
+    Args:
+        loss: The loss of a part.  # ()
+        parameters: The trained parameters.
+        before: Gradients of the parts before, which are used up; empty for the first part.
+
+    Returns:
+        A gradient for every parameter; two parameters may share one.
+    """
+    found = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    if before:  # not in place: parameters that are summed in the model share a gradient
+        found = [found.pop() + before.pop() for _ in parameters][::-1]
+    return found
+
+
+def with_gradients(
+    loss: Tensor, gradients: list[Tensor], parameters: Sequence[nn.Parameter]
+) -> Tensor:
+    """A loss whose backward pass hands out gradients that are known already, scaled.
+
+    Args:
+        loss: The loss.  # ()
+        gradients: Its gradients, which nobody else may hold.
+        parameters: Whose they are.
+    """
+    return _Differentiated.apply(loss, gradients, *parameters)
+
+
+class _Differentiated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # nobody else may hold them: a parameter takes over a gradient that is its own, or copies it
+        gradients, ctx.gradients = ctx.gradients, None
+        # reading the scale of a GPU would wait for the whole step
+        if scale.device.type != "cpu" or scale != 1:
+            gradients = [gradients.pop() * scale for _ in range(len(gradients))][::-1]
+        return None, None, *gradients
