@@ -185,6 +185,19 @@ def _to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     return OnCard(_host_to(self.detach().clone(), dtype or self.dtype))
 
 
+_host_tensor = torch.tensor
+
+
+def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> torch.Tensor:
+    """`torch.tensor`, which fills a tensor of the host and copies it."""
+    made = _host_tensor(data, **kwargs)
+    if device is None or torch.device(device).type != "cuda":
+        return made
+    if made.numel():
+        _wait("torch.tensor on the device")
+    return OnCard(made)
+
+
 @contextmanager
 def fake_cuda() -> Iterator[list[str]]:
     """A `with` block in which the device `cuda` is there; for one test at a time.
@@ -215,6 +228,7 @@ def fake_cuda() -> Iterator[list[str]]:
             patches.enter_context(patch.object(torch.cuda, name, fake))
         patches.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self, *_: self))
         patches.enter_context(patch.object(torch.Tensor, "to", _to))
+        patches.enter_context(patch.object(torch, "tensor", _tensor))
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         try:
             with _Card():

@@ -14,6 +14,7 @@ from torchmetrics.functional.text import squad
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.data.batching import to_device
 from trimlab.data.encoding import prompt_ids, token_ids
 from trimlab.data.items import Item
 from trimlab.evaluation.decoding import greedy_tokens, read_prompt
@@ -75,7 +76,7 @@ def greedy_answer(
         return ""
     all_ends = _ends(model, tokenizer) | ends
     written: list[int] = []
-    prompt = read_prompt(model, torch.tensor([context], device=model.device))
+    prompt = read_prompt(model, to_device(torch.tensor([context]), model.device))
     for token in _values(islice(greedy_tokens(model, prompt), most), model.device):
         if token in all_ends:
             break
