@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trimlab.baseline import CalibrationTokens
@@ -48,7 +49,7 @@ def text_batches(texts: CalibrationTokens, max_tokens: int = 1024) -> list[Batch
 
 def begin(stack: SublayerStack, batch: Batch) -> tuple[Tensor, list[Call]]:
     """The residual stream before the first block, and the other arguments of each block."""
-    cache = cache_forward(stack, batch)
+    cache = cache_forward(stack, batch.to(stack.model.device))
     calls = [(arguments[1:], named) for arguments, named in cache.calls]
     return cache.calls[0][0][0], calls  # (B, T, D)
 
@@ -63,6 +64,8 @@ def run_block(block: nn.Module, call: Call, state: Tensor) -> Tensor:
 def grams_of(block: nn.Module) -> Iterator[dict[nn.Linear, Tensor]]:
     """Sums `X^T X` over all inputs of each linear layer of a block, in the `with` block.
 
+    They are at least in float32, whatever the type of the model.
+
     Yields:
         The sums by layer, filled as the block runs.  # (C, C)
     """
@@ -71,6 +74,7 @@ def grams_of(block: nn.Module) -> Iterator[dict[nn.Linear, Tensor]]:
     def add(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, nn.Linear)
         inputs = args[0].flatten(0, -2)  # (B * T, C)
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         grams[layer] = grams.get(layer, 0) + inputs.T @ inputs
 
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]

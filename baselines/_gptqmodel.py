@@ -9,12 +9,12 @@ from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
+from trimlab.model.device import Placement, find_placement
 from trimlab.model.loading import model_folder
 from trimlab.model.sublayers import SublayerStack
 
@@ -48,7 +48,9 @@ class FourBits(Baseline):
                         f"inputs and {layer.out_features} outputs"
                     )
 
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes the packed weights with their scales."""
         examples: list[Any] = [
             {"input_ids": list(text), "attention_mask": [1] * len(text)} for text in texts
@@ -57,9 +59,9 @@ class FourBits(Baseline):
         # the library writes logs into the working directory
         with _gptqmodel() as library, chdir(folder):
             config = self.config(library)
-            config.device = _device()
+            config.device = str(place.device)
             quantiser = library.GPTQModel.load(str(source), config)
-            kernels = self._kernels(library)
+            kernels = self._kernels(library, place)
             quantiser.quantize(
                 examples or None, batch_size=1, calibration_data_min_length=1, backend=kernels
             )
@@ -68,19 +70,20 @@ class FourBits(Baseline):
             library.DEVICE_THREAD_POOL.wait()
         shutil.rmtree(folder / "logs", ignore_errors=True)
 
-    def load(self, folder: Path) -> PreTrainedModel:
-        """Loads the packed weights for the kernels that run here."""
+    def load(self, folder: Path, place: Placement | None = None) -> PreTrainedModel:
+        """Loads the packed weights for the kernels that run there."""
+        place = place or find_placement()
         with _gptqmodel() as library:
-            kernels = self._kernels(library)
-            return library.GPTQModel.load(str(folder), device=_device(), backend=kernels).model
+            kernels, device = self._kernels(library, place), str(place.device)
+            return library.GPTQModel.load(str(folder), device=device, backend=kernels).model
 
     @abstractmethod
     def config(self, library: Any) -> Any:
         """The library's config of the method."""
 
-    def _kernels(self, library: Any) -> Any:
+    def _kernels(self, library: Any, place: Placement) -> Any:
         """The choice of gptqmodel on a GPU, kernels in PyTorch elsewhere."""
-        if torch.cuda.is_available():
+        if place.device.type == "cuda":
             return library.BACKEND.AUTO
         return library.BACKEND[f"{self.method.upper()}_TORCH"]
 
@@ -96,7 +99,3 @@ def _gptqmodel() -> Iterator[Any]:
 
         LogBar.shared().setLevel("WARNING")
         yield gptqmodel
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

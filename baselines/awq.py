@@ -18,6 +18,7 @@ from baselines._blocks import Call, begin, grams_of, run_block, text_batches
 from baselines._gptqmodel import FourBits
 from trimlab.baseline import CalibrationTokens
 from trimlab.files import write_text
+from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 
@@ -38,15 +39,17 @@ class AWQ(FourBits):
     method = "awq"
     rows = 64
 
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes the packed weights with their scales."""
-        dense, tokenizer = load_model(model)
+        dense, tokenizer = load_model(model, **place._asdict())
         scale(SublayerStack(dense), texts, self.bits, self.group_size)
         scaled = folder / "scaled"
         dense.save_pretrained(scaled)
         tokenizer.save_pretrained(scaled)
         del dense
-        super().compress(str(scaled), [], folder)
+        super().compress(str(scaled), [], folder, place)
         shutil.rmtree(scaled)
         _name_it_awq(folder)
 
@@ -118,17 +121,18 @@ def search(weights: Sequence[Tensor], gram: Tensor, bits: int, group_size: int) 
         Factors of the weights; inputs are divided by them.  # (C,)
     """
     size = gram.diagonal().sqrt().clamp(min=1e-4)  # but for a factor, which cancels out
-    best, least = torch.ones_like(size), float("inf")
+    grid, errors = list[Tensor](), list[Tensor]()
     for step in range(GRID):
         scales = size ** (step / GRID)
         scales = scales / (scales.max() * scales.min()).sqrt()
-        error = 0.0
+        error = size.new_zeros((), dtype=torch.float64)
         for weight in weights:
+            weight = weight.to(gram.dtype)
             change = rounded(weight * scales, bits, group_size) / scales - weight  # (R, C)
-            error += float(((change @ gram) * change).sum())
-        if error < least:
-            best, least = scales, error
-    return best
+            error += ((change @ gram) * change).sum()
+        grid.append(scales)
+        errors.append(error)
+    return grid[int(torch.stack(errors).nan_to_num(torch.inf).argmin())]  # waits for a GPU once
 
 
 def rounded(weight: Tensor, bits: int, group_size: int) -> Tensor:

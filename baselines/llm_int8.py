@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from trimlab.baseline import Baseline, CalibrationTokens
+from trimlab.model.device import Placement
 from trimlab.model.loading import model_folder
 
 
@@ -22,14 +22,16 @@ class LLMInt8(Baseline):
     def __init__(self, threshold: float = 6.0):
         self.threshold = threshold
 
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes weights of eight bits, without calibration."""
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=self.threshold)
         rounded = AutoModelForCausalLM.from_pretrained(
             model_folder(model),
             quantization_config=config,
-            dtype=torch.float32,
-            device_map="cuda" if torch.cuda.is_available() else "cpu",
+            dtype=place.dtype,
+            device_map={"": str(place.device)},
             use_safetensors=True,
         )
         rounded.save_pretrained(folder)

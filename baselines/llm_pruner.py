@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
+from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
@@ -42,13 +43,15 @@ class LLMPruner(Baseline):
         for block in stack.blocks:
             _check_block(block, stack.model.config.model_type)
 
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes the narrower model."""
-        wide, _ = load_model(model)
+        wide, _ = load_model(model, **place._asdict())
         stack = SublayerStack(wide)
         self.check(stack)
         for text in texts[: self.samples]:
-            ids = torch.tensor([list(text)])
+            ids = torch.tensor([list(text)], device=wide.device)
             wide(ids, labels=ids, use_cache=False).loss.backward()
         heads, channels = self._kept(stack)
         groups, coupled = _groups(wide.config), wide.config.num_key_value_heads > 1
@@ -113,7 +116,8 @@ def head_importance(attention: Any, groups: int, coupled: bool) -> Tensor:
 def taylor(layer: nn.Linear) -> Tensor:
     """|w dL/dw| of every weight.  # (R, C)"""
     assert layer.weight.grad is not None
-    return (layer.weight * layer.weight.grad).abs()
+    weight = layer.weight.to(torch.promote_types(layer.weight.dtype, torch.float32))
+    return (weight * layer.weight.grad).abs()
 
 
 def best(importance: Tensor, keep: int) -> Tensor:
@@ -148,7 +152,7 @@ def _rows(config: PreTrainedConfig, kept: Tensor) -> dict[str, Tensor]:
 
     def rows(heads_each: int) -> Tensor:
         size = heads_each * _head_dim(config)
-        return (kept[:, None] * size + torch.arange(size)).flatten()
+        return (kept[:, None] * size + torch.arange(size, device=kept.device)).flatten()
 
     found = {"q_proj": rows(config.num_attention_heads // _groups(config))}
     if config.num_key_value_heads > 1:

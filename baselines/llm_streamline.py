@@ -18,6 +18,7 @@ from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.export.hf import save_packed
+from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
@@ -39,9 +40,11 @@ class LLMStreamline(Baseline):
             raise InputError(f"ratio must be between 0 and 1, not {ratio}")
         self.ratio, self.epochs, self.lr = ratio, epochs, lr
 
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes the model with fewer blocks."""
-        deep, tokenizer = load_model(model)
+        deep, tokenizer = load_model(model, **place._asdict())
         stack = SublayerStack(deep)
         gone = min(len(stack.blocks) - 1, round((1 - self.ratio) * len(stack.blocks)))
         if not gone:

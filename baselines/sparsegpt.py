@@ -12,6 +12,7 @@ from torch import Tensor
 from baselines._blocks import begin, grams_of, run_block, text_batches
 from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
+from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 
@@ -37,9 +38,11 @@ class SparseGPT(Baseline):
         self.n, self.m, self.damp, self.columns = n, m, damp, columns
 
     @torch.inference_mode()
-    def compress(self, model: str, texts: CalibrationTokens, folder: Path) -> None:
+    def compress(
+        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+    ) -> None:
         """Writes the sparse model as a dense one with zeros in it."""
-        dense, _ = load_model(model)
+        dense, _ = load_model(model, **place._asdict())
         stack = SublayerStack(dense)
         begun = [begin(stack, batch) for batch in text_batches(texts)]
         states = [state for state, _ in begun]  # (B, T, D) each
@@ -78,13 +81,13 @@ def sparsify(
         columns: Columns that are pruned before the others are corrected, a multiple of m.
 
     Returns:
-        The sparse weights.  # (R, C)
+        The sparse weights, in the type of the inner products.  # (R, C)
     """
-    left = weight.clone()  # corrected for the columns pruned so far  # (R, C)
+    left = weight.to(gram.dtype, copy=True)  # corrected for the columns pruned so far  # (R, C)
     hessian = gram.clone()
     unused = hessian.diagonal() == 0  # inputs that are always zero
-    hessian.diagonal()[unused] = 1
-    left[:, unused] = 0
+    hessian.diagonal().masked_fill_(unused, 1)
+    left.masked_fill_(unused, 0)
     hessian.diagonal().add_(damp * hessian.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     # row j holds the inverse Hessian of the columns from j on, over the root of its first entry
@@ -101,6 +104,6 @@ def sparsify(
             pruned = dropped.eq(j).any(dim=1)  # (R,)
             errors[:, j] = torch.where(pruned, block[:, j] / own[j, j], 0.0)
             block[:, j + 1 :] -= errors[:, j, None] * own[j, j + 1 :]
-            block[pruned, j] = 0
+            block[:, j].masked_fill_(pruned, 0)  # a mask as an index would wait for a GPU
         left[:, stop:] -= errors @ factor[start:stop, stop:]
     return left

@@ -31,6 +31,7 @@ from trimlab.baseline import (
 from trimlab.data.domain import DomainData
 from trimlab.errors import InputError
 from trimlab.evaluation.answers import answer
+from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sizes import dense_sizes, stored_sizes
 from trimlab.model.sublayers import SublayerStack
@@ -99,6 +100,37 @@ def test_the_same_texts_give_the_same_weights(name, folder, tmp_path):
         compress(baseline_class(name)(), folder, tmp_path / target)
     one, two = (load_file(tmp_path / target / "model.safetensors") for target in ("one", "two"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["llm_int8", *OWN])
+def test_a_method_computes_in_the_type_that_is_asked_for(name, folder, tmp_path):
+    place, method = Placement(torch.device("cpu"), torch.bfloat16), baseline_class(name)
+    tokenizer = load_model(str(folder))[1]
+    write_compressed(method(), str(folder), TEXTS, tmp_path / "half", tokenizer, place=place)
+    smaller = method().load(tmp_path / "half", place)
+    assert smaller.dtype == torch.bfloat16
+    _, exact = compress(method(), folder, tmp_path / "whole")
+    agreement = torch.corrcoef(torch.stack([logits(smaller).flatten(), logits(exact).flatten()]))
+    # LLM-Pruner keeps other heads where two are as good as equal
+    assert agreement[0, 1] > (0.7 if method.before_training else 0.95)
+
+
+def test_weights_of_bfloat16_are_scaled_and_sparse_as_in_float32(folder):
+    """Sums over the inputs and the corrections are in float32."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        stack = SublayerStack(load_model(str(folder), dtype=dtype)[0])
+        block = stack.blocks[0]
+        with torch.no_grad(), grams_of(block) as grams:
+            for batch in text_batches(TEXTS):
+                cache_forward(stack, batch)
+        layer, gram = next(iter(grams.items()))
+        weight = layer.weight.detach()
+        assert gram.dtype == torch.float32
+        found[dtype] = sparsify(weight, gram, 2, 4), awq.search([weight], gram, 4, 32)
+    (sparse, scales), (other_sparse, other_scales) = found.values()
+    assert ((sparse == 0) == (other_sparse == 0)).float().mean() > 0.95
+    assert torch.corrcoef(torch.stack([scales, other_scales]))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "qwen3", "opt"])

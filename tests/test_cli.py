@@ -205,6 +205,30 @@ def test_eval_wants_numbers_of_something(
     assert f"{option} must be at least {least}, not {value}" in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = ("--data.task", "jsonl", "--out", tmp_path / "out")
+    for command in (("eval", "nosuch", "--tasks", "nosuch"), ("compress", "gptq", "nosuch", *out)):
+        assert run(*command, "--device", "cuda") == 2
+        error = capsys.readouterr().err
+        assert "device cuda: " in error and error.count("\n") == 1
+
+
+def test_eval_says_where_and_in_which_type_it_computed(
+    root: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", base, "--tasks", "jsonl", "--data.root", root, "--json"]
+    rows = []
+    for dtype in ("auto", "bfloat16"):
+        assert run(*command, "--device", "cpu", "--dtype", dtype) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert [row["device"] for row in rows] == ["cpu", "cpu"]
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert abs(rows[0]["value"] - rows[1]["value"]) < 100 / 3  # near-ties of a random model
+
+
 @pytest.mark.parametrize("rows", [0, -1])
 def test_eval_wants_test_rows(
     rows: int, root: Path, base: Path, capsys: pytest.CaptureFixture[str]

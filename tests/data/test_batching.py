@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import TinyTokenizer
 from trimlab.data.batching import (
-    PASS_TOKENS,
     TENSORS,
     Batch,
     batches,
@@ -17,6 +16,7 @@ from trimlab.data.batching import (
     length_groups,
     scan_batches,
 )
+from trimlab.data.capacity import Capacity
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 
@@ -156,7 +156,7 @@ def test_batches_partition_the_items(lengths: list[int], max_tokens: int) -> Non
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=9), max_tokens=st.integers(1, 300))
 def test_no_other_grouping_computes_less(lengths: list[int], max_tokens: int) -> None:
     def cost(groups: list[list[int]]) -> int:
-        return sum(len(g) * max(lengths[i] for i in g) + PASS_TOKENS for g in groups)
+        return sum(len(g) * max(lengths[i] for i in g) + Capacity().pass_tokens for g in groups)
 
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     costs = []

@@ -136,14 +136,14 @@ def test_what_is_no_model_is_never_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
-def spoil_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_exports(monkeypatch: pytest.MonkeyPatch, factor: float = 1.01) -> None:
     """Changes the first weight of every export that is reloaded."""
     load = hf.load_export
 
     def spoiled(*args: Any) -> Any:
         model = load(*args)
         with torch.no_grad():
-            next(model.parameters()).mul_(1.01)
+            next(model.parameters()).mul_(factor)
         return model
 
     monkeypatch.setattr(hf, "load_export", spoiled)
@@ -182,6 +182,23 @@ def test_an_export_in_another_type_is_measured_as_it_is_written(
     assert stock.dtype == dtype
     with torch.no_grad():
         assert torch.equal(stock(ids).logits, export.reloaded(ids).logits)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
+def test_a_model_in_bfloat16_is_exported_and_a_wrong_weight_found(
+    family: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+) -> None:
+    stack = SublayerStack(tiny_model(family, torch.bfloat16))
+    stack.drop(Sublayer(1, "attention"), Sublayer(2, "mlp"))
+    export = save_packed(stack, tiny_tokenizer(), tmp_path / "model")
+    assert export.dtype == torch.bfloat16 and export.logit_difference < 0.1
+    spoil_exports(monkeypatch, 2)
+    with pytest.raises(RuntimeError, match="logits differ"):
+        save_packed(stack, tiny_tokenizer(), tmp_path / "model")
 
 
 def test_a_wrong_weight_in_an_export_of_another_type_is_found(

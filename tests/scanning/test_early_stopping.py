@@ -22,8 +22,9 @@ from trimlab.model.family import FAMILIES
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
 from trimlab.scanning import early_stopping
+from trimlab.scanning.cached_items import priority
 from trimlab.scanning.candidates import Granularity, candidates
-from trimlab.scanning.early_stopping import CachedItem, best_first_scan
+from trimlab.scanning.early_stopping import best_first_scan
 from trimlab.scanning.forward_cache import ForwardCache, cache_forward, hidden_without
 from trimlab.scanning.rounds import plan_round
 from trimlab.scanning.scan import Scan, scan
@@ -162,18 +163,12 @@ def test_a_cached_item_of_a_batch_gives_what_the_item_alone_gives(
 def test_wrong_items_come_first_and_the_shortest_of_them_in_front(
     tiny_tokenizer: TinyTokenizer,
 ) -> None:
-    def cached(context: str, margin: float) -> CachedItem:
-        item = encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
-        return CachedItem(collate([item]), ForwardCache([], {}, torch.empty(0)), margin)
+    def item(context: str) -> EncodedItem:
+        return encode(tiny_tokenizer(), Item(context, (" a", " b"), 0), 256)
 
-    given_items = [
-        cached("a", 2.0),
-        cached("abcdefgh", -3.0),
-        cached("abc", -0.1),
-        cached("abcd", 0.5),
-    ]
-    in_order = sorted(given_items, key=lambda item: item.priority)
-    assert [item.margin for item in in_order] == [-0.1, -3.0, 0.5, 2.0]
+    margins = {"a": 2.0, "abcdefgh": -3.0, "abc": -0.1, "abcd": 0.5}
+    in_order = sorted(margins, key=lambda context: priority(item(context), margins[context]))
+    assert in_order == ["abc", "abcdefgh", "abcd", "a"]
 
 
 def test_ties_are_broken_by_norm(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trimlab.commands._placement import add_placement, check_placement
 from trimlab.commands._quiet import quiet
 from trimlab.errors import InputError
 
@@ -23,6 +24,7 @@ def run(arguments: list[str]) -> None:
     for option, value in (("texts", options.texts), ("data.test_rows", options.data.test_rows)):
         if value is not None and value < 1:
             raise InputError(f"{option} must be at least 1, not {value}")
+    check_placement(options)
     baseline = method(**options.method.as_dict())
     found = _compare(baseline, options)
     if options.json:
@@ -65,6 +67,7 @@ def _parser(name: str, method: Any) -> Any:
     parser.add_argument(
         "--texts", type=int, default=CALIBRATION_TEXTS, help="training texts to calibrate on"
     )
+    add_placement(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     parser.add_class_arguments(method, "method")
     return parser
@@ -79,13 +82,15 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     from trimlab.data.items import fingerprint
     from trimlab.data.source import source_options
     from trimlab.evaluation.speed import decode_speeds
+    from trimlab.model.device import find_placement
     from trimlab.model.loading import load_model
     from trimlab.model.sizes import dense_sizes, zeros_of
     from trimlab.model.sublayers import SublayerStack
     from trimlab.records.provenance import provenance
     from trimlab.runs.measure import measure
 
-    model, tokenizer = load_model(options.model)
+    place = find_placement(options.device, options.dtype)
+    model, tokenizer = load_model(options.model, **place._asdict())
     asked = options.data
     held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": asked.test_rows}
     source = source_options(asked)
@@ -95,8 +100,8 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     original = SublayerStack(model)
     baseline.check(original)
     dense = replace(dense_sizes(original), zeros=zeros_of(original))
-    stored = write_compressed(baseline, options.model, texts, options.out, tokenizer)
-    smaller = SublayerStack(baseline.load(options.out))
+    stored = write_compressed(baseline, options.model, texts, options.out, tokenizer, place=place)
+    smaller = SublayerStack(baseline.load(options.out, place))
     model.to(smaller.model.device)  # type: ignore[arg-type]
     speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
     found: dict[str, Any] = {"rows": fingerprint(data.rows.test)}

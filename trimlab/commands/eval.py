@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from trimlab.commands._placement import add_placement, check_placement
 from trimlab.commands._quiet import quiet
 from trimlab.data.splits import read_test_set
 from trimlab.errors import InputError
@@ -18,6 +19,7 @@ def run(arguments: list[str]) -> None:
 
     options = _parser().parse_args(arguments)
     _check(options)
+    check_placement(options)
     headings = ("task", "prompt", "metric", "value", "± standard error", "n")
     table = Table(*headings, title=options.model)
     for row in _rows(options, _read_tasks(options)):
@@ -54,7 +56,7 @@ def _parser() -> Any:
         help="test items that the model also answers in its own words (exact match, token F1); "
         "slow. By default 50 for the tasks completion and chat, and none for others",
     )
-    parser.add_argument("--device", type=str, default="cpu", help="e.g. cuda")
+    add_placement(parser)
     parser.add_argument(
         "--backend",
         type=Literal["trimlab", "lm-eval"],
@@ -140,12 +142,14 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
     from trimlab.commands._notes import print_notes
     from trimlab.data.domain import DomainData
     from trimlab.data.items import fingerprint
+    from trimlab.model.device import find_placement
     from trimlab.model.loading import load_model
     from trimlab.model.sublayers import SublayerStack
     from trimlab.records.provenance import provenance
 
-    model, tokenizer = load_model(options.model)
-    stack = SublayerStack(model.to(options.device))
+    placement = find_placement(options.device, options.dtype)
+    model, tokenizer = load_model(options.model, **placement._asdict())
+    stack = SublayerStack(model)
     limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)
     for name, prompt, items in tasks:
         data = DomainData(
@@ -160,6 +164,7 @@ def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dic
         print_notes(data.notes(items, "test"))
         about = {"model": options.model, "task": name, "prompt": prompt}
         about |= {"max_length": data.max_length, "backend": options.backend}
+        about |= {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
         about |= {"rows": fingerprint(items), **provenance()}
         for metric, estimate in _scores(options, stack, data, items).items():
             yield {"metric": metric, **estimate._asdict(), **about}

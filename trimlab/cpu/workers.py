@@ -8,6 +8,7 @@ same weights.
 
 import copy
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ class Workers:
         """Results of `work(stack, part)` for all parts, in their order, without gradients.
 
         Work starts when the first result is asked for. Another `map` may start when the last
-        result has been given.
+        result has been given. On a GPU, the next part is queued before a result is given: it is
+        computed while the caller waits for that result.
 
         Args:
             work: A function of a stack and a part. It uses no other stack, and changes nothing
@@ -63,10 +65,14 @@ class Workers:
             Exception: The exception that `work` raised, for the first part that failed.
         """
         if self.n == 1 or len(parts) == 1:
+            ahead = int(self._stacks[0].model.device.type != "cpu")
+            found: deque[Result] = deque()
             for part in parts:
                 with torch.inference_mode():
-                    result = work(self._stacks[0], part)
-                yield result
+                    found.append(work(self._stacks[0], part))
+                if len(found) > ahead:
+                    yield found.popleft()
+            yield from found
             return
 
         def run(part: Part) -> Result:

@@ -7,9 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trimlab.data.capacity import Capacity
 from trimlab.data.encoding import EncodedItem
-
-PASS_TOKENS = 32  # cost of a forward pass apart from its tokens, in tokens
 
 
 @dataclass  # not frozen: Lightning's half precisions copy a batch and assign the copy's fields
@@ -221,15 +220,18 @@ def collate(items: Sequence[EncodedItem], indices: Sequence[int] | None = None) 
     )
 
 
-def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def length_groups(
+    lengths: Sequence[int], max_tokens: int, pass_tokens: int = Capacity().pass_tokens
+) -> list[list[int]]:
     """Groups texts of similar length, at the least cost.
 
-    The cost of a group is its tokens, padding included, and `PASS_TOKENS`. Dynamic programming
+    The cost of a group is its tokens, padding included, and `pass_tokens`. Dynamic programming
     over the texts in order of length finds the cheapest grouping.
 
     Args:
         lengths: Length of every text, in tokens.
         max_tokens: Most tokens (padding included) of a group; a longer text is a group alone.
+        pass_tokens: Cost of a forward pass apart from its tokens, in tokens.
 
     Returns:
         Indices into `lengths` by group, longest texts first: the peak of memory comes first.
@@ -243,7 +245,7 @@ def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
             tokens = lengths[order[start]] * (stop - start)
             if tokens > max_tokens and stop - start > 1:
                 break
-            options.append((cheapest[start] + tokens + PASS_TOKENS, start))
+            options.append((cheapest[start] + tokens + pass_tokens, start))
         cost, start = min(options)
         cheapest.append(cost)
         starts.append(start)
@@ -254,9 +256,11 @@ def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return groups[::-1]
 
 
-def batches(items: Sequence[EncodedItem], max_tokens: int) -> list[list[int]]:
+def batches(
+    items: Sequence[EncodedItem], max_tokens: int, pass_tokens: int = Capacity().pass_tokens
+) -> list[list[int]]:
     """Indices into `items` of batches of similar length, see `length_groups`."""
-    return length_groups([len(item.tokens) for item in items], max_tokens)
+    return length_groups([len(item.tokens) for item in items], max_tokens, pass_tokens)
 
 
 def scan_batches(items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:

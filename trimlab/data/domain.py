@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch, batches, collate, scan_batches
+from trimlab.data.capacity import EVAL_TOKENS, Capacity, capacity
 from trimlab.data.chat_template import use_chat_template
 from trimlab.data.checked_rows import name_faults
 from trimlab.data.encoding import EncodedItem, encode_all
@@ -24,6 +26,7 @@ from trimlab.data.splits import SETS, RowSets, read_row_sets
 from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 
+CPU = torch.device("cpu")
 DEFAULT_MAX_LENGTH = 1024  # tokens of a text by default, and less where the model reads less
 
 
@@ -55,7 +58,8 @@ class DomainData(L.LightningDataModule):
         batch_size: Items per optimizer step.
         eval_tokens: Most tokens, padding included, that an evaluation or a scan computes at once:
             items and, where they leave room, copies of them without one candidate each. On a CPU
-            small batches waste less on padding; a GPU wants some ten thousand.
+            small batches waste less on padding; on a GPU 1024, the default, stands for 4096 to
+            65536, as its memory allows.
         max_length: Longest text in tokens, and never more than the model reads; a longer context
             loses its oldest tokens, and a longer plain text is read in windows.
         seed: Seed of the row choice and of the training order.
@@ -79,7 +83,7 @@ class DomainData(L.LightningDataModule):
         dev_rows: int = 100,
         test_rows: int | None = None,
         batch_size: int = 16,
-        eval_tokens: int = 1024,
+        eval_tokens: int = EVAL_TOKENS,
         max_length: int = DEFAULT_MAX_LENGTH,
         seed: int = 0,
         train_eos: bool | None = None,
@@ -233,7 +237,8 @@ class DomainData(L.LightningDataModule):
         """Batches of dev items with all their choices."""
         self.setup()
         assert self.rows is not None
-        return DataLoader(self.evaluation_batches(self.rows.dev), batch_size=None)  # type: ignore[arg-type]
+        device = CPU if self.trainer is None else self.trainer.strategy.root_device
+        return DataLoader(self.evaluation_batches(self.rows.dev, device), batch_size=None)  # type: ignore[arg-type]
 
     def encoded_items(self, name: str) -> list[EncodedItem]:
         """The items of a row set as the model reads them; training items as in `train_items`."""
@@ -246,14 +251,22 @@ class DomainData(L.LightningDataModule):
         assert self.rows is not None
         return [part for item in self.rows.calibration for part in self._parts(item)]
 
-    def calibration_batches(self) -> list[Batch]:
-        """Batches of calibration items with all their choices, as a scan needs them."""
-        return scan_batches(self.calibration_items(), self.eval_tokens)
+    def capacity(self, device: torch.device = CPU) -> Capacity:
+        """How much of an evaluation or a scan a device computes at once."""
+        return capacity(device, self.eval_tokens)
 
-    def evaluation_batches(self, items: Sequence[Item]) -> list[Batch]:
+    def calibration_batches(self, device: torch.device = CPU) -> list[Batch]:
+        """Batches of calibration items with all their choices, as a scan on a device needs them."""
+        return scan_batches(self.calibration_items(), self.capacity(device).tokens)
+
+    def evaluation_batches(self, items: Sequence[Item], device: torch.device = CPU) -> list[Batch]:
         """Batches of any items with all their choices, longest first.
 
         The windows of a long plain text are items of their own, and a text of one token is none.
+
+        Args:
+            items: The items.
+            device: The device that computes. The batches are on the CPU.
 
         Raises:
             InputError: An item cannot be scored, or there is none left.
@@ -261,7 +274,7 @@ class DomainData(L.LightningDataModule):
         encoded = [part for item in items for part in self._parts(item)]
         if items and not encoded:
             raise InputError(f"{items[0].where}: no text has two tokens to read")
-        return [collate(encoded, group) for group in batches(encoded, self.eval_tokens)]
+        return [collate(encoded, group) for group in batches(encoded, *self.capacity(device))]
 
     def _parts(self, item: Item) -> list[EncodedItem]:
         """An item with all its choices, encoded once."""

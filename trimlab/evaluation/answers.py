@@ -75,8 +75,8 @@ def answer(
     def scores_of(stack: SublayerStack, part: Batch) -> Tensor:  # (B, K)
         part = part.to(stack.model.device)
         if full and metric == "accuracy":
-            return log_likelihoods(stack, part).cpu()
-        return choice_scores(stack, part, metric).cpu()
+            return log_likelihoods(stack, part)
+        return choice_scores(stack, part, metric)
 
     total = TaskMetric(metric)
     n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
@@ -84,13 +84,16 @@ def answer(
     tokens = torch.zeros((n, choices), dtype=torch.long)
     gold = torch.zeros(n, dtype=torch.long)
     with inference(stack) as workers:
-        # all workers together compute as many tokens at once as one would
-        most = max(batch.input_ids.numel() for batch in batches) // workers.n
-        parts = [part for batch in batches for part in batch.parts(most)]
+        parts = list(batches)
+        if stack.model.device.type == "cpu":
+            # all workers together compute as many tokens at once as one would
+            most = max(batch.input_ids.numel() for batch in batches) // workers.n
+            parts = [part for batch in batches for part in batch.parts(most)]
         length = sum(part.input_ids.numel() for part in parts)
         with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
             found = workers.map(scores_of, parts)
             for part, of_part in zip(parts, found, strict=True):
+                of_part = of_part.cpu()
                 total.update(of_part, part)
                 likelihoods[part.order, : part.n_choices] = of_part.double()
                 tokens[part.order, : part.n_choices] = part.choice_tokens

@@ -4,7 +4,7 @@ Choosing among given options is easier than writing an answer: a trimmed model c
 and lose the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torchmetrics.functional.text import squad
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.data.batching import to_device
 from trimlab.data.encoding import prompt_ids, token_ids
 from trimlab.data.items import Item
 from trimlab.evaluation.decoding import greedy_tokens, read_prompt
@@ -21,6 +22,7 @@ from trimlab.evaluation.metrics import Estimate, share
 from trimlab.model.sublayers import SublayerStack, evaluating
 
 PROMPT_SHARE = 0.25  # of the longest text, which is left to the prompt however long the answer is
+READ_AT_ONCE = 8  # tokens that a GPU generates before they are read, some of them after the end
 EXTRA_TOKENS = 4  # beyond those of the longest choice, for another spelling and the end
 
 
@@ -74,15 +76,22 @@ def greedy_answer(
         return ""
     all_ends = _ends(model, tokenizer) | ends
     written: list[int] = []
-    prompt = read_prompt(model, torch.tensor([context], device=model.device))
-    for token in islice(greedy_tokens(model, prompt), most):
-        if token.item() in all_ends:
+    prompt = read_prompt(model, to_device(torch.tensor([context]), model.device))
+    for token in _values(islice(greedy_tokens(model, prompt), most), model.device):
+        if token in all_ends:
             break
-        written.append(int(token))
+        written.append(token)
         if one_line and "\n" in tokenizer.decode(written):
             break
     text = str(tokenizer.decode(written, skip_special_tokens=True))
     return text.partition("\n")[0] if one_line else text
+
+
+def _values(tokens: Iterator[Tensor], device: torch.device) -> Iterator[int]:
+    """The ids of tokens; from a GPU several at once, since reading waits for all of its work."""
+    at_once = 1 if device.type == "cpu" else READ_AT_ONCE
+    while some := list(islice(tokens, at_once)):  # (1, 1) each
+        yield from torch.cat(some, dim=1)[0].tolist()
 
 
 def written_answers(

@@ -23,6 +23,8 @@ from trimlab.model.sublayers import SublayerStack
 
 CACHED_ROWS = 8  # rows of 262,144 logits that fit into a cache of 8 MB
 HEAD_ROWS = 256  # positions per call of the LM head: 256 rows of 262,144 logits are 268 MB
+GPU_LOGITS = 2**27  # logits per call of the LM head on a GPU, 537 MB in float32
+MASK_ALIGNMENT = 16  # numbers in a row of a mask, of which SDPA's kernels on a GPU want a multiple
 
 
 def tree_mask(continuations: Tensor, positions: Tensor, window: int | None = None) -> Tensor:
@@ -57,10 +59,11 @@ def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> 
 
     def additive(window: int | None) -> Tensor:
         allowed = tree_mask(batch.continuations, batch.positions, window)
-        blocked = torch.finfo(dtype).min
-        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-            ~allowed, blocked
-        )
+        *shape, length = allowed.shape
+        if allowed.is_cuda:  # else every attention would copy the mask into longer rows
+            length = -(-length // MASK_ALIGNMENT) * MASK_ALIGNMENT
+        mask = torch.zeros((*shape, length), dtype=dtype, device=allowed.device)
+        return mask[..., : shape[-1]].masked_fill_(~allowed, torch.finfo(dtype).min)
 
     window = getattr(config, "sliding_window", None)
     layer_types = set(getattr(config, "layer_types", None) or [])
@@ -79,7 +82,7 @@ def _head_outputs(
     """Logits where scored tokens are predicted.
 
     Positions that predict several tokens (the end of the prefix predicts the first token of
-    each choice) go through the LM head once, and the head runs on `HEAD_ROWS` rows at a time.
+    each choice) go through the LM head once, and the head runs on some rows at a time.
 
     Yields:
         Logits of some positions (U', V); the scored tokens that they predict (P',); and the row
@@ -88,9 +91,12 @@ def _head_outputs(
     device = hidden.device
     unique, which = batch.head_rows(hidden.shape[1])  # (U,), (P,)
     rows = hidden.flatten(0, 1)[to_device(unique, device)]  # (U, D)
-    for start in range(0, len(unique), HEAD_ROWS):
-        logits = stack.head(rows[start : start + HEAD_ROWS])  # (U', V)
-        here = ((which >= start) & (which < start + HEAD_ROWS)).nonzero().squeeze(1)
+    step = HEAD_ROWS
+    if hidden.is_cuda:
+        step = max(step, GPU_LOGITS // stack.model.config.vocab_size)
+    for start in range(0, len(unique), step):
+        logits = stack.head(rows[start : start + step])  # (U', V)
+        here = ((which >= start) & (which < start + step)).nonzero().squeeze(1)
         yield logits, to_device(here, device), to_device(which[here] - start, device)
 
 
@@ -110,7 +116,8 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
     for logits, here, local in _head_outputs(stack, hidden, batch):
         logits = logits.to(dtype)  # (U', V)
         # a few rows at a time stay in the CPU's cache: half of the time of all at once
-        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])  # (U',)
+        rows = len(logits) if logits.is_cuda else CACHED_ROWS
+        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(rows)])  # (U',)
         result[here] = logits[local, batch.targets[here]] - normalisers[local]
     return result
 
@@ -161,6 +168,8 @@ def sum_by_choice(values: Tensor, batch: Batch) -> Tensor:
     """Sum over the tokens of every choice, -inf where an item has fewer.  # (P,) -> (B, K)"""
     shape = len(batch), batch.n_choices
     index = batch.item_index * shape[1] + batch.choice_index
+    if values.is_cuda:  # a GPU adds in any order, which shows in float32
+        values = values.double()
     sums = values.new_zeros(shape).flatten().index_add_(0, index, values)
     missing = torch.ones_like(sums, dtype=torch.bool).index_fill_(0, index, False)
     return sums.masked_fill_(missing, -torch.inf).view(shape)
@@ -182,7 +191,8 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
     No log-probability is positive, so the sum over a choice's first tokens is an upper bound of
     its log-likelihood. A choice whose bound is below another's full log-likelihood cannot be the
     likeliest, and the LM head does not run on its other tokens. The argmax is that of the full
-    log-likelihoods.
+    log-likelihoods. Which tokens are left is read from the bounds, for which a GPU would have to
+    be waited for: there, every choice is computed in full.
 
     Args:
         stack: The model.
@@ -192,6 +202,8 @@ def winning_likelihoods(stack: SublayerStack, hidden: Tensor, batch: Batch) -> T
     Returns:
         Log-likelihoods or upper bounds, -inf where an item has fewer choices.  # (B, K)
     """
+    if hidden.device.type != "cpu":
+        return choice_likelihoods(stack, hidden, batch)
     # scored tokens are in order: a choice begins where item or choice changes
     choice_of = batch.item_index * batch.n_choices + batch.choice_index  # (P,)
     first = torch.ones_like(choice_of, dtype=torch.bool)

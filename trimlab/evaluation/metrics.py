@@ -125,9 +125,9 @@ def metric_terms(name: MetricName, scores: Tensor, batch: Batch) -> tuple[Tensor
     scores = scores.double()
     if name == "accuracy":
         amounts = (chosen(scores) == batch.gold).double()  # (..., B)
-        return amounts, torch.ones(len(batch), dtype=torch.float64).to(batch.gold.device)
+        return amounts, torch.ones(len(batch), dtype=torch.float64, device=batch.gold.device)
     scored = batch.choice_index == batch.gold[batch.item_index]  # (P,)
-    tokens = torch.bincount(batch.item_index[scored], minlength=len(batch)).double()  # (B,)
+    tokens = scores.new_zeros(len(batch)).index_add_(0, batch.item_index, scored.double())  # (B,)
     gold = batch.gold[:, None].expand(*scores.shape[:-1], 1)  # (..., B, 1)
     of_gold = scores.gather(-1, gold).squeeze(-1)  # (..., B)
     return of_gold if name == "token_accuracy" else -of_gold, tokens
@@ -190,4 +190,5 @@ class TaskMetric(Metric):
 
     def score(self) -> Estimate:
         """The value with its standard error and the number of items."""
-        return metric_estimate(self.name, dim_zero_cat(self.amounts), dim_zero_cat(self.weights))
+        amounts, weights = dim_zero_cat(self.amounts), dim_zero_cat(self.weights)
+        return metric_estimate(self.name, amounts.cpu(), weights.cpu())

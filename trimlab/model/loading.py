@@ -22,6 +22,7 @@ from transformers import (
 
 from trimlab.errors import InputError, one_line
 from trimlab.model.adapters import check_not_only_adapter, has_adapter, model_weights
+from trimlab.model.device import Placement
 from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
 from trimlab.model.notes import note_once
 from trimlab.model.sizes import stored_dtype
@@ -55,6 +56,7 @@ def load_model(
     name: str,
     *,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
     for_training: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -68,11 +70,12 @@ def load_model(
         name: An embedded name (`smollm2-135m`), a local folder, or a hub id (`owner/name`, or
             `owner/name@revision`).
         dtype: The type of the weights in memory.
+        device: Where the model is to compute, see `device.py`.
         trust_remote_code: Run Python code that comes with the model.
         for_training: Refuse quantised weights, before they are read.
 
     Returns:
-        The model, in evaluation mode, on the CPU and with SDPA attention where the architecture
+        The model, in evaluation mode and with SDPA attention where the architecture
         has it; and the tokenizer, whose `model_max_length` is the most that the model reads.
 
     Raises:
@@ -95,12 +98,16 @@ def load_model(
     config = _config(folder, name, trust_remote_code)
     if for_training:
         check_trainable(config, name)
-    model, config = load_weights(folder, name, config, dtype, trust_remote_code)
+    model, config = load_weights(
+        folder, name, config, Placement(torch.device(device), dtype), trust_remote_code
+    )
     fit_tokenizer(tokenizer, model, name)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     if mended := make_saveable(model):
         note_once(f"the generation settings of {name} could not be saved with a model: {mended}")
+    if model.device != torch.device(device):  # libraries forbid to move some quantised weights
+        model.to(device)  # type: ignore[arg-type]
     return model, tokenizer
 
 

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from trimlab.errors import InputError, one_line
 from trimlab.model.adapters import WITHOUT_ADAPTER
+from trimlab.model.device import Placement
 from trimlab.model.embedded import embedded_names
 from trimlab.model.notes import note_once
 from trimlab.model.soundness import check_finite
@@ -20,7 +20,7 @@ def load_weights(
     folder: Path,
     name: str,
     config: PreTrainedConfig,
-    dtype: torch.dtype,
+    place: Placement,
     trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, PreTrainedConfig]:
     """The model of a folder and its config; of a multimodal model, those of its text part.
@@ -29,7 +29,8 @@ def load_weights(
         folder: The folder.
         name: The name that it is loaded by.
         config: Its config, changed in place.
-        dtype: The type of the weights in memory.
+        place: The type of the weights in memory, and where they will compute: quantised weights
+            are loaded there, since their kernels depend on it; others on the CPU.
         trust_remote_code: Run Python code that comes with the model.
 
     Raises:
@@ -39,6 +40,8 @@ def load_weights(
     if (text := text_config(config, name)) is not None:
         config, more["key_mapping"] = text, TEXT_NAMES
         note_once(f"{name} is multimodal: its language model alone is loaded, for text")
+    if place.device.type != "cpu" and getattr(config, "quantization_config", None) is not None:
+        more["device_map"] = {"": str(place.device)}
     # A config.json can name code on the hub as its attention or its experts. With None,
     # transformers takes its own: SDPA, or eager where the architecture has no SDPA.
     config._attn_implementation = config._experts_implementation = None
@@ -46,7 +49,7 @@ def load_weights(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
+            dtype=place.dtype,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,

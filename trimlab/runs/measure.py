@@ -65,7 +65,7 @@ def measure(
         progress: Show bars with the time left.
         name: Name in front of the bars.
     """
-    batches = data.evaluation_batches(items)
+    batches = data.evaluation_batches(items, stack.model.device)
     answers = answer(stack, batches, metric, full=extra_metrics, progress=progress, name=name)
     normalised = written = None
     if metric == "accuracy" and extra_metrics:
@@ -204,7 +204,7 @@ class Tester:
         items = data.usable(items, other)
         answers = answer(
             stack,
-            data.evaluation_batches(items),
+            data.evaluation_batches(items, stack.model.device),
             task.metric,
             full=self.options.extra_metrics,
             progress=self.progress,

@@ -6,58 +6,32 @@ with the lowest scores meet more items, one or a few at a time, until those that
 have met every item. No other candidate can pass them any more: the choice is that of a whole scan,
 ties included. (Up to rounding: candidates share passes in another way, and an item whose two
 likeliest choices differ by less than that may be answered either way.)
-
-Only a wrong answer raises the score of a candidate. So the items that the whole model answers
-wrong come first, the shortest of them in front, and then the others by growing margin.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import accumulate
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from trimlab.cpu import inference
 from trimlab.cpu.workers import Workers
-from trimlab.data.batching import Batch, collate, scan_batches
+from trimlab.data.batching import Batch, scan_batches
 from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
-from trimlab.evaluation.likelihoods import choice_likelihoods, winning_likelihoods
+from trimlab.evaluation.likelihoods import winning_likelihoods
 from trimlab.evaluation.metrics import chosen
 from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.cached_items import CachedItems, cache_items
 from trimlab.scanning.candidates import Candidate, Granularity, candidates
-from trimlab.scanning.forward_cache import ForwardCache, cache_forward, hidden_without
+from trimlab.scanning.forward_cache import hidden_without
 from trimlab.scanning.rounds import plan_round
 from trimlab.scanning.scan import Scan, StatisticSet, scan
 from trimlab.scanning.selection import Scores
 from trimlab.scanning.statistics import OutputStatistic
-from trimlab.scanning.sublayer_stats import SublayerStats, output_statistics
 
 MAX_BYTES = 4 * 2**30  # of cached residual streams, on a CPU
-
-
-class CachedItem(NamedTuple):
-    """An item and its forward pass of the whole model.
-
-    Attributes:
-        batch: The item alone, without padding.
-        cache: Its forward pass, padded on the right like the batch that it was part of: padding
-            changes no earlier position.
-        margin: Log-likelihood of the right choice over that of the best other one; negative for
-            a wrong answer.
-    """
-
-    batch: Batch
-    cache: ForwardCache
-    margin: float
-
-    @property
-    def priority(self) -> tuple[bool, float]:
-        """Sort key: wrong answers by length, then right ones by margin."""
-        wrong = self.margin < 0
-        return not wrong, self.batch.input_ids.numel() if wrong else self.margin
 
 
 @dataclass
@@ -80,10 +54,10 @@ class Standings:
         self.right = [0] * len(self.known.candidates)  # right answers of each candidate  # (C,)
         self.met = [0] * len(self.known.candidates)  # items that it has met  # (C,)
 
-    def add(self, index: int, right: bool) -> None:
-        """Adds an answer of a candidate."""
+    def add(self, index: int, right: int, met: int = 1) -> None:
+        """Adds answers of a candidate: the right ones, of the items that it has met."""
         self.right[index] += right
-        self.met[index] += 1
+        self.met[index] += met
 
     def scan(self) -> Scan:
         """The scan so far, with an upper bound of the accuracy of candidates that stopped."""
@@ -194,65 +168,36 @@ def _until_chosen(
 ) -> None:
     """Runs rounds of passes until the choice is known."""
     found = standings.known.candidates
-    cached, values = _cache_items(workers, found, items, batches, output)
+    cached, values = cache_items(
+        workers, found, items, batches, output=output, max_tokens=max_tokens
+    )
     standings.known = replace(standings.known, statistics=values)
-    lengths = [item.cache.hidden.shape[1] for item in cached]
+    lengths = [some.cache.hidden.shape[:2].numel() for some in cached]  # in tokens
+    sizes = [len(some.batch) for some in cached]
+    place = {met: index for index, met in enumerate(accumulate(sizes, initial=0))}
     total = len(found) * len(items)
     with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:
         while group := standings.next_group():
-            met = standings.met[group[0]]
-            passes = plan_round(lengths[met:], group, max_tokens, workers.n)
-            parts = [(cached[met + p.item], [found[i] for i in p.group]) for p in passes]
-            answered = workers.map(_answers_without, parts)
-            for planned, answers in zip(passes, answered, strict=True):
-                for index, right in zip(planned.group, answers, strict=True):
-                    standings.add(index, right)
-                bar.update(len(planned.group))
+            start = place[standings.met[group[0]]]
+            passes = plan_round(lengths[start:], group, max_tokens, workers.n)
+            parts = [(cached[start + p.item], [found[i] for i in p.group]) for p in passes]
+            answered = workers.map(_right_without, parts)
+            for planned, right in zip(passes, answered, strict=True):
+                met = sizes[start + planned.item]
+                for index, count in zip(planned.group, right, strict=True):
+                    standings.add(index, count, met)
+                bar.update(len(planned.group) * met)
 
 
-def _answers_without(
-    stack: SublayerStack, part: tuple[CachedItem, Sequence[Candidate]]
-) -> list[bool]:
-    """Whether the answer to an item is right without each of some candidates."""
-    item, group = part
-    batch = item.batch
-    hidden = hidden_without(stack, item.cache, group, batch.scored_positions)  # (C, T, D)
-    likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C, K)
-    return (chosen(likelihoods) == batch.gold).tolist()
-
-
-def _cache_items(
-    workers: Workers,
-    found: Sequence[Candidate],
-    items: Sequence[EncodedItem],
-    batches: Sequence[Batch],
-    output: Mapping[str, OutputStatistic],
-) -> tuple[list[CachedItem], dict[str, list[float]]]:
-    """Runs every batch once.
-
-    Returns:
-        The items by priority, and the output statistics.
-    """
-
-    def run(stack: SublayerStack, batch: Batch) -> tuple[dict[str, Tensor], list[CachedItem]]:
-        batch = batch.to(stack.model.device)
-        stats = SublayerStats(found, output, batch)
-        cache = cache_forward(stack, batch, stats.on_sublayer)
-        likelihoods = choice_likelihoods(stack, cache.hidden, batch)  # (B, K)
-        gold = likelihoods.gather(1, batch.gold[:, None])  # (B, 1)
-        others = likelihoods.scatter(1, batch.gold[:, None], -torch.inf)  # (B, K)
-        margins = (gold[:, 0] - others.amax(1)).tolist()
-        return stats.sums(), [
-            CachedItem(collate([items[index]]).to(stack.model.device), cache.of_item(row), margin)
-            for row, (index, margin) in enumerate(zip(batch.order.tolist(), margins, strict=True))
-        ]
-
-    cached: list[CachedItem] = []
-    sums: list[dict[str, Tensor]] = []
-    for batch_sums, batch_items in workers.map(run, batches):
-        sums.append(batch_sums)
-        cached += batch_items
-    return sorted(cached, key=lambda item: item.priority), output_statistics(output, sums)
+def _right_without(
+    stack: SublayerStack, part: tuple[CachedItems, Sequence[Candidate]]
+) -> list[int]:
+    """Number of right answers to some items without each of some candidates."""
+    (batch, cache), group = part
+    hidden = hidden_without(stack, cache, group, batch.scored_positions)  # (C * B, T, D)
+    likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C * B, K)
+    answers = chosen(likelihoods).view(len(group), len(batch))  # (C, B)
+    return (answers == batch.gold).sum(1).tolist()
 
 
 def _cache_bytes(stack: SublayerStack, batches: Sequence[Batch]) -> int:

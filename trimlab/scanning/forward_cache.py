@@ -107,31 +107,35 @@ def hidden_without(
     Returns:
         Hidden states after the final norm, valid at the scored positions only.  # (C * B, T, D)
     """
+    copies = _Copies(len(cache.hidden), len(group))
     joined: Tensor | None = None  # (C' * B, T, D)
     ahead: list[int] = []  # blocks that they have still to run
     for candidate in group:
         own, last = cache.before[candidate[0]], candidate[-1].block
         behind = blocks_behind(stack, candidate)
         with stack.bypass(*candidate):
-            own = run_blocks(stack, cache, own, [b for b in behind if b <= last], scored_positions)
+            blocks = [b for b in behind if b <= last]
+            own = _run_blocks(stack, cache, own, blocks, scored_positions, copies=copies)
         if joined is None:
             joined = own
         else:
-            joined = run_blocks(
-                stack, cache, joined, [b for b in ahead if b <= last], scored_positions
-            )
+            blocks = [b for b in ahead if b <= last]
+            joined = _run_blocks(stack, cache, joined, blocks, scored_positions, copies=copies)
             joined = torch.cat([joined, own])
         ahead = [b for b in behind if b > last]
     assert joined is not None
-    return stack.final_norm(run_blocks(stack, cache, joined, ahead, scored_positions))
+    joined = _run_blocks(stack, cache, joined, ahead, scored_positions, copies=copies)
+    return stack.final_norm(joined)
 
 
-def run_blocks(
+def _run_blocks(
     stack: SublayerStack,
     cache: ForwardCache,
     state: Tensor,
     blocks: Iterable[int],
     scored_positions: Tensor,
+    *,
+    copies: "_Copies",
 ) -> Tensor:
     """Runs some of the blocks, as they are now, on several copies of a batch.
 
@@ -142,29 +146,59 @@ def run_blocks(
         blocks: Indices of the blocks, see `blocks_behind`.
         scored_positions: Positions of one copy of the batch whose hidden states are read, see
             `Batch.scored_positions`.  # (U,)
+        copies: The blocks' other arguments.
 
     Returns:
         The residual stream behind the last of the blocks; behind the model's last block, valid at
         the scored positions only.  # (C * B, T, D)
     """
     batch_size, length, _ = cache.hidden.shape
-    copies = len(state) // batch_size
-    offsets = torch.arange(copies, device=scored_positions.device) * batch_size * length  # (C,)
+    n = len(state) // batch_size
+    offsets = torch.arange(n, device=scored_positions.device) * batch_size * length  # (C,)
     with stack.last_mlp_only_at((offsets[:, None] + scored_positions).flatten()):
         for index in blocks:
             (_, *args), kwargs = cache.calls[index]
-            kwargs = {name: _copied(value, batch_size, copies) for name, value in kwargs.items()}
-            state = stack.blocks[index](state, *_copied(tuple(args), batch_size, copies), **kwargs)
+            kwargs = {name: copies.of(value, n) for name, value in kwargs.items()}
+            state = stack.blocks[index](state, *copies.of(tuple(args), n), **kwargs)
     return state
 
 
-def _copied(value: Any, batch_size: int, copies: int) -> Any:
-    """An argument of a block for several copies of its batch: masks, rotary angles, positions."""
-    if isinstance(value, tuple):
-        return tuple(_copied(part, batch_size, copies) for part in value)
-    if _has_items(value, batch_size):
-        return value.repeat(copies, *[1] * (value.dim() - 1))
-    return value
+class _Copies:
+    """Arguments of blocks for several copies of a batch: masks, rotary angles, positions.
+
+    The blocks share these tensors, so each is repeated once, and fewer copies are its beginning.
+    What broadcasts over the items stays as it is.
+
+    Args:
+        batch_size: Items of the batch.
+        most: Largest number of copies.
+    """
+
+    def __init__(self, batch_size: int, most: int):
+        self._batch_size, self._most = batch_size, most
+        self._made: dict[int, Tensor] = {}  # by the id of a tensor that the forward cache holds
+
+    def of(self, value: Any, n: int) -> Any:
+        """An argument for n copies."""
+        if isinstance(value, tuple):
+            return tuple(self.of(part, n) for part in value)
+        if not _has_items(value, self._batch_size):
+            return value
+        if id(value) not in self._made:
+            self._made[id(value)] = _repeated(value, self._most)
+        return self._made[id(value)][: n * self._batch_size]
+
+
+def _repeated(value: Tensor, times: int) -> Tensor:
+    """Copies of a tensor one after another, with the strides of the tensor.
+
+    Rows of a mask may be longer than what is seen of them, as kernels of a GPU want it.
+    """
+    if value.stride(0) < max(value.stride()):  # an item's numbers do not lie together
+        return value.repeat(times, *[1] * (value.dim() - 1))
+    copies = value.new_empty_strided((times * len(value), *value.shape[1:]), value.stride())
+    copies.unflatten(0, (times, len(value))).copy_(value)
+    return copies
 
 
 def _of_item(value: Any, batch_size: int, index: int) -> Any:

@@ -243,5 +243,6 @@ def _of_batch(
 def _reduce(statistics: StatisticSet, parts: Sequence[BatchStatistics]) -> dict[str, list[float]]:
     values = output_statistics(statistics.output, [part.output for part in parts])
     for name, statistic in statistics.bypass.items():
-        values[name] = statistic.reduce(torch.cat([part.bypass[name] for part in parts], dim=-1))
+        of_items = torch.cat([part.bypass[name] for part in parts], dim=-1)  # (S, C, N)
+        values[name] = statistic.reduce(of_items.cpu())  # the only wait for a GPU
     return dict(sorted(values.items()))

@@ -51,10 +51,10 @@ class SublayerStats:
                 self._sums[name][index] = statistic.sums(start, total, self._token_mask)
 
     def sums(self) -> dict[str, Tensor]:
-        """The sums of every candidate by name, on the CPU.  # (C, S) each"""
+        """The sums of every candidate by name, on the model's device.  # (C, S) each"""
         indices = range(len(self._found))
         return {
-            name: torch.stack([sums[index] for index in indices]).cpu()
+            name: torch.stack([sums[index] for index in indices])
             for name, sums in self._sums.items()
         }
 
@@ -70,6 +70,6 @@ def output_statistics(
     """
     totals = {name: sum(sums[name] for sums in batch_sums) for name in statistics}
     return {
-        name: statistic.reduce(torch.as_tensor(totals[name]))
+        name: statistic.reduce(torch.as_tensor(totals[name]).cpu())
         for name, statistic in statistics.items()
     }

@@ -82,7 +82,7 @@ def score_candidates(
     Raises:
         InputError: There are no calibration items.
     """
-    start = time.perf_counter()
+    start, device = time.perf_counter(), stack.model.device
     everything = candidates(stack, granularity)
     if only_lowest is not None and _can_stop_early(scorer, metric):
         found = best_first_scan(
@@ -92,7 +92,7 @@ def score_candidates(
             lambda scores: lowest(everything, scores, only_lowest),
             granularity=granularity,
             measures=scorer.statistics,
-            max_tokens=data.eval_tokens,
+            max_tokens=data.capacity(device).tokens,
             step=step,
             progress=progress,
             seed=data.seed,
@@ -100,13 +100,13 @@ def score_candidates(
     else:
         found = scan(
             stack,
-            data.calibration_batches() if scorer.statistics else [],
+            data.calibration_batches(device) if scorer.statistics else [],
             granularity=granularity,
             measures=scorer.statistics,
             metric=metric,
             step=step,
             progress=progress,
-            max_tokens=data.eval_tokens,
+            max_tokens=data.capacity(device).tokens,
             seed=data.seed,
         )
     return ScoredCandidates(found, scorer(found), time.perf_counter() - start)

@@ -24,4 +24,4 @@ class Norm(OutputStatistic):
 
     def sums(self, before: Tensor, added: Tensor, token_mask: Tensor) -> Tensor:
         norm = frobenius_norms(added, token_mask).sum()
-        return torch.stack([norm, norm.new_tensor(len(token_mask))])
+        return torch.stack([norm, torch.full_like(norm, len(token_mask))])
