@@ -205,6 +205,9 @@ class DomainLM(L.LightningModule):
         trained = self._trained()
         if not trained:
             return None
+        if self._accumulated == 1:  # Lightning frees those of the last step after this one's
+            for parameter in trained:
+                parameter.grad = None
         terms = self.loss.count(batch)
         divisor, later = (terms, 1) if self._accumulated == 1 else (1, terms)
         # the activations of one part are freed before the next part is computed
