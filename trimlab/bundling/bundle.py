@@ -132,7 +132,7 @@ def _commands(content: Content) -> Iterator[str]:
     base = f"models/{_folder_name(content.base)}" if content.base else None
     if base and content.tasks:
         options = ["--model.base", base, "--data.task", content.tasks[0], "--data.root", "data"]
-        options += ["--run.dir", f"runs/{content.tasks[0]}"]
+        options += ["--trim.target_layer_memory", "0.5", "--run.dir", f"runs/{content.tasks[0]}"]
         yield f"env/bin/trimlab fit {shlex.join(options)}"
     else:
         yield "env/bin/trimlab --help"
