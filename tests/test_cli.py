@@ -438,7 +438,7 @@ def test_the_readmes_commands(
         (tmp_path / folder).symlink_to(root)
     monkeypatch.chdir(tmp_path)
     commands = readme_commands()
-    verbs = ("data", "fit", "eval", "compress", "sweep", "report", "plan")
+    verbs = ("data", "fit", "eval", "compress", "sweep", "report", "plan", "bench")
     assert {shlex.split(command)[1] for command in commands} == {*verbs}
     (tmp_path / "results").mkdir()
     for command in commands:
@@ -450,8 +450,12 @@ def test_the_readmes_commands(
             arguments += tiny[: tiny.index("--run.full_depth")]
         elif verb == "sweep":
             arguments.append("--dry-run")  # what a sweep makes is tested in test_sweep.py
-        elif "--config" in arguments and verb == "plan":
+        elif verb == "plan" and "--config" in arguments:
             arguments += tiny
+        elif verb == "bench":
+            arguments[arguments.index("cuda")] = "cpu"
+            arguments[-1] = "[pairs]"  # 2:4 sparsity has kernels on a GPU only
+            arguments += ["--blocks", "1", "--repeats", "1"]  # LLaMA-7B's would fill the memory
         assert run(verb, *arguments) == 0, command
 
 
