@@ -140,16 +140,18 @@ def test_weights_and_optimizer_of_training() -> None:
     assert trained_state(eight)["optimizer"] == int(2 * (1 + 4 / 256) * layers)
 
 
-def test_gradients_of_the_last_step_and_of_earlier_parts_are_held() -> None:
+def test_gradients_of_earlier_parts_and_of_accumulated_batches_are_held() -> None:
     gradients = 4 * 4 * (ATTENTION + MLP)
     equal = replace(make_job(model__train_tokens=256), workload=assumed(COUNTS, (16, 16)))
     assert {len(step) for step in equal.steps} == {1}
     peak_of_step = step_peak(equal, equal.largest_part)["gradients"]
-    assert training(equal).parts["gradients"] == gradients + peak_of_step
+    assert training(equal).parts["gradients"] == peak_of_step
+    accumulated = equal.changed(accumulated=4)
+    assert training(accumulated).parts["gradients"] == gradients + peak_of_step
     parts = equal.changed(train_tokens=128)
     assert {len(step) for step in parts.steps} == {2}
     peak_of_step = step_peak(parts, parts.largest_part)["gradients"]
-    assert training(parts).parts["gradients"] == 2 * gradients + peak_of_step
+    assert training(parts).parts["gradients"] == gradients + peak_of_step
 
 
 def test_lora_trains_adapters() -> None:
