@@ -19,7 +19,7 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt
 
-demo: setup ## run the quickstart: trim Gemma-3-270M on ICD-10-CM, about 10 minutes on 2 cores
+demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, about 8 minutes on 2 cores
 	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(ARGS)
 
 check: setup ## ruff, pyright and import-linter
@@ -61,4 +61,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing the versions of constraints.txt into $(VENV) (2.5 GB, some minutes)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@$(BIN)/python -m pip check
+	@$(BIN)/python -c 'from trimlab.model.embedded import fetch; fetch("smollm2-135m")'
 	@touch "$@"

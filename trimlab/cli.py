@@ -26,6 +26,7 @@ examples:
   trimlab bench score --against naive --data.task icd10cm
   trimlab compress sparsegpt runs/quickstart/models/0.75 --data.task icd10cm --out runs/sparse
   trimlab sweep experiments/table3.yaml --profile gemma-270m --only data.task=icd10cm --dry-run
+  trimlab plan --shape llama-7b --machine h100 --trim.target_layer_memory 0.5
   trimlab report --out report
 
 exit codes: 0 done, 1 failed while running, 2 wrong input
@@ -76,6 +77,10 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
             raise
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would import torch
+            from trimlab.planning.device import ADVICE
+
+            return _say(f"the GPU is out of memory: {ADVICE}", 2)
         return _say(f"{type(error).__name__}: {error}", 1)
     return 0
 

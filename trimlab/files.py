@@ -1,13 +1,16 @@
-"""Atomic writes: a reader finds a whole file or folder under its name, or none.
+"""Atomic writes, and locks.
 
-Everything is written beside its place, under a hidden name that ends in `.part`, and renamed.
+A reader finds a whole file or folder under its name, or none: everything is written beside its
+place, under a hidden name that ends in `.part`, and renamed.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from trimlab.errors import InputError, disk_is_full
@@ -38,6 +41,37 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all, see `atomic_file`."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, and waits while another process holds it.
+
+    Args:
+        path: The file; it is made if it is missing, and its content stays.
+    """
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """Takes the lock of a file, unless another process holds it.
+
+    Args:
+        path: The file; it is made if it is missing, and its content stays.
+
+    Returns:
+        The open file, which holds the lock until it is closed here and in every process that
+        inherits it, or None.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 @contextmanager

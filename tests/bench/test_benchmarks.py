@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from trimlab.bench._epochs import evenly_spaced
-from trimlab.bench._model import prepared_model
 from trimlab.bench.scan import evenly_chosen, items_needed
-from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer
 from trimlab.records.results import read_results
 from trimlab.scanning.scan import Scan
@@ -83,15 +81,3 @@ def test_train_can_train_the_choice_of_a_scan(
 def test_train_trains_evenly_spaced_sublayers() -> None:
     assert evenly_spaced(STACK, 0.25) == STACK[::4]
     assert evenly_spaced(STACK, 1) == STACK
-
-
-def test_the_llama_shaped_model() -> None:
-    with prepared_model("llama-shaped", 1, ["plants take in carbon dioxide", "the sun"]) as base:
-        model, tokenizer = load_model(base)
-    assert not Path(base).exists()
-    block = sum(p.numel() for p in model.model.layers.parameters())
-    ends = sum(p.numel() for p in model.parameters()) - block
-    assert 130e6 < ends + 32 * block < 140e6
-    ids = tokenizer("plants shine")["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id
-    assert tokenizer.decode(ids, skip_special_tokens=True) == "plants shine"

@@ -20,7 +20,7 @@ class Fixed(Benchmark):
     peers = ("other",)
     seconds = 1.0
 
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+    def measure(self) -> Iterator[BenchmarkResult]:
         workload = {"rows": self.repeats["ours"]}
         theirs = Turns([8.0], [60]) if self.against else None
         yield BenchmarkResult(

@@ -15,7 +15,7 @@ from typing import Any
 
 from made_up import ITEMS, answers, benchmark, compressed, points, result_row, scored
 
-from trimlab.records.result_row import ResultRow, Timing, TimingMethod
+from trimlab.records.result_row import Bench, ResultRow, Timing, TimingMethod
 
 FOLDER = Path(__file__).parent / "records"
 
@@ -225,7 +225,27 @@ def bench() -> list[ResultRow]:
     llama = {"base": "llama-shaped", "profile": "llama-shaped"}
     harness = ("lm-eval", 20.0, 1)
     rows.append(benchmark("score", scores, {"rows": 100}, 4.0, peer=harness, same=same, **llama))
+    rows.append(inference("llm_int8", "LLM.int8()", 6.0, gigabytes=0.6))
+    rows.append(inference("int4", "4 bits (NF4)", 4.0, gigabytes=0.4))
+    rows.append(inference("mine", "My method", 1.5, gigabytes=0.8))
     return rows
+
+
+def inference(name: str, title: str, seconds: float, gigabytes: float) -> ResultRow:
+    """Decoding by a method that took turns with the model of 3 seconds and 1 GB."""
+    row = benchmark(
+        "decode",
+        f"decoding 32 tokens, {title}",
+        {"new_tokens": 32, "method": name},
+        seconds,
+        peer=("full", 3.0, 1),
+    )
+    assert isinstance(row.finding, Bench)
+    sizes = {"layer_memory_ratio": 1.0, "model_memory_ratio": 1.0}
+    sizes |= {"weight_bytes": round(gigabytes * 1e9), "peer_weight_bytes": 10**9}
+    settings = row.finding.settings | sizes | {"title": title}
+    rates = {"ours_tokens_per_second": 32 / seconds, "peer_tokens_per_second": 32 / 3.0}
+    return replace(row, finding=replace(row.finding, settings=settings, rates=rates))
 
 
 MADE = (table2, table3, figure3, figure4, table4, table5, table6, table7, table8, table9, bench)

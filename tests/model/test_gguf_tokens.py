@@ -6,13 +6,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from trimlab.errors import InputError
-from trimlab.model.gguf_tokens import PROBES, SPACE, GgufTokens, check_tokenizer
+from trimlab.model.gguf_tokenizers.gpt2 import ByteLevelTokens
+from trimlab.model.gguf_tokenizers.llama import SPACE, SentencePieceTokens
+from trimlab.model.gguf_tokens import PROBES, check_tokenizer, read_gguf_tokens
 
 
-def reference(*pieces: str, user_defined: tuple[str, ...] = ()) -> GgufTokens:
+def reference(*pieces: str, user_defined: tuple[str, ...] = ()) -> SentencePieceTokens:
     """A vocabulary: ids 0..255 bytes, then BOS, then user-defined, then pieces, best first."""
     first = 257 + len(user_defined)
-    return GgufTokens(
+    return SentencePieceTokens(
         pieces={piece: first + i for i, piece in enumerate(pieces)},
         scores=[0.0] * first + [-float(i) for i in range(len(pieces))],
         user_defined={token: 257 + i for i, token in enumerate(user_defined)},
@@ -53,4 +55,36 @@ def test_check_wants_runs_of_spaces_as_tokens(tiny_gguf: Path) -> None:
     plain = AutoTokenizer.from_pretrained(str(tiny_gguf.parent), gguf_file=tiny_gguf.name)
 
     with pytest.raises(InputError, match="wrong for"):
-        check_tokenizer(plain, GgufTokens.read(tiny_gguf))
+        check_tokenizer(plain, read_gguf_tokens(tiny_gguf))
+
+
+def byte_level(*merges: str) -> ByteLevelTokens:
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    single = sorted({c for pair in pairs for part in pair for c in part} | set("Ġ123½Â") | {"Ċ"})
+    tokens = [*single, *("".join(pair) for pair in pairs)]
+    return ByteLevelTokens(
+        ids={token: i for i, token in enumerate(tokens)},
+        ranks={pair: i for i, pair in enumerate(pairs)},
+    )
+
+
+def test_byte_level_reference_merges_the_earliest_first_and_within_words() -> None:
+    tokens = byte_level("h e", "a r", "he ar", "hear t", "Ġ he", "Ġ Ġ", "1 2")
+    names = {i: token for token, i in tokens.ids.items()}
+
+    def pieces(text: str) -> list[str]:
+        return [names[i] for i in tokens.encode(text)]
+
+    assert pieces("heart hart") == ["heart", "Ġ", "h", "ar", "t"]
+    assert pieces("a he") == ["a", "Ġhe"]
+    # each digit is a word of its own, and the spaces before it stay together
+    assert pieces("a  12") == ["a", "ĠĠ", "1", "2"]
+    # of spaces before a letter the last one goes with the letter
+    assert pieces("a   he") == ["a", "ĠĠ", "Ġhe"]
+
+
+def test_byte_level_reference_spells_bytes_as_gpt2_does() -> None:
+    tokens = byte_level("h e")
+
+    assert tokens.encode("½") == [tokens.ids["Â"], tokens.ids["½"]]
+    assert tokens.encode("\n") == [tokens.ids["Ċ"]]

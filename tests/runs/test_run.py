@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import trimlab
@@ -38,7 +40,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
         str(base),
         "jsonl",
         folder,
-        model={"lr": 1e-2},
+        model={"lr": 1e-2} | options.pop("model", {}),
         data={"root": root, "calibration_rows": 15, "dev_rows": 15, "batch_size": 4},
         run={
             "full_depth": options.pop("full_depth", False),
@@ -388,6 +390,76 @@ def test_killed_before_its_first_operating_point(base: Path, root: Path, tmp_pat
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+FROM_FINE_TUNED = {
+    "full_depth": True,
+    "r": 0.25,
+    "run": {"trim_from": "fine_tuned", "fine_tuning_epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def from_fine_tuned(base: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "from_fine_tuned"
+    start(base, root, folder, **FROM_FINE_TUNED)
+    return folder
+
+
+def test_trimming_starts_from_the_fine_tuned_model(from_fine_tuned: Path, base: Path) -> None:
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+    summary = json.loads((from_fine_tuned / "summary.json").read_text())
+    untrained = weights(base)
+    full, trimmed = (
+        weights(from_fine_tuned / "models/full_depth"),
+        weights(from_fine_tuned / summary["trimmed"]["folder"]),
+    )
+    every = [name for name in full if ".layers." in name]
+    assert not any(torch.equal(full[name], untrained[name]) for name in every)
+    # what r leaves frozen is the fine-tuned model's, wherever packing has put it
+    frozen = [
+        any(w.shape == v.shape and torch.equal(w, v) for v in full.values())
+        for name, w in trimmed.items()
+        if ".layers." in name
+    ]
+    assert 0 < sum(frozen) < len(frozen)
+    assert summary["fine_tuned"]["optimizer_steps"] == 12
+    assert summary["fine_tuned"]["epochs"] == 2
+    assert len(trimmed) < len(full)
+
+
+@pytest.mark.parametrize("place", ["at full depth", "behind full depth", "mid-epoch"])
+def test_killed_run_from_the_fine_tuned_model_resumes_bit_for_bit(
+    from_fine_tuned: Path, base: Path, root: Path, tmp_path: Path, place: str
+) -> None:
+    def again(folder: Path) -> None:
+        start(base, root, folder, **FROM_FINE_TUNED)
+
+    kill_and_resume(tmp_path / "run", place, again)
+    assert_same_run(tmp_path / "run", from_fine_tuned)
+
+
+def test_a_teacher_needs_a_fine_tuned_model(base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"hidden_states needs a teacher: give run.trim_from"):
+        start(base, root, tmp_path / "run", model={"loss": "hidden_states"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_fine_tuned_model_teaches_the_trimmed_one(
+    from_fine_tuned: Path, base: Path, root: Path, tmp_path: Path
+) -> None:
+    start(base, root, tmp_path / "run", model={"loss": "hidden_states"}, **FROM_FINE_TUNED)
+    ours, theirs = (
+        json.loads((folder / "summary.json").read_text())
+        for folder in (tmp_path / "run", from_fine_tuned)
+    )
+    assert ours["fine_tuned"]["correct"] == theirs["fine_tuned"]["correct"]
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    other = torch.load(from_fine_tuned / "checkpoints/last.ckpt", weights_only=True)
+    assert last["state_dict"].keys() == other["state_dict"].keys()
+    assert not any(torch.equal(last["state_dict"][k], v) for k, v in other["state_dict"].items())
+
+
 class AttentionsFirst(Scorer):
     """Drops what is smallest in a LLaMA, so that it takes more steps than sizes suggest."""
 
@@ -428,6 +500,38 @@ def test_half_precision(base: Path, root: Path, tmp_path: Path, precision: str) 
     state = torch.load(tmp_path / "run" / "checkpoints" / "good.ckpt", weights_only=True)
     wanted = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert {weight.dtype for weight in state["state_dict"].values()} == {wanted}
+    assert summary["trimmed"]["dtype"] == "float32"  # the type of the base model on disk
+    (path,) = (tmp_path / "run" / "logs").rglob("metrics.csv")
+    losses = [row["train_loss"] for row in csv.DictReader(path.open()) if row["train_loss"]]
+    assert losses and all(math.isfinite(float(loss)) for loss in losses)
+
+
+def test_adapters_resume_bit_for_bit_and_are_merged(base: Path, root: Path, tmp_path: Path) -> None:
+    model = {"lora_rank": 4, "optimizer": "adamw_8bit", "activation_checkpointing": True}
+
+    def run(folder: Path) -> Any:
+        return start(base, root, folder, model=model, full_depth=True, max_drops=None)
+
+    summary = run(tmp_path / "whole")
+    kill_and_resume(tmp_path / "killed", "mid-epoch", run)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    good = torch.load(tmp_path / "whole" / "checkpoints" / "good.ckpt", weights_only=True)
+    assert good["state_dict"] and all("lora_" in name for name in good["state_dict"])
+    assert summary["trimmed"]["logit_difference"] < 1e-5
+    (file,) = (tmp_path / "whole/models/0.5").glob("*.safetensors")
+    assert not [name for name in load_file(file) if "lora" in name or "base_layer" in name]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trainer: .*CUDAAccelerator"):
+        start(base, root, tmp_path / "run", trainer={"accelerator": "cuda"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_floats_are_refused(base: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trainer.precision 16-true .*: take bf16-true"):
+        start(base, root, tmp_path / "run", trainer={"precision": "16-true"})
 
 
 def test_every_ratio_that_is_asked_for_is_saved(base: Path, root: Path, tmp_path: Path) -> None:

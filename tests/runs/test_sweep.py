@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,14 +17,15 @@ import yaml
 from trimlab import cli
 from trimlab.errors import InputError
 from trimlab.records.results import read_results
-from trimlab.records.rows import append_rows
-from trimlab.runs import sweep
+from trimlab.records.rows import TIMING_FIELDS, append_rows
 from trimlab.runs.config import Resolver
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
+from trimlab.runs.launchers._launcher import Ended, Fit, Job
+from trimlab.runs.launchers.local import Local
 from trimlab.runs.plan import PlannedRun, merged, nested, plan
 from trimlab.runs.run_id import distinctive, run_id
-from trimlab.runs.sweep import Sweep, _alone
+from trimlab.runs.sweep import Sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHIPPED = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in p.read_text()]
@@ -46,16 +48,26 @@ def settings(base: Path) -> list[str]:
     ]
 
 
+class EndedJob(Job):
+    def __init__(self, code: int, seconds: float):
+        self.end = Ended(code, seconds)
+
+    def poll(self) -> Ended:
+        return self.end
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _fits_in_this_process() -> Iterator[None]:
     """A process of its own imports for seconds; the tests of killed sweeps start some."""
 
-    def start(run: PlannedRun, runs: Path, lock: int) -> int:
-        del lock  # the sweep holds it in this process
-        return exit_code(*sweep.fit_arguments(run, runs))
+    def start(self: Local, fits: Sequence[Fit]) -> list[EndedJob]:
+        begin = time.perf_counter()
+        codes = [exit_code(*fit.command[3:]) for fit in fits]  # the sweep holds the locks
+        return [EndedJob(code, time.perf_counter() - begin) for code in codes]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "start_fit", start)
+        patch.setattr(Local, "start", start)
+        patch.setattr(Local, "stop", lambda *_: None)
         yield
 
 
@@ -416,47 +428,40 @@ def test_rows_of_another_schema_are_refused(
     assert "old.jsonl: schema 0" in capsys.readouterr().err
 
 
-def test_a_lock_is_held_until_the_fit_has_ended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def results(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the experiment but for times and what was free at the time."""
+    rows = [json.loads(line) for line in (folder / "letters.jsonl").read_text().splitlines()]
+    free = TIMING_FIELDS | {"hardware", "tokens_per_second", "hours"}
+    return [{k: v for k, v in row.items() if k not in free} for row in rows]
+
+
+def test_a_sweep_that_was_killed_outright_goes_on(
+    swept: Path, tmp_path: Path, base: Path, root: Path
 ) -> None:
-    """SIGKILL ends a sweep alone: its fit goes on, and the next sweep waits for that."""
-    path, done = tmp_path / "run.lock", tmp_path / "done"
-    fit = "import pathlib, sys, time; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch()"
-    with _alone(path) as lock:
-        process = subprocess.Popen([sys.executable, "-c", fit, str(done)], pass_fds=[lock])
-    with _alone(path):
-        assert done.exists()
-    assert f"waiting for the process that holds {path}" in capsys.readouterr().err
-    assert process.wait() == 0
-    with _alone(path):
-        assert not capsys.readouterr().err
-
-
-def test_a_sweep_that_was_killed_outright_goes_on(tmp_path: Path, base: Path, root: Path) -> None:
+    """SIGKILL ends a sweep alone: its fits go on, and the next sweep waits for them."""
+    jobs = min(2, len(os.sched_getaffinity(0)))
     path = experiment(tmp_path, base)
     planned = plan(path, "tiny", data_root=root)
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
+        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root, "--jobs", jobs))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not (tmp_path / "runs" / planned[0].id / ".lock").exists():
+    while not all((tmp_path / "runs" / p.id / ".lock").exists() for p in planned[:jobs]):
         time.sleep(0.05)
         assert process.poll() is None
     process.kill()
     process.wait()
-    assert exit_code(*command(path, root)) == 0
-    records = read_results(tmp_path / "results")
-    assert not records.notices
-    assert {record["run"] for record in records if record.get("complete")} == {
-        p.id for p in planned
-    }
+    assert exit_code(*command(path, root, "--jobs", jobs)) == 0
+    # in the order of the plan, and the same as from one after the other
+    made, expected = (results(folder / "results") for folder in (tmp_path, swept))
+    assert made == expected
 
 
 def test_what_is_done_is_not_made_again(
     swept: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Sweep, "_make", _never)
+    monkeypatch.setattr(Local, "start", _never)
     record = swept / "results" / "letters.jsonl"
     before = record.read_bytes()
     assert exit_code(*command(swept / "letters.yaml", root)) == 0
@@ -511,25 +516,27 @@ def test_a_killed_sweep_loses_nothing(swept: Path, root: Path, tmp_path: Path) -
     assert any("half-written" in notice for notice in again.notices)
 
 
-def test_a_terminated_sweep_ends_its_run(tmp_path: Path, base: Path, root: Path) -> None:
-    """It would go on alone, and the next start would find its folder locked."""
+def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path) -> None:
+    """They would go on alone, and the next start would find their folders locked."""
     path = experiment(tmp_path, base)
-    first = plan(path, "tiny", data_root=root)[0]
-    lock = tmp_path / "runs" / first.id / ".lock"
+    jobs = min(2, len(os.sched_getaffinity(0)))
+    planned = plan(path, "tiny", data_root=root)[:jobs]
+    locks = [tmp_path / "runs" / run.id / ".lock" for run in planned]
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root))],
+        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root, "--jobs", jobs))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not lock.exists():
+    while not all(lock.exists() for lock in locks):
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
     _, error = process.communicate()
     assert process.returncode == 1 and "the same command goes on where it was" in error
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+    for lock in locks:
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
 
 
 def test_a_failed_run_takes_nobody_along(

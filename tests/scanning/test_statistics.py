@@ -144,7 +144,7 @@ def test_statistics_do_not_depend_on_batches_or_on_each_other(
 
 
 def test_an_unknown_statistic_is_refused(stack: SublayerStack, items: list[EncodedItem]) -> None:
-    with pytest.raises(InputError, match="no statistic 'nosuch'; there are accuracy, norm"):
+    with pytest.raises(InputError, match="no statistic 'nosuch'; there are accuracy, "):
         scan(stack, scan_batches(items, 400), measures=["nosuch"])
 
 
@@ -249,3 +249,19 @@ def by_hand(
         for row, gold in zip(rows, batch.gold.tolist(), strict=True)
     ]
     return sum(margins), len(margins)
+
+
+def test_hidden_change_is_the_relative_distance_where_answers_are_predicted(
+    stack: SublayerStack, items: list[EncodedItem]
+) -> None:
+    found = scan(stack, scan_batches(items, 10_000), measures=["hidden_change"])
+    dropped = found.candidates[2]
+    changes = []
+    for item in items:
+        (batch,) = scan_batches([item], 10_000)
+        read = sorted({*item.logit_index})
+        whole = plain_hidden(stack, batch)[0, read]
+        with stack.bypass(*dropped):
+            without = plain_hidden(stack, batch)[0, read]
+        changes.append(float(torch.dist(without, whole) ** 2 / torch.linalg.norm(whole) ** 2))
+    assert found.statistics["hidden_change"][2] == pytest.approx(sum(changes) / len(changes))

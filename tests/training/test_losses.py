@@ -103,3 +103,26 @@ def test_the_loss_of_answers_is_their_negative_log_likelihood(
     expected = -sum(plain_scores(stack.model, tiny_tokenizer(), i)[i.gold] for i in ITEMS)
     found = load_loss("answers")(stack, hidden_states(stack, batch), batch, teacher=None)
     assert found.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_hidden_states_are_compared_with_the_teachers_by_item(
+    stack: SublayerStack, batch: Batch, tiny_model: TinyModel
+) -> None:
+    teacher = SublayerStack(tiny_model("llama", seed=1))
+    hidden, target = hidden_states(stack, batch), hidden_states(teacher, batch)
+    expected = load_loss("answers")(stack, hidden, batch, teacher=None)
+    for i, item in enumerate(ITEMS):
+        n = int(batch.token_mask[i].sum())
+        scored = int((batch.item_index == i).sum())
+        assert scored > 0, item
+        distance = torch.dist(hidden[i, :n], target[i, :n]) ** 2
+        expected = expected + scored * distance / torch.linalg.norm(target[i, :n]) ** 2
+    assert_same(load_loss("hidden_states")(stack, hidden, batch, teacher), expected)
+
+
+def test_a_perfect_student_has_the_loss_of_its_answers(stack: SublayerStack, batch: Batch) -> None:
+    hidden = hidden_states(stack, batch)
+    assert_same(
+        load_loss("hidden_states")(stack, hidden, batch, stack),
+        load_loss("answers")(stack, hidden, batch, teacher=None),
+    )

@@ -104,7 +104,7 @@ def test_only_blocks_with_a_gradient_run_twice(base: Path) -> None:
             def count(*_args: Any, passes: list[int] = passes, index: int = index) -> None:
                 passes[index] += 1
 
-            block.post_attention_layernorm.register_forward_pre_hook(count)
+            block.get_submodule("post_attention_layernorm").register_forward_pre_hook(count)
         step(module, batch_of(module))
         counts.append(passes)
     plain, saving = counts
@@ -209,6 +209,27 @@ def test_what_stays_keeps_its_moments(name: str) -> None:
     assert len(optimizer.state) == 1 and len(optimizer.param_groups[0]["params"]) == 1
 
 
+@pytest.mark.parametrize("name", plugin_names(OPTIMIZERS))
+def test_restored_moments_go_on_as_if_never_saved(name: str, tmp_path: Path) -> None:
+    def steps(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter]) -> None:
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = weight.detach().sin()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(80, 64)), nn.Parameter(torch.randn(9))]
+    optimizer = load_optimizer(name).make(weights, lr=0.01, weight_decay=0.1)
+    steps(optimizer, weights)
+    copies = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    torch.save(optimizer.state_dict(), tmp_path / "state")
+    steps(optimizer, weights)
+    again = load_optimizer(name).make(copies, lr=0.5, weight_decay=0.0)
+    again.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    steps(again, copies)
+    assert all(torch.equal(weight, copy) for weight, copy in zip(weights, copies, strict=True))
+
+
 def test_adamw_8bit_follows_adamw() -> None:
     torch.manual_seed(0)
     start = torch.randn(80, 64)
@@ -226,11 +247,11 @@ def test_adamw_8bit_follows_adamw() -> None:
 
 def test_overrides_of_bitsandbytes_stay_with_their_parameter() -> None:
     """Its manager knows parameters by their number, which changes when one before them goes."""
-    import bitsandbytes as bnb
+    from bitsandbytes.optim.optimizer import GlobalOptimManager
 
     factory = load_optimizer("adamw_8bit")
     gone, exact, other = (nn.Parameter(torch.ones(80, 64)) for _ in range(3))
-    manager = bnb.optim.GlobalOptimManager.get_instance()
+    manager = GlobalOptimManager.get_instance()
     manager.override_config(exact, "optim_bits", 32)
     manager.register_parameters([gone, exact, other])
     optimizer = factory.make([gone, exact, other], lr=0.01, weight_decay=0.0)

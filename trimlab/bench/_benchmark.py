@@ -15,26 +15,32 @@ from typing import Any, ClassVar
 import torch
 
 from trimlab.bench._data import BenchmarkData
-from trimlab.bench._model import LLAMA_SHAPED, prepared_model
+from trimlab.bench._device import DeviceName, DtypeName, choose_device, choose_dtype
+from trimlab.bench._model import LLAMA_SHAPED, BenchmarkModel
 from trimlab.bench._result import BenchmarkResult, identified, profile_of
 from trimlab.bench._timing import BenchmarkCandidate, Turns, time_alternately
 from trimlab.errors import InputError
-from trimlab.model.llama_shaped import BLOCKS
 from trimlab.plugins import plugin_class, plugin_module
 from trimlab.records.provenance import provenance
 from trimlab.records.result_row import ExperimentCell, ResultRow, RunContext
 from trimlab.records.rows import append_row
 
 BENCHMARKS = "trimlab.bench"
+DEFAULT_MODEL = "gemma-3-270m"
 
 
 class Benchmark(ABC):
     """A benchmark on the rows of one task.
 
     Args:
-        model: `gemma-3-270m`, any model that `trimlab fit` takes, or `llama-shaped`: random
-            weights in the shape of a small LLaMA (hidden size 512, 32k vocabulary).
-        blocks: Blocks of `llama-shaped`.
+        model: `gemma-3-270m` or any other model that `trimlab fit` takes.
+        shape: In place of a model, random weights in the shape of one, made on the device:
+            `llama-7b`, `smollm2-135m` and others (a wrong name lists them). Times and memory are
+            those of the real model; nothing is downloaded.
+        blocks: Number of blocks of the shape, to make it smaller or larger.
+        device: `cuda` or `cpu`; by default a GPU if there is one.
+        dtype: Type of the weights on both sides, `float32` or `bfloat16`; by default bfloat16 on
+            GPUs that have it and float32 elsewhere.
         task: Name of a task.
         root: Folder with local `.jsonl` files; without it, rows come from the hub.
         against: The peer; by default trimlab is timed alone.
@@ -44,7 +50,8 @@ class Benchmark(ABC):
         seed: Seed of the choice of rows.
 
     Raises:
-        InputError: The benchmark has no such peer, or a number of turns is below 1.
+        InputError: The benchmark has no such peer, a number of turns is below 1, or there is no
+            such shape or device, or not enough memory for the weights.
     """
 
     peers: ClassVar[tuple[str, ...]] = ()
@@ -53,8 +60,11 @@ class Benchmark(ABC):
 
     def __init__(
         self,
-        model: str = "gemma-3-270m",
-        blocks: int = BLOCKS,
+        model: str = DEFAULT_MODEL,
+        shape: str | None = None,
+        blocks: int | None = None,
+        device: DeviceName | None = None,
+        dtype: DtypeName | None = None,
         task: str = "sciq",
         root: Path | None = None,
         against: str | None = None,
@@ -69,35 +79,53 @@ class Benchmark(ABC):
             )
         if repeats < 1 or (peer_repeats is not None and peer_repeats < 1):
             raise InputError("repeats must be at least 1")
-        self.model, self.blocks, self.against = model, blocks, against
+        if shape is not None and model != DEFAULT_MODEL:
+            raise InputError("name a --model or a --shape, not both")
+        if model == LLAMA_SHAPED:
+            shape = LLAMA_SHAPED
+        self.against = against
         self.data = BenchmarkData(task, root, seed)
+        self.device = choose_device(device)
+        self.model = BenchmarkModel(
+            model,
+            shape,
+            blocks,
+            device=self.device,
+            dtype=choose_dtype(dtype, self.device),
+            texts=self.data.texts,
+        )
         self.repeats = {"ours": repeats, "peer": peer_repeats or repeats}
         self.threads = threads
 
     @abstractmethod
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
-        """Runs the benchmark.
-
-        Args:
-            base: The model, as `load_model` takes it.
-        """
+    def measure(self) -> Iterator[BenchmarkResult]:
+        """Runs the benchmark."""
 
     def run(self) -> Iterator[ResultRow]:
-        """Runs the benchmark and yields each result as a row of the record."""
+        """Runs the benchmark and yields each result as a row of the record.
+
+        Raises:
+            InputError: The GPU has not enough memory.
+        """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         context = RunContext(
-            base=self.model,
+            base=self.model.name,
             task=self.data.task.name,
             prompt="authors",
             row_sets={},
             **provenance(),
         )
-        with prepared_model(self.model, self.blocks, self.data.texts()) as base:
-            for result in self.measure(base):
+        try:
+            for result in self.measure():
                 # each result names the rows read so far
                 read = replace(context, row_sets=dict(self.data.fingerprints))
                 yield self._row(result, read)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"the memory of {self._processor(context)} is not enough: lower the number of "
+                "tokens or rows at once (see --help), or shorten a shape with --blocks"
+            ) from error
 
     def time(
         self, ours: BenchmarkCandidate, peer: BenchmarkCandidate | None
@@ -113,21 +141,20 @@ class Benchmark(ABC):
 
     def _row(self, result: BenchmarkResult, context: RunContext) -> ResultRow:
         name = type(self).__module__.rpartition(".")[2]
-        machine = {
-            "blocks": self.blocks if self.model == LLAMA_SHAPED else None,
-            "threads": torch.get_num_threads(),
-        }
-        hardware, seed = context.hardware, self.data.seed
-        # times of one processor are not comparable with those of another
-        processor = hardware["gpu"] or hardware["cpu"] or hardware["machine"]
+        machine = {"blocks": self.model.blocks, "threads": torch.get_num_threads()}
+        seed, dtype = self.data.seed, str(self.model.dtype).removeprefix("torch.")
         cell = {"bench": name, "peer": result.peer, **result.workload, **machine}
-        cell["processor"] = processor
-        settings = {"model": self.model, "task": context.task, "seed": seed, **machine}
+        # earlier records do not name the type: it was float32
+        cell["dtype"] = None if dtype == "float32" else dtype
+        # times of one processor are not comparable with those of another
+        cell["processor"] = self._processor(context)
+        settings = {"model": self.model.name, "task": context.task, "seed": seed, **machine}
+        settings |= {"device": self.device.type, "dtype": dtype}
         return identified(
             ResultRow(
                 cell=ExperimentCell(
                     experiment="bench",
-                    profile=profile_of(self.model),
+                    profile=profile_of(self.model.name),
                     cell={key: value for key, value in cell.items() if value is not None},
                     run="",
                     seed=seed,
@@ -137,6 +164,11 @@ class Benchmark(ABC):
                 finding=result.finding(name, settings),
             )
         )
+
+    def _processor(self, context: RunContext) -> str:
+        hardware = context.hardware
+        gpu = hardware["gpu"] if self.device.type == "cuda" else None
+        return gpu or hardware["cpu"] or hardware["machine"]
 
 
 def load_benchmark(name: str) -> type[Benchmark]:

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item, fingerprint
 from trimlab.data.splits import RowSets, read_row_sets, read_test_items
 from trimlab.data.task import load_task
-from trimlab.model.loading import load_model
 
 
 class BenchmarkData:
@@ -40,18 +41,22 @@ class BenchmarkData:
         return items
 
     def domain(
-        self, base: str, train: int, calibration: int = 1, dev: int = 1, batch_size: int = 16
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        train: int,
+        calibration: int = 1,
+        dev: int = 1,
+        **options: Any,
     ) -> DomainData:
         """A data module, set up with rows tokenised for a model.
 
         Args:
-            base: The model; its tokenizer and longest text are used.
+            tokenizer: The model's tokenizer.
             train: Training rows.
             calibration: Calibration items.
             dev: Dev items.
-            batch_size: Rows per optimizer step.
+            **options: Further options of `DomainData`.
         """
-        _, tokenizer = load_model(base)  # sets the longest text of the model
         data = DomainData(
             tokenizer,
             self.task.name,
@@ -60,8 +65,8 @@ class BenchmarkData:
             calibration_rows=calibration,
             dev_rows=dev,
             test_rows=1,
-            batch_size=batch_size,
             seed=self.seed,
+            **options,
         )
         data.setup()
         assert data.rows is not None

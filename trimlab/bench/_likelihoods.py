@@ -47,6 +47,11 @@ def best_harness_likelihoods(
     return _with_harness(model, tokenizer, items, size), size
 
 
+def harness_batch_sizes(device: torch.device) -> tuple[int, ...]:
+    """Batch sizes of the harness that are worth a try on a device."""
+    return (1, 4, 8, 16) if device.type == "cpu" else (8, 32, 64, 128)
+
+
 def fastest_batch_size(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -33,6 +33,7 @@ class BenchmarkResult:
         workload: Size of the work. Results of the same workload, model, processor and number of
             threads replace each other: the last one counts.
         settings: All other settings needed to repeat the measurement.
+        rates: Work over time, by name.
     """
 
     what: str
@@ -43,6 +44,7 @@ class BenchmarkResult:
     same: JsonObject = field(default_factory=dict)
     workload: JsonObject = field(default_factory=dict)
     settings: JsonObject = field(default_factory=dict)
+    rates: JsonObject = field(default_factory=dict)
 
     def finding(self, bench: str, settings: JsonObject) -> Bench:
         """The result as a part of a row of the record.
@@ -61,6 +63,7 @@ class BenchmarkResult:
             ours_peak_bytes=self.ours.peak,
             same=self.same,
             settings=self.workload | self.settings | settings,
+            rates=self.rates or None,
             **self._peer_fields(),
         )
 

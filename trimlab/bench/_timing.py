@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from trimlab.evaluation.speed import synchronise
 from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
 
 # One side of a benchmark. A call prepares one turn, untimed, and returns the timed function.
@@ -65,18 +64,27 @@ def time_alternately(
 
 def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     turns.result = None
+    if torch.cuda.is_initialized():
+        _release()  # a GPU that the model of the previous turn fills has no room for another
     run = prepare()
-    gc.collect()
-    give_back_memory()  # the peak would otherwise include the leftovers of the previous turn
+    _release()  # the peak would otherwise include the leftovers of the preparation
     reset_peak_memory()
-    synchronise(device())
+    _synchronise()
     start = time.perf_counter()
     turns.result = run()
-    synchronise(device())
+    _synchronise()
     turns.seconds.append(time.perf_counter() - start)
     turns.peak_bytes.append(peak_memory())
 
 
-def device() -> torch.device:
-    """The device of benchmarks: a GPU if there is one, the default of both Trainers."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _release() -> None:
+    gc.collect()
+    give_back_memory()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _synchronise() -> None:
+    """Waits for the GPU, if the process has used one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

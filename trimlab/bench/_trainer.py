@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from trimlab.bench._model import BenchmarkModel
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError
-from trimlab.model.loading import load_model
 
 IGNORED = -100  # label of a token without loss
 
@@ -18,12 +18,12 @@ Example = dict[str, list[int]]  # `input_ids` and `labels` of one text
 
 
 def trainer_epoch(
-    base: str, data: DomainData, micro_batch_size: int, pad_to_longest: bool
+    made: BenchmarkModel, data: DomainData, micro_batch_size: int, pad_to_longest: bool
 ) -> Callable[[], float]:
     """One epoch of full fine-tuning, ready to run; it returns the mean loss.
 
     Args:
-        base: Base model.
+        made: Makes the model; its device and type are the Trainer's.
         data: Training rows, and their number per optimizer step.
         micro_batch_size: Rows per forward pass; gradients are accumulated.
         pad_to_longest: Pad to the longest text of the data set instead of that of the batch.
@@ -31,7 +31,7 @@ def trainer_epoch(
     Raises:
         InputError: The micro-batches do not fill a batch.
     """
-    model, _ = load_model(base)
+    model, _ = made.load()
     examples = [_example(item) for item in data.train_items()]
     longest = max(len(example["input_ids"]) for example in examples)
     folder = tempfile.TemporaryDirectory()
@@ -42,7 +42,7 @@ def trainer_epoch(
 
     trainer = Trainer(
         model=model,
-        args=_arguments(folder.name, data.batch_size, micro_batch_size),
+        args=_arguments(folder.name, made, data.batch_size, micro_batch_size),
         data_collator=collate,
         train_dataset=examples,  # type: ignore[arg-type]  # any sequence will do
     )
@@ -55,24 +55,29 @@ def trainer_epoch(
     return run
 
 
-def _arguments(folder: str, batch_size: int, micro_batch_size: int) -> TrainingArguments:
+def _arguments(
+    folder: str, model: BenchmarkModel, batch_size: int, micro_batch_size: int
+) -> TrainingArguments:
     micro = min(micro_batch_size, batch_size)
     if batch_size % micro:
         raise InputError(f"--micro_batch_size {micro} does not divide --batch_size {batch_size}")
+    gpu = model.device.type == "cuda"
     return TrainingArguments(
         output_dir=folder,
         num_train_epochs=1,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=batch_size // micro,
         learning_rate=1e-5,
+        optim="adamw_torch_fused",
+        bf16=model.dtype == torch.bfloat16,
         weight_decay=0.0,
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
         logging_strategy="no",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not gpu,
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=gpu,
     )
 
 

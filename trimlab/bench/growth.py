@@ -1,12 +1,12 @@
 """Growth of the cost of a scan and of an epoch; `analysis/figure_growth.py` draws it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from trimlab.bench._benchmark import Benchmark
-from trimlab.bench._epochs import own_epoch
-from trimlab.bench._model import load_on_device
+from trimlab.bench._device import tokens_at_once
+from trimlab.bench._epochs import Epoch, own_epoch
 from trimlab.bench._result import BenchmarkResult
 from trimlab.bench._timing import BenchmarkCandidate
 from trimlab.data.batching import scan_batches
@@ -28,7 +28,7 @@ class GrowthBenchmark(Benchmark):
 
     Args:
         sublayers: Values of N; by default a quarter, half, three quarters and all sublayers of the
-            model. `--blocks` gives `llama-shaped` more.
+            model. `--blocks` gives a shape more.
         items: Numbers of calibration items.
         lengths: Context lengths in tokens; longer contexts lose their oldest tokens.
         ratios: Values of r.
@@ -56,9 +56,9 @@ class GrowthBenchmark(Benchmark):
         self.sublayers, self.items, self.lengths = sublayers, items, lengths
         self.ratios, self.rows = ratios, rows
 
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+    def measure(self) -> Iterator[BenchmarkResult]:
         """One result for each value of each axis."""
-        total = len(SublayerStack(load_on_device(base)[0]))
+        total = len(SublayerStack(self.model.load_alone()))
         wanted = self.sublayers or sorted({max(1, k * total // 4) for k in (1, 2, 3, 4)})
         if max(wanted) > total:  # before anything is timed
             raise InputError(f"{max(wanted)} sublayers asked for, and the model has {total}")
@@ -67,19 +67,17 @@ class GrowthBenchmark(Benchmark):
         for axis, values in axes.items():
             for value in values:
                 size = default | {axis: value}
-                ours, _ = self.time(self._scan(base, **size), None)
+                ours, _ = self.time(self._scan(**size), None)
                 workload: JsonObject = {"axis": axis, "value": value, **size}
                 yield BenchmarkResult("scan", ours, workload=workload)
         for r in self.ratios:
-            ours, _ = self.time(self._epoch(base, r), None)
+            ours, _ = self.time(self._epoch(r), None)
             workload = {"axis": "r", "value": r, "rows": self.rows}
             yield BenchmarkResult("epoch", ours, workload=workload)
 
-    def _scan(
-        self, base: str, sublayers: int, items: int, context_tokens: int
-    ) -> BenchmarkCandidate:
+    def _scan(self, sublayers: int, items: int, context_tokens: int) -> BenchmarkCandidate:
         """A scan of the first sublayers, with contexts of one length."""
-        model, tokenizer = load_on_device(base)
+        model, tokenizer = self.model.load()
         stack = SublayerStack(model)
         stack.drop(*list(stack)[sublayers:])
         rows = self.data.row_sets(calibration=items, dev=1, test=1).calibration
@@ -88,12 +86,19 @@ class GrowthBenchmark(Benchmark):
             # every text has at least one token, so that the repeated context is long enough
             longer = replace(item, context=(item.context + " ") * context_tokens)
             encoded.append(encode(tokenizer, longer, context_tokens))
-        calibration = scan_batches(encoded, max_tokens=1024)
+        tokens = tokens_at_once(None, self.device)
+        calibration = scan_batches(encoded, tokens)
 
         def run() -> None:
-            scan(stack, calibration)
+            scan(stack, calibration, max_tokens=tokens)
 
         return lambda: run
 
-    def _epoch(self, base: str, r: float) -> BenchmarkCandidate:
-        return lambda: own_epoch(base, self.data.domain(base, self.rows), r)
+    def _epoch(self, r: float) -> BenchmarkCandidate:
+        tokens = tokens_at_once(None, self.device, training=True)
+
+        def candidate() -> Callable[[], Epoch]:
+            data = self.data.domain(self.model.tokenizer, self.rows)
+            return own_epoch(self.model, data, r, train_tokens=tokens)
+
+        return candidate

@@ -6,15 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import lightning as L
-
 from trimlab.algorithm import Trim
 from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._device import rows_at_once, tokens_at_once
 from trimlab.bench._epochs import EPOCH_PEERS, full_fine_tuning
+from trimlab.bench._lightning import BenchmarkLM, lightning_trainer
 from trimlab.bench._result import BenchmarkResult
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import read_rows
-from trimlab.training.module import DomainLM
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,11 @@ class RunBenchmark(Benchmark):
         scan: `all` scores every candidate in full; `choice` makes the same drops in less time, see
             `trimlab fit --trim.scan`.
         batch_size: Rows per optimizer step.
-        micro_batch_size: Rows per forward pass of the Trainer.
+        micro_batch_size: Rows per forward pass of the Trainer; by default 4 on a CPU and
+            `batch_size` on a GPU.
+        train_tokens: Most tokens that trimlab computes at once in training; by default 1,024 on a
+            CPU and 4,096 on a GPU.
+        eval_tokens: The same in scans; by default 1,024 and 16,384.
     """
 
     peers = EPOCH_PEERS
@@ -63,26 +66,36 @@ class RunBenchmark(Benchmark):
         target: float = 0.5,
         scan: Literal["all", "choice"] = "all",
         batch_size: int = 16,
-        micro_batch_size: int = 4,
+        micro_batch_size: int | None = None,
+        train_tokens: int | None = None,
+        eval_tokens: int | None = None,
         **common: Any,
     ):
         super().__init__(**common)
         self.rows, self.calibration_rows, self.r = rows, calibration_rows, r
         self.drops_per_step, self.target = drops_per_step, target
         self.scan: Literal["all", "choice"] = scan
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.batch_size = batch_size
+        self.micro_batch_size = rows_at_once(micro_batch_size, batch_size, self.device)
+        self.train_tokens = tokens_at_once(train_tokens, self.device, training=True)
+        self.eval_tokens = tokens_at_once(eval_tokens, self.device)
 
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+    def measure(self) -> Iterator[BenchmarkResult]:
         """Times epochs, scans and dev evaluations, without exports and test evaluations."""
 
         def data() -> DomainData:
             return self.data.domain(
-                base, self.rows, self.calibration_rows, dev=16, batch_size=self.batch_size
+                self.model.tokenizer,
+                self.rows,
+                self.calibration_rows,
+                dev=16,
+                batch_size=self.batch_size,
+                eval_tokens=self.eval_tokens,
             )
 
         ours, theirs = self.time(
-            lambda: self._trim(base, data()),
-            full_fine_tuning(self.against, base, data, self.micro_batch_size),
+            lambda: self._trim(data()),
+            full_fine_tuning(self.against, self.model, data, self.micro_batch_size),
         )
         outcome: _Outcome = ours.result
         yield BenchmarkResult(
@@ -101,12 +114,16 @@ class RunBenchmark(Benchmark):
                 "scan": self.scan,
                 "batch_size": self.batch_size,
             },
-            settings={"peer_micro_batch_size": self.micro_batch_size},
+            settings={
+                "peer_micro_batch_size": self.micro_batch_size,
+                "train_tokens": self.train_tokens,
+                "eval_tokens": self.eval_tokens,
+            },
         )
 
-    def _trim(self, base: str, data: DomainData) -> Callable[[], _Outcome]:
+    def _trim(self, data: DomainData) -> Callable[[], _Outcome]:
         """A run of Algorithm 1, ready to start."""
-        module = DomainLM(base)
+        module = BenchmarkLM(self.model, train_tokens=self.train_tokens)
         algorithm = Trim(
             r=self.r,
             drops_per_step=self.drops_per_step,
@@ -116,15 +133,12 @@ class RunBenchmark(Benchmark):
 
         def run() -> _Outcome:
             with tempfile.TemporaryDirectory() as folder:
-                trainer = L.Trainer(
+                trainer = lightning_trainer(
+                    self.model,
                     max_epochs=-1,
-                    devices=1,
                     default_root_dir=folder,
                     callbacks=[algorithm],
-                    logger=False,
                     num_sanity_val_steps=0,
-                    enable_checkpointing=False,
-                    enable_model_summary=False,
                 )
                 trainer.fit(module, datamodule=data)
                 points = read_rows(Path(folder) / "record.jsonl")

@@ -7,8 +7,13 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.bench._benchmark import Benchmark
-from trimlab.bench._likelihoods import Likelihoods, best_harness_likelihoods, naive_likelihoods
-from trimlab.bench._model import load_on_device
+from trimlab.bench._device import tokens_at_once
+from trimlab.bench._likelihoods import (
+    Likelihoods,
+    best_harness_likelihoods,
+    harness_batch_sizes,
+    naive_likelihoods,
+)
 from trimlab.bench._result import BenchmarkResult
 from trimlab.data.batching import scan_batches
 from trimlab.data.encoding import encode
@@ -34,8 +39,10 @@ class ScanBenchmark(Benchmark):
         rows: Calibration items.
         peer_sublayers: Sublayers that the peer evaluates, spread over depth and kind. Its time is
             scaled to all of them: an evaluation costs the same whichever sublayer is bypassed.
-        eval_tokens: Most tokens per batch of trimlab.
-        batch_sizes: Batch sizes of the harness to try.
+        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU and 16,384 on a
+            GPU.
+        batch_sizes: Batch sizes of the harness to try; by default up to 16 on a CPU and up to 128
+            on a GPU.
         drops: Number of sublayers to choose, against `all-scores`.
     """
 
@@ -46,18 +53,20 @@ class ScanBenchmark(Benchmark):
         self,
         rows: int = 50,
         peer_sublayers: int = 6,
-        eval_tokens: int = 1024,
-        batch_sizes: tuple[int, ...] = (1, 4, 8, 16),
+        eval_tokens: int | None = None,
+        batch_sizes: tuple[int, ...] | None = None,
         drops: int = 1,
         **common: Any,
     ):
         super().__init__(**common)
-        self.rows, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
+        self.rows = rows
+        self.eval_tokens = tokens_at_once(eval_tokens, self.device)
+        self.batch_sizes = batch_sizes or harness_batch_sizes(self.device)
         self.peer_sublayers, self.drops = peer_sublayers, drops
 
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+    def measure(self) -> Iterator[BenchmarkResult]:
         """Times a scan of all scores, or a scan that stops early."""
-        model, tokenizer = load_on_device(base)
+        model, tokenizer = self.model.load()
         items = self.data.row_sets(calibration=self.rows, dev=1, test=1).calibration
         if self.against == "all-scores":
             yield self._choice(SublayerStack(model), tokenizer, items)

@@ -7,8 +7,13 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.bench._benchmark import Benchmark
-from trimlab.bench._likelihoods import Likelihoods, best_harness_likelihoods, naive_likelihoods
-from trimlab.bench._model import load_on_device
+from trimlab.bench._device import tokens_at_once
+from trimlab.bench._likelihoods import (
+    Likelihoods,
+    best_harness_likelihoods,
+    harness_batch_sizes,
+    naive_likelihoods,
+)
 from trimlab.bench._result import BenchmarkResult
 from trimlab.data.batching import batches, collate
 from trimlab.data.encoding import encode
@@ -26,9 +31,10 @@ class ScoreBenchmark(Benchmark):
 
     Args:
         rows: Test items.
-        eval_tokens: Most tokens per batch of trimlab.
+        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU and 16,384 on a
+            GPU.
         batch_sizes: Batch sizes of the harness; all are tried on some items first, and the
-            fastest is timed.
+            fastest is timed. By default up to 16 on a CPU and up to 128 on a GPU.
     """
 
     peers = ("lm-eval", "naive")
@@ -37,16 +43,18 @@ class ScoreBenchmark(Benchmark):
     def __init__(
         self,
         rows: int = 100,
-        eval_tokens: int = 1024,
-        batch_sizes: tuple[int, ...] = (1, 4, 8, 16),
+        eval_tokens: int | None = None,
+        batch_sizes: tuple[int, ...] | None = None,
         **common: Any,
     ):
         super().__init__(**common)
-        self.rows, self.eval_tokens, self.batch_sizes = rows, eval_tokens, batch_sizes
+        self.rows = rows
+        self.eval_tokens = tokens_at_once(eval_tokens, self.device)
+        self.batch_sizes = batch_sizes or harness_batch_sizes(self.device)
 
-    def measure(self, base: str) -> Iterator[BenchmarkResult]:
+    def measure(self) -> Iterator[BenchmarkResult]:
         """Times all log-likelihoods of the items, tokenisation included."""
-        model, tokenizer = load_on_device(base)
+        model, tokenizer = self.model.load()
         items = self.data.test_items(self.rows)
         settings: JsonObject = {"eval_tokens": self.eval_tokens}
         run_ours = our_likelihoods(SublayerStack(model), tokenizer, items, self.eval_tokens)

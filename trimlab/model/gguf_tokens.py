@@ -1,24 +1,26 @@
 """Reference tokenizer of a GGUF file, to check the tokenizer that a library builds from it.
 
-A GGUF file holds tokens, scores and types, but no code. Libraries build a tokenizer from them, and
-a small error there ("▁heart" cut into "▁he" and "art") still gives plausible accuracies. The
-encoder here is short and slow; on thousands of strings it agrees with the SentencePiece library
-given the same tokens.
+A GGUF file holds tokens, scores or merges, and types, but no code. Libraries build a tokenizer from
+them, and a small error there ("▁heart" cut into "▁he" and "art") still gives plausible accuracies.
+The encoders of `gguf_tokenizers/` are short and slow. Each is a file that is named after the value
+of `tokenizer.ggml.model`.
 
-Source: SentencePiece, https://github.com/google/sentencepiece (src/bpe_model.cc); GGUF,
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer.ggml.*).
+Source: GGUF, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer.ggml.*).
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from trimlab.errors import InputError
+from trimlab.plugins import plugin_class, plugin_module
 
-SPACE = "\u2581"  # SentencePiece writes a space as "▁"
+GGUF_TOKENIZERS = "trimlab.model.gguf_tokenizers"
+
+GgufFields = Mapping[str, Any]  # the fields `tokenizer.ggml.*` of a GGUF file, without this prefix
 
 
 # strings that a tokenizer must encode correctly before it is used; runs on both sides of 31, the
@@ -34,99 +36,56 @@ PROBES = (
     "<table><tr><td>1</td></tr></table> </a> <b>bold</b> <tab <0x0A>",
     *(f"a{c * n}heart{c * n}" for c in " \n\t" for n in (1, 2, 3, 4, 5, 30, 31, 32, 33, 62, 70)),
     *(" " * n + "heart" for n in (1, 2, 5, 33)),
+    *(f"x{c * n}12{c * n}½²7" for c in " \n\t" for n in (1, 2, 3)),
     "",
 )
 
 
-@dataclass(frozen=True)
-class GgufTokens:
-    """Vocabulary and encoder of a SentencePiece-BPE model ("llama" in GGUF).
-
-    Attributes:
-        pieces: Ordinary tokens and their ids. A space in them is written "▁".
-        scores: The score of every id. Of two possible merges the one with the higher score wins.
-        user_defined: Tokens that are matched first and take no part in merges.
-        byte_ids: The id of each of the 256 byte tokens, for characters that no piece covers.
-        bos_id: The first token of every text.
-    """
-
-    pieces: dict[str, int]
-    scores: list[float]
-    user_defined: dict[str, int]
-    byte_ids: list[int]
-    bos_id: int
+class GgufTokens(ABC):
+    """Vocabulary and encoder of a GGUF file."""
 
     @classmethod
-    def read(cls, path: Path) -> "GgufTokens":
-        """Reads the vocabulary out of a GGUF file.
+    @abstractmethod
+    def read(cls, fields: GgufFields) -> "GgufTokens":
+        """Reads the vocabulary.
 
         Args:
-            path: The GGUF file, whose tokenizer must be SentencePiece-BPE with byte tokens.
+            fields: The fields of the tokenizer.
 
         Raises:
-            ValueError: The file lacks a part of the vocabulary.
+            KeyError: A part of the vocabulary is missing.
+            InputError: There is no reference for tokenizers of this kind.
         """
-        from gguf import GGUFReader, TokenType  # comes with the extra "embedded"
 
-        reader = GGUFReader(path)
-
-        def value(key: str) -> Any:
-            field = reader.get_field(f"tokenizer.ggml.{key}")
-            if field is None:
-                raise ValueError(f"{path} has no tokenizer.ggml.{key}")
-            return field.contents()
-
-        ids: dict[int, dict[str, int]] = {kind: {} for kind in TokenType}
-        for i, (token, kind) in enumerate(zip(value("tokens"), value("token_type"), strict=True)):
-            # GGUF spells user-defined tokens with real spaces, ordinary ones with "▁".
-            ids[kind][token.replace(" ", SPACE)] = i
-        return cls(
-            pieces=ids[TokenType.NORMAL],
-            scores=value("scores"),
-            user_defined=ids[TokenType.USER_DEFINED],
-            byte_ids=[ids[TokenType.BYTE][f"<0x{byte:02X}>"] for byte in range(256)],
-            bos_id=value("bos_token_id"),
-        )
-
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Encodes a text as SentencePiece does, without a space put in front (as Gemma).
+        """The ids of a text, as the original tokenizer gives them."""
 
-        Args:
-            text: The text. Control tokens in it ("<eos>") are ordinary characters.
+    @abstractmethod
+    def complete(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Adds what transformers leaves out when it builds a tokenizer from such a file."""
 
-        Returns:
-            The ids, BOS first.
-        """
-        text = text.replace(" ", SPACE)
-        longest = max(map(len, self.user_defined), default=0)
-        ids, start, i = [self.bos_id], 0, 0
-        while i < len(text):
-            lengths = range(min(longest, len(text) - i), 0, -1)
-            found = next((n for n in lengths if text[i : i + n] in self.user_defined), 0)
-            if found:
-                ids += self._merge(text[start:i]) + [self.user_defined[text[i : i + found]]]
-                start = i + found
-            i += found or 1
-        return ids + self._merge(text[start:])
 
-    def _merge(self, text: str) -> list[int]:
-        """Joins neighbours, best score first and leftmost among equals, until nothing joins."""
-        parts = list(text)
-        while True:
-            joins = [
-                (self.scores[piece], -k)
-                for k, (left, right) in enumerate(pairwise(parts))
-                if (piece := self.pieces.get(left + right)) is not None
-            ]
-            if not joins:
-                break
-            k = -max(joins)[1]
-            parts[k : k + 2] = [parts[k] + parts[k + 1]]
-        ids = []
-        for part in parts:
-            known = self.pieces.get(part)
-            ids += [self.byte_ids[b] for b in part.encode()] if known is None else [known]
-        return ids
+def read_gguf_tokens(path: Path) -> GgufTokens:
+    """Reads the reference tokenizer of a GGUF file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: There is no reference for its kind of tokenizer.
+        KeyError: A part of the vocabulary is missing.
+    """
+    from gguf import GGUFReader  # comes with the extra "embedded"
+
+    prefix = "tokenizer.ggml."
+    fields = {
+        name.removeprefix(prefix): field.contents()
+        for name, field in GGUFReader(path).fields.items()
+        if name.startswith(prefix)
+    }
+    module = plugin_module(GGUF_TOKENIZERS, fields["model"], "reference tokenizer of GGUF files")
+    return plugin_class(module, GgufTokens).read(fields)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, reference: GgufTokens) -> None:

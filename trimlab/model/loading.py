@@ -67,7 +67,7 @@ def load_model(
     adapter beside whole weights is not applied. Both are said on standard error.
 
     Args:
-        name: An embedded name (`gemma-3-270m`), a local folder, or a hub id (`owner/name`, or
+        name: An embedded name (`smollm2-135m`), a local folder, or a hub id (`owner/name`, or
             `owner/name@revision`).
         dtype: The type of the weights in memory.
         device: Where the model is to compute, see `device.py`.

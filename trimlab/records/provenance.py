@@ -22,16 +22,19 @@ def provenance() -> JsonObject:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
+    hardware: JsonObject = {
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": _gpu_name(),
+        "python": platform.python_version(),
+    }
+    if at_once := os.environ.get("TRIMLAB_RUNS_AT_ONCE"):  # they share the machine: times differ
+        hardware["runs_at_once"] = int(at_once)
     return {
         "git_commit": git_commit(Path(__file__).parents[2]),
         "versions": versions,
-        "hardware": {
-            "machine": platform.machine(),
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "gpu": _gpu_name(),
-            "python": platform.python_version(),
-        },
+        "hardware": hardware,
     }
 
 

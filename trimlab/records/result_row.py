@@ -187,6 +187,7 @@ class Bench(TypedRow):
         peer_factor: All of the work over the peer's part of it.
         ratio: The peer's median time over ours.
         memory_ratio: Our peak memory over the peer's.
+        rates: Work over time, by name: tokens per second, operations per second and the like.
     """
 
     kind: ClassVar[str] = "bench"
@@ -206,6 +207,7 @@ class Bench(TypedRow):
     peer_factor: float | None = None
     ratio: float | None = None
     memory_ratio: float | None = None
+    rates: JsonObject | None = None
 
     def check(self) -> None:
         """Refuses an incomplete comparison.

@@ -5,14 +5,17 @@ import tempfile
 from pathlib import Path
 
 import torch
+import yaml
 
 from trimlab.algorithm import Trim
 from trimlab.errors import InputError, one_line
 from trimlab.files import check_writable
 from trimlab.model.loading import base_dtype
+from trimlab.planning.device import check_device_memory
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import RunOptions
+from trimlab.training.lora import adapter_bytes
 from trimlab.training.module import DomainLM
 
 OPTIMIZER = 3  # a checkpoint of training: the weights and two moments of AdamW
@@ -28,7 +31,7 @@ def export_dtype(base: str, options: RunOptions) -> torch.dtype:
 def check_outputs(
     module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder, summary: RunSummary
 ) -> None:
-    """Refuses a run whose checkpoints or exports could not be written.
+    """Refuses a run whose checkpoints or exports could not be written, or that a GPU cannot hold.
 
     Args:
         module: The module, untrimmed.
@@ -39,7 +42,7 @@ def check_outputs(
 
     Raises:
         InputError: Two ratios have the same name, a folder cannot be written, the tokenizer cannot
-            be saved, or the disk has too little room.
+            be saved, or the disk or the GPU has too little room.
     """
     _check_names(trim.save_at)
     if options.shared is not None:
@@ -47,6 +50,9 @@ def check_outputs(
     folder.check_parts()
     _check_tokenizer(module, folder.path)
     _check_disk(module, trim, options, folder, summary)
+    if summary.data is not None and module.model.device.type == "cuda":
+        config, sets = yaml.safe_load(folder.config.read_text()), summary.data["sets"]
+        check_device_memory(module.model.config, config, sets, module.model.device)
 
 
 def _check_names(ratios: list[float]) -> None:
@@ -120,6 +126,8 @@ def full_depth_bytes(module: DomainLM, trim: Trim) -> int:
 
 
 def _trained_bytes(module: DomainLM, trim: Trim) -> float:
+    if module.lora_rank:
+        return trim.r * adapter_bytes(module.stack, module.lora_rank)
     layers = module.stack.bytes_of(*module.stack.original)
     return trim.r * layers + module.train_embeddings * (module.stack.model_bytes - layers)
 

@@ -60,10 +60,29 @@ class Comparison:
         module.freeze_all_but(Sublayer.parse(name) for name in state["trainable"])
         trained = self._train_as_long(module, FULL_DEPTH)
         if self.tester.options.compare:
-            _save(module, self.folder.models / FULL_DEPTH)
+            _save(module, self.fine_tuned_folder)
         test = self.tester.test(module.stack, "fine-tuned at full depth")
         self._remove_checkpoints(FULL_DEPTH)
         return ModelResult.from_test(test, dropped=[], **trained)
+
+    def fine_tuned_first(self, epochs: int) -> ModelResult:
+        """Fine-tunes all sublayers of the untrimmed model, and keeps it as the start of trimming.
+
+        Args:
+            epochs: Number of epochs, which the learning-rate schedule is laid over.
+        """
+        module = self.module.fresh()
+        module.freeze_all_but(module.stack)
+        trained = self._train(module, FULL_DEPTH, epochs, planned_epochs=epochs)
+        _save(module, self.fine_tuned_folder)
+        test = self.tester.test(module.stack, "fine-tuned at full depth")
+        self._remove_checkpoints(FULL_DEPTH)
+        return ModelResult.from_test(test, dropped=[], **trained)
+
+    @property
+    def fine_tuned_folder(self) -> Path:
+        """Folder of the model fine-tuned at full depth, where it is kept."""
+        return self.folder.models / FULL_DEPTH
 
     def compared(self, method: str, summary: RunSummary) -> list[ModelResult]:
         """Applies a baseline to one of the run's models, and measures the written result.
@@ -78,7 +97,7 @@ class Comparison:
         baseline = baseline_class(method)()
         if baseline.before_training:
             return [self._pruned_and_trained(method, baseline)]
-        of, source, model = "fine_tuned", str(self.folder.models / FULL_DEPTH), summary.fine_tuned
+        of, source, model = "fine_tuned", str(self.fine_tuned_folder), summary.fine_tuned
         if model is None:
             of, source, model = "trimmed", summary.trimmed.folder, summary.trimmed
         if source is None:
@@ -145,13 +164,23 @@ class Comparison:
     def _train_as_long(self, module: DomainLM, name: str) -> JsonObject:
         """Trains a model for as many epochs as the trimmed one, with the same schedule."""
         final = [point for point in self.folder.points() if point.accepted][-1]
-        module.planned_epochs = self.planned_epochs
+        return self._train(module, name, final.epoch + 1, self.planned_epochs)
+
+    def _train(self, module: DomainLM, name: str, epochs: int, planned_epochs: int) -> JsonObject:
+        """Trains a model; optimizer steps, epochs and time.
+
+        Args:
+            module: The model.
+            name: Folder of the fit in the run folder.
+            epochs: Number of epochs.
+            planned_epochs: Epochs that the learning-rate schedule is laid over.
+        """
+        module.planned_epochs = planned_epochs
         module.metric = self.data.task.metric
         folder = self.folder.path / name
         if (folder / LAST).exists():
             load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
         resumed, start = folder.exists(), time.perf_counter()
-        epochs = final.epoch + 1
         steps = fit(
             self.make_trainer,
             module,

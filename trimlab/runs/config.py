@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import yaml
 from jsonargparse import ArgumentError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -19,7 +18,7 @@ from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
-from trimlab.runs.fitting import TRAINER_DEFAULTS
+from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
 from trimlab.runs.run import Run
 from trimlab.runs.run_id import distinctive
@@ -82,22 +81,19 @@ class FitCLI(LightningCLI):
             settings["logger"] = [kwargs["logger"], mine["logger"]]
         if settings["enable_progress_bar"] is not False:
             settings["callbacks"] = [*settings["callbacks"], TQDMProgressBar()]
-        try:
-            return L.Trainer(**settings)
-        except (MisconfigurationException, ValueError) as error:  # e.g. no such GPU
-            raise InputError(f"trainer: {error}") from error
+        return make_trainer(**settings)
 
     def make_run(self) -> Run:
         """The run that the config describes.
 
         Raises:
             InputError: `--resume` is given and there is no run, or the device cannot do what the
-                model's options ask for.
+                options ask for.
         """
         options = self.config_init["run"]
         if self.config_init["resume"] and not (options.dir / "config.yaml").exists():
             raise InputError(f"nothing to resume: {options.dir} holds no run")
-        run = Run(
+        return Run(
             module=self.model,
             data=self.datamodule,
             trim=self.config_init["trim"],
@@ -106,8 +102,6 @@ class FitCLI(LightningCLI):
             make_trainer=self.instantiate_trainer,
             tracker=Tracker(self.config_init["wandb"]),
         )
-        self.model.check(run.trainer)
-        return run
 
     def resolved(self, config: Any) -> JsonObject:
         """A parsed config with its defaults, without options that do not change the result.

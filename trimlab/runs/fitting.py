@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from trimlab.data.domain import DomainData
+from trimlab.errors import InputError, one_line
 from trimlab.records.rows import JsonObject
 from trimlab.training.checkpoints import AtomicCheckpointIO
 from trimlab.training.module import DomainLM
@@ -25,6 +27,18 @@ TRAINER_DEFAULTS: JsonObject = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
 }
+
+
+def make_trainer(**settings: Any) -> L.Trainer:
+    """Makes a Lightning trainer.
+
+    Raises:
+        InputError: Settings that cannot work, such as a GPU that is not there.
+    """
+    try:
+        return L.Trainer(**settings)
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"trainer: {one_line(error)}") from error
 
 
 def fit(

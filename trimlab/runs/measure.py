@@ -17,7 +17,7 @@ from trimlab.data.task import load_task
 from trimlab.evaluation.answers import Answers, answer, normalised_score
 from trimlab.evaluation.generation import WrittenAnswers, written_answers
 from trimlab.evaluation.metrics import Estimate, MetricName, stability
-from trimlab.files import atomic_file, write_text
+from trimlab.files import atomic_file, locked, write_text
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
 from trimlab.records.identity import config_hash
@@ -120,18 +120,10 @@ class Tester:
 
     def untrimmed(self, stack: SublayerStack) -> TestResult:
         """Tests the untrimmed model, or reads what another run found."""
-        path = self._untrimmed_folder / "untrimmed.json"
-        if self.options.shared is not None and path.exists():
-            metric = self.data.task.metric
-            return TestResult.from_summary(json.loads(path.read_text()), metric)
-        measured = self._measure(stack, "untrimmed")
-        if self.data.task.metric == "accuracy" and self.options.extra_metrics:
-            self._keep_likelihoods(measured.answers)
-        result = self._result(measured, stack, "untrimmed")
-        if self.options.shared is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(result.to_summary()))
-        return result
+        folder = self._untrimmed_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".untrimmed.lock"):  # runs side by side measure it once
+            return self._untrimmed(stack, folder / "untrimmed.json")
 
     def test(self, stack: SublayerStack, name: str) -> TestResult:
         """Tests another model.
@@ -149,6 +141,18 @@ class Tester:
         return self._result(measured, stack, name, kept)
 
     # ---- inside -------------------------------------------------------------------------------
+
+    def _untrimmed(self, stack: SublayerStack, path: Path) -> TestResult:
+        if self.options.shared is not None and path.exists():
+            metric = self.data.task.metric
+            return TestResult.from_summary(json.loads(path.read_text()), metric)
+        measured = self._measure(stack, "untrimmed")
+        if self.data.task.metric == "accuracy" and self.options.extra_metrics:
+            self._keep_likelihoods(measured.answers)
+        result = self._result(measured, stack, "untrimmed")
+        if self.options.shared is not None:
+            write_text(path, json.dumps(result.to_summary()))
+        return result
 
     @property
     def _generate(self) -> int:

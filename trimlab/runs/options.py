@@ -12,6 +12,7 @@ from trimlab.records.rows import JsonObject
 # run is made from the earlier one.
 RENAMED = {"run.further": "run.extra_metrics", "run.also_on": "run.eval_tasks"}
 
+TrimFrom = Literal["base", "fine_tuned"]
 ExportDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -23,6 +24,10 @@ class RunOptions:
         dir: Run folder; a start in the folder of an unfinished run with the same config resumes.
         full_depth: Also fine-tune the untrimmed model on the same rows with as many optimizer
             steps, to compare with.
+        trim_from: The model whose sublayers are dropped. `base`: the base model, as in the paper;
+            the model at full depth is fine-tuned afterwards, for as many epochs. `fine_tuned`: the
+            base model fine-tuned in all of its sublayers before the first drop.
+        fine_tuning_epochs: Epochs of that fine-tuning before the first drop.
         speed: Measure decoding speed of the full model and of the exports, side by side.
         extra_metrics: Also report length-normalised accuracy, and stability: agreement with the
             untrimmed model (LLM-Streamline). Both need the likelihood of every choice in full,
@@ -44,6 +49,8 @@ class RunOptions:
 
     dir: Path = Path("runs/trim")
     full_depth: bool = True
+    trim_from: TrimFrom = "base"
+    fine_tuning_epochs: int = 3
     speed: bool = True
     extra_metrics: bool = False
     generate: int | None = None
@@ -58,6 +65,18 @@ class RunOptions:
             object.__setattr__(self, "shared", Path(self.shared).expanduser())
         if self.generate is not None and self.generate < 0:
             raise InputError(f"run.generate must be 0 or more, not {self.generate}")
+        if self.trim_from not in get_args(TrimFrom):
+            known = " or ".join(get_args(TrimFrom))
+            raise InputError(f"run.trim_from must be {known}, not {self.trim_from}")
+        if self.trim_from == "fine_tuned" and not self.full_depth:
+            raise InputError(
+                "run.trim_from fine_tuned needs the model at full depth: leave out "
+                "run.full_depth false"
+            )
+        if self.fine_tuning_epochs < 1:
+            raise InputError(
+                f"run.fine_tuning_epochs must be at least 1, not {self.fine_tuning_epochs}"
+            )
         if self.export_dtype not in get_args(ExportDtype):
             known = ", ".join(get_args(ExportDtype))
             raise InputError(f"run.export_dtype must be one of {known}, not {self.export_dtype}")

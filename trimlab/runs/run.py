@@ -30,6 +30,7 @@ from trimlab.runs.page.write import RefreshPage, RunPage
 from trimlab.runs.run_id import run_id
 from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.losses import load_loss
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
 
@@ -63,6 +64,7 @@ class Run:
         self.page = RunPage(self.folder, data, module.stack)
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
+        module.check(self.trainer)
         self.tester = Tester(
             data=data,
             options=options,
@@ -100,6 +102,11 @@ class Run:
         self.trim.check(self.trainer, self.module.stack)
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
+        loss = self.module.hparams["loss"]
+        if load_loss(loss).needs_teacher and self.options.trim_from != "fine_tuned":
+            raise InputError(
+                f"model.loss {loss} needs a teacher: give run.trim_from fine_tuned, too"
+            )
         self.folder.make()
         with self.folder.claimed(self.config):
             self.summary = self._begin()
@@ -114,6 +121,10 @@ class Run:
     def _phases(self) -> None:
         self._phase("heuristic_baselines", self._heuristic_baselines)
         self._phase("untrimmed", self._untrimmed)
+        if self.options.trim_from == "fine_tuned":
+            epochs = self.options.fine_tuning_epochs
+            self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
+            self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
         self._phase("models", self._models)

@@ -1,52 +1,62 @@
 """A sweep: makes the runs of a plan that are not done yet, and records what they find.
 
-Every run is `trimlab fit` in a process of its own, so that one that fails stops no other. A run
-that is recorded, for this experiment or for another, is never made again.
+Every run is `trimlab fit` in a process of its own, started by a launcher, so that one that fails
+stops no other. A run that is recorded, for this experiment or for another, is never made again.
 """
 
-import fcntl
+import itertools
 import shutil
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
-import yaml
 from rich.table import Table
 
 from trimlab.errors import InputError
-from trimlab.files import write_text
+from trimlab.files import locked
 from trimlab.records.result_row import ResultRow
 from trimlab.records.rows import append_row, append_rows, read_rows
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
+from trimlab.runs.launchers._launcher import Ended, Launcher
+from trimlab.runs.launchers.local import Local
 from trimlab.runs.plan import PlannedRun
+from trimlab.runs.sweep_display import SweepDisplay, duration, time_left
+from trimlab.runs.sweep_queue import Queue, Running, log_file
 
 TO_DO = ("begun", "to do")  # states of a run that has to be made
 
 
 class Sweep:
-    """Makes the runs of a plan that are not done yet, one after the other.
+    """Makes the runs of a plan that are not done yet.
 
     Args:
         planned: The plan.
-        results: Folder of the records; the sweep appends to `<experiment>.jsonl`.
-        runs: Folder of the run folders.
+        results: Folder of the records; the sweep appends to `<experiment>.jsonl`, in the order of
+            the plan.
+        runs: Folder of the run folders. Beside each of them are its config (`.yaml`) and the output
+            of its fits (`.log`).
         keep_models: Keep exported models and checkpoints; gigabytes a run.
+        launcher: Where the fits run; on this machine, one at a time, if left out.
 
     Raises:
         InputError: A record there cannot be read.
     """
 
     def __init__(
-        self, planned: Sequence[PlannedRun], results: Path, runs: Path, keep_models: bool = False
+        self,
+        planned: Sequence[PlannedRun],
+        results: Path,
+        runs: Path,
+        *,
+        keep_models: bool = False,
+        launcher: Launcher | None = None,
     ):
         self.planned, self.results, self.runs = planned, results, runs
-        self.keep_models = keep_models
+        self.keep_models, self.launcher = keep_models, launcher or Local()
         # the recorded rows, by experiment
         self._recorded = {path.stem: _recorded(path) for path in sorted(results.glob("*.jsonl"))}
 
@@ -59,55 +69,68 @@ class Sweep:
         return "begun" if self._folder(run).config.exists() else "to do"
 
     def seconds(self, run: PlannedRun) -> float | None:
-        """The time that a run will take: the median of those of its task, or else of all."""
+        """The time that a run will take: the median of those of its task, or else of all.
+
+        Those that shared their machine with as many others count before the rest.
+        """
         every = [
             row
             for row in read_rows(self.runs / "seconds.jsonl")
             if (row["profile"], row["limit"]) == (run.place.profile, run.place.limit)
         ]
+        every = [r for r in every if r.get("at_once", 1) == self.launcher.per_machine] or every
         alike = [r for r in every if r["task"] == run.config.get("data", {}).get("task")] or every
         return statistics.median(row["seconds"] for row in alike) if alike else None
 
     def table(self) -> Table:
         """The plan: what is done, what is left, and the time it will take."""
         table = Table("run", "cell", "state", "time")
-        left, unknown = 0.0, 0
+        left: list[float | None] = []
         for run in self.planned:
             state, seconds = self.state(run), self.seconds(run)
             to_do = state in TO_DO
-            left += (seconds or 0) if to_do else 0
-            unknown += to_do and seconds is None
-            table.add_row(run.id, run.title, state, _time(seconds) if to_do else "")
+            left += [seconds] if to_do else []
+            table.add_row(run.id, run.title, state, duration(seconds) if to_do else "")
+        known = [seconds for seconds in left if seconds is not None]
+        seconds, unknown = time_left([], known, self.launcher.at_once), len(left) - len(known)
         if unknown:
-            known = f"{_time(left)}, and " if left else ""
-            table.caption = f"left: {known}{unknown} run{'s' * (unknown > 1)} of unknown time"
+            said = f"{duration(seconds)}, and " if seconds else ""
+            table.caption = f"left: {said}{unknown} run{'s' * (unknown > 1)} of unknown time"
         else:
-            table.caption = f"left: {_time(left)}"
+            table.caption = f"left: {duration(seconds)}"
         return table
 
-    def __call__(self) -> list[PlannedRun]:
+    def __call__(self, stop: Event | None = None) -> list[PlannedRun]:
         """Makes what is left.
+
+        Args:
+            stop: Ends the sweep, and all fits, as soon as it is set.
 
         Returns:
             The runs that failed.
+
+        Raises:
+            KeyboardInterrupt: It was stopped.
         """
-        failed = []
-        for number, run in enumerate(self.planned, start=1):
-            if self.state(run) == "done":
-                continue
-            left = [self.seconds(r) for r in self.planned[number - 1 :] if self.state(r) in TO_DO]
-            known = [s for s in left if s is not None]
-            print(
-                f"[{number}/{len(self.planned)}] {run.place.experiment}: {run.title} ({run.id}); "
-                f"left: {_time(sum(known) if len(known) == len(left) else None)}",
-                file=sys.stderr,
-            )
-            rows = self._known(run) or self._make(run)
-            if rows:
-                self._record(run, rows)
-            else:
-                failed.append(run)
-        return failed
+        stop = Event() if stop is None else stop
+        pending = [run for run in self.planned if self.state(run) != "done"]
+        found: dict[str, list[ResultRow]] = {}  # of runs that have ended; empty where one failed
+        queue = Queue(pending, self.launcher, self.runs, lambda run: bool(self._known(run)))
+        display = SweepDisplay(self.planned, self.runs, self.seconds, self.launcher.at_once)
+        with display, closing(queue):
+            while not queue.empty:
+                started, made = queue.start()
+                for run in made:
+                    found[run.id] = self._known(run)
+                display.started([*made, *started], queue)
+                ended = queue.ended()
+                for running, end in ended:
+                    found[running.run.id] = self._end(running, end, display)
+                pending = self._record_in_order(pending, found)
+                display.show(queue)
+                if not queue.empty and stop.wait(0 if ended else self.launcher.poll_seconds):
+                    raise KeyboardInterrupt
+        return [run for run in self.planned if found.get(run.id) == []]
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -123,61 +146,52 @@ class Sweep:
         done = summary is not None and summary.finished
         return rows_of(run.place, self._folder(run)) if done else []
 
-    def _make(self, run: PlannedRun) -> list[ResultRow]:
-        """Makes a run; its rows, or none if it failed."""
-        self.runs.mkdir(parents=True, exist_ok=True)
-        with _alone(self.runs / f"{run.id}.lock") as lock:
-            # the process that held the lock may have made it
-            return self._known(run) or self._fit(run, lock)
+    def _end(self, running: Running, end: Ended, display: SweepDisplay) -> list[ResultRow]:
+        """What a fit has found, or nothing if it failed; its lock is opened."""
+        with running.lock:
+            run, folder = running.run, self._folder(running.run)
+            try:
+                rows = rows_of(run.place, folder) if end.code == 0 else []
+            except InputError as error:
+                display.failed(run, str(error))
+                return []
+            if not rows:
+                display.failed(run, f"exit code {end.code}; see {log_file(run, self.runs)}")
+                return []
+            if running.fresh and end.seconds is not None:
+                self._keep_seconds(run, rows[0].context.task, end.seconds)
+            if not self.keep_models:
+                for path in (folder.models, folder.checkpoints):
+                    shutil.rmtree(path, ignore_errors=True)
+            return rows
 
-    def _fit(self, run: PlannedRun, lock: int) -> list[ResultRow]:
-        folder, start = self._folder(run), time.perf_counter()
-        begun = folder.path.exists()
-        code = start_fit(run, self.runs, lock)
-        if code != 0:
-            print(f"run {run.id} failed with exit code {code}; see {folder.path}", file=sys.stderr)
-            return []
-        rows = rows_of(run.place, folder)
-        if not begun:
-            about = {"run": run.id, "profile": run.place.profile, "limit": run.place.limit}
-            about |= {"task": rows[0].context.task, "seconds": time.perf_counter() - start}
-            append_row(self.runs / "seconds.jsonl", about)
-        if not self.keep_models:
-            for path in (folder.models, folder.checkpoints):
-                shutil.rmtree(path, ignore_errors=True)
-        return rows
+    def _keep_seconds(self, run: PlannedRun, task: str, seconds: float) -> None:
+        about = {"run": run.id, "profile": run.place.profile, "limit": run.place.limit}
+        about |= {"task": task, "seconds": seconds, "at_once": self.launcher.per_machine}
+        append_row(self.runs / "seconds.jsonl", about)
+
+    def _record_in_order(
+        self, pending: Sequence[PlannedRun], found: Mapping[str, list[ResultRow]]
+    ) -> list[PlannedRun]:
+        """Records the runs that have ended, up to the first of the plan that has not.
+
+        Returns:
+            The runs that are still to be recorded.
+        """
+        ended = list(itertools.takewhile(lambda run: run.id in found, pending))
+        for run in ended:
+            if found[run.id]:
+                self._record(run, found[run.id])
+        return list(pending[len(ended) :])
 
     def _record(self, run: PlannedRun, rows: Sequence[ResultRow]) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
         path = self.results / f"{run.place.experiment}.jsonl"
-        append_rows(path, [row.to_row() for row in rows])
+        with locked(path):  # another sweep of the experiment may have recorded it by now
+            there = (row for row in read_rows(path) if row.get("run") == run.id)
+            if not any(row.get("complete") for row in there):
+                append_rows(path, [row.to_row() for row in rows])
         self._recorded.setdefault(run.place.experiment, []).extend(rows)
-
-
-def start_fit(run: PlannedRun, runs: Path, lock: int) -> int:
-    """Runs `trimlab fit` in a process of its own, and waits for its end.
-
-    Args:
-        run: The run.
-        runs: Folder of the run folders.
-        lock: File descriptor of the run's lock, which the process inherits.
-
-    Returns:
-        Its exit code.
-    """
-    command = [sys.executable, "-m", "trimlab.cli", *fit_arguments(run, runs)]
-    return subprocess.run(command, check=False, pass_fds=[lock]).returncode
-
-
-def fit_arguments(run: PlannedRun, runs: Path) -> list[str]:
-    """The arguments of `trimlab` that make a run, whose config is written beside its folder."""
-    config = runs / f"{run.id}.yaml"
-    write_text(config, yaml.safe_dump(run.config, sort_keys=False))
-    return [
-        *("fit", "--config", str(config)),
-        *("--run.dir", str(runs / run.id), "--run.shared", str(runs / "shared")),
-        *("--wandb.group", run.place.experiment, "--wandb.name", run.title),
-    ]
 
 
 def _recorded(path: Path) -> list[ResultRow]:
@@ -190,34 +204,3 @@ def _recorded(path: Path) -> list[ResultRow]:
 
 def _complete(rows: Sequence[ResultRow], run: str) -> bool:
     return any(row.cell.run == run and row.complete for row in rows)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[int]:
-    """Holds a lock, and waits for it where another process has it.
-
-    The fit inherits the lock: if a sweep is killed so that it cannot end its fit (SIGKILL), the
-    next one waits for that.
-
-    Args:
-        path: The file that is locked.
-
-    Yields:
-        Its file descriptor.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"waiting for the process that holds {path}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
-
-
-def _time(seconds: float | None) -> str:
-    """`1 h 20 min`, for people."""
-    if seconds is None:
-        return "unknown"
-    minutes = round(seconds / 60)
-    hours = f"{minutes // 60} h " if minutes >= 60 else ""
-    return f"{hours}{minutes % 60} min" if seconds >= 60 else f"{seconds:.0f} s"

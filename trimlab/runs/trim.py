@@ -9,7 +9,7 @@ import lightning as L
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import JsonObject
-from trimlab.runs.fitting import TRAINER_DEFAULTS
+from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_names
 from trimlab.runs.run import Run
 from trimlab.runs.tracking import Tracker, WandbOptions
@@ -17,8 +17,8 @@ from trimlab.training.module import DomainLM
 
 
 def trim(
-    base: str = "gemma-3-270m",
-    task: str = "icd10cm",
+    base: str = "smollm2-135m",
+    task: str = "icd10_chapters",
     run_dir: str | Path = "runs/trim",
     *,
     model: JsonObject | None = None,
@@ -69,6 +69,6 @@ def trim(
         trim=Trim(**options),
         options=RunOptions(dir=Path(run_dir), **config["run"]),
         config=json.loads(json.dumps(config, default=str)),
-        make_trainer=lambda **more: L.Trainer(**settings | more),
+        make_trainer=lambda **more: make_trainer(**settings | more),
         tracker=Tracker(WandbOptions(**(wandb or {}))),
     )().to_row()

@@ -14,7 +14,7 @@ def check_precision(trainer: L.Trainer) -> None:
     Raises:
         InputError: The precision is one of them.
     """
-    precision, device = trainer.precision, trainer.strategy.root_device
+    precision = trainer.precision
     if precision == "16-mixed":  # a step's gradients are computed before it is scaled
         raise InputError("trainer.precision 16-mixed cannot work here: take bf16-mixed")
     if precision == "16-true":  # gradients below 6e-8 are zero in float16
@@ -23,6 +23,7 @@ def check_precision(trainer: L.Trainer) -> None:
         raise InputError(
             f"trainer.precision {precision} is not supported: take one of {', '.join(PRECISIONS)}"
         )
+    device = trainer.strategy.root_device
     if precision.startswith("bf16") and device.type == "cuda" and not _has_bf16(device):
         raise InputError(
             f"trainer.precision {precision}: {torch.cuda.get_device_name(device)} has no bfloat16: "

@@ -39,6 +39,47 @@ def with_gradients(
     return _Differentiated.apply(loss, gradients, *parameters)
 
 
+class StepLoss:
+    """The loss of an optimizer step, of which each batch adds its own."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._terms = 0
+
+    def add(self, loss: Tensor, terms: int) -> None:
+        """Adds a batch.
+
+        Args:
+            loss: Its loss, on its device.  # ()
+            terms: Terms by which the loss and its gradients are yet to be divided; of a step with
+                one batch, 1.
+        """
+        self._losses.append(loss)
+        self._terms += terms
+
+    def finish(self, parameters: Sequence[nn.Parameter], batches: int) -> Tensor | None:
+        """Divides loss and gradients by their terms, and waits for the device.
+
+        Args:
+            parameters: The trained parameters.
+            batches: Batches per step, by which Lightning has divided the gradients.
+
+        Returns:
+            The loss on the CPU, None where no batch was added.  # ()
+        """
+        losses, terms = self._losses, self._terms
+        self._losses, self._terms = [], 0
+        if not losses:
+            return None
+        loss = torch.stack(losses).sum()
+        if batches > 1:
+            loss = loss / terms
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad *= batches / terms
+        return loss.cpu()
+
+
 class _Differentiated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_parameters: Tensor) -> Tensor:

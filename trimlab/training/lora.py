@@ -15,7 +15,7 @@ from trimlab.errors import InputError
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
 
-def check_lora(rank: int, alpha: float | None) -> None:
+def check_lora(rank: int, alpha: float | None, train_embeddings: bool) -> None:
     """Refuses LoRA options that cannot work.
 
     Raises:
@@ -27,6 +27,8 @@ def check_lora(rank: int, alpha: float | None) -> None:
         raise InputError(f"model.lora_alpha must be positive, not {alpha:g}")
     if alpha is not None and not rank:
         raise InputError("model.lora_alpha scales adapters: set model.lora_rank, too")
+    if rank and train_embeddings:
+        raise InputError("model.train_embeddings trains weights, which model.lora_rank freezes")
     if rank:
         _peft()
 
@@ -72,6 +74,18 @@ def merge_adapters(model: nn.Module) -> None:
         adapter.merge()
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, adapter.get_base_layer())
+
+
+def adapter_bytes(stack: SublayerStack, rank: int) -> int:
+    """Bytes of the adapters that all sublayers together would have.
+
+    Args:
+        stack: The model, untrimmed.
+        rank: Their rank.
+    """
+    linears = (m for block in stack.blocks for m in block.modules() if isinstance(m, nn.Linear))
+    numbers = sum(rank * (linear.in_features + linear.out_features) for linear in linears)
+    return numbers * stack.model.dtype.itemsize
 
 
 def adapters(model: nn.Module) -> dict[str, Any]:

@@ -1,30 +1,31 @@
 """The LightningModule: a language model whose sublayers can be dropped while it is trained."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_scores, model_inputs
 from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
-from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.training.activations import checkpoint_activations
 from trimlab.training.compiled import CompiledBlocks, check_compiler
 from trimlab.training.devices import check_precision
-from trimlab.training.gradients import add_gradients, with_gradients
+from trimlab.training.gradients import StepLoss, add_gradients, with_gradients
 from trimlab.training.lora import add_adapters, check_lora, merge_adapters
 from trimlab.training.losses import load_loss
 from trimlab.training.optimizers import load_optimizer
+from trimlab.training.state import add_state, fingerprint, replay_state
 
 
 class TrainingDivergedError(InputError):
@@ -39,7 +40,7 @@ class DomainLM(L.LightningModule):
     trainable weights only; frozen ones come from the base model again.
 
     Args:
-        base: The model to start from: an embedded one (`gemma-3-270m`), a local Hugging Face
+        base: The model to start from: an embedded one (`smollm2-135m`), a local Hugging Face
             folder, or a hub id.
         lr: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay.
@@ -50,7 +51,9 @@ class DomainLM(L.LightningModule):
         train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
             computed in parts of similar length, whose gradients are added up: the same step with
             less memory and less padding. A GPU wants some ten thousand.
-        loss: Training loss: a file in `trimlab/training/losses`.
+        loss: Training loss: a file in `trimlab/training/losses`. One that needs a teacher (such as
+            `hidden_states`) needs `run.trim_from: fine_tuned`, too: the fine-tuned model, which
+            itself is trained by `answers`, teaches the one that is trimmed.
         optimizer: A file in `trimlab/training/optimizers`: `adamw`, or `adamw_8bit` with moments
             in 8 bits.
         activation_checkpointing: Keep only the inputs of blocks and compute the blocks again in the
@@ -66,7 +69,7 @@ class DomainLM(L.LightningModule):
 
     def __init__(
         self,
-        base: str = "gemma-3-270m",
+        base: str = "smollm2-135m",
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         schedule: Literal["linear", "constant", "restart"] = "linear",
@@ -83,40 +86,35 @@ class DomainLM(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.strict_loading = False  # checkpoints have no frozen weights, see on_load_checkpoint
-        if not lr > 0:
-            raise InputError(f"model.lr must be positive, not {lr}")
-        if not weight_decay >= 0:
-            raise InputError(f"model.weight_decay must be 0 or more, not {weight_decay}")
-        if not 0 <= final_lr_share <= 1:
-            raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
-        if train_tokens < 1:
-            raise InputError(f"model.train_tokens must be at least 1, not {train_tokens}")
-        check_lora(lora_rank, lora_alpha)
-        if lora_rank and train_embeddings:
-            raise InputError("model.train_embeddings trains weights, which model.lora_rank freezes")
+        _check_numbers(lr, weight_decay, final_lr_share, train_tokens)
+        check_lora(lora_rank, lora_alpha, train_embeddings)
         self.train_optimizer = load_optimizer(optimizer)
         self.loss = load_loss(loss)
-        if self.loss.needs_teacher:
-            raise InputError(f"model.loss {loss!r} needs a teacher, and no run trains one yet")
+        if self.loss.needs_teacher:  # until there is one, see start_from
+            self.loss = load_loss("answers")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
         self.schedule, self.final_lr_share = schedule, final_lr_share
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha or 2.0 * lora_rank
-        self.model, self.tokenizer = load_model(base, for_training=True)
+        self.model, self.tokenizer = self.load_base()
         self.model.train()  # Lightning leaves the mode as it finds it, and loading leaves eval
         if activation_checkpointing:
             checkpoint_activations(self.model)
         self.stack = SublayerStack(self.model)
         self.compiled = CompiledBlocks(self.stack.blocks) if compile else None
-        self.fingerprint = _fingerprint(self.model)
+        self.fingerprint = fingerprint(self.model)
+        self.teacher: SublayerStack | None = None
+        self.initial: Path | None = None  # a folder with other weights than those of `base`
         self.trainable: list[Sublayer] = list(self.stack)
         self.restarted_at = 0  # optimizer step of the last restart of the schedule
         self.planned_epochs = 0  # what the schedule is laid over; 0: the trainer's max_epochs
         self.metric: MetricName = "accuracy"
         self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
-        # of the batches since the last optimizer step: loss and the terms that it is yet to be
-        # divided by
-        self._losses: list[tuple[Tensor, int]] = []
+        self._step_loss = StepLoss()
+
+    def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The base model and its tokenizer; a subclass may have them from elsewhere."""
+        return load_model(self.base, for_training=True)
 
     def fresh(self, base: str | None = None) -> "DomainLM":
         """Another module made with the same arguments, untrained and untrimmed.
@@ -127,7 +125,23 @@ class DomainLM(L.LightningModule):
         # LightningCLI adds an entry of its own to the hyperparameters
         arguments: dict[str, Any] = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
         arguments["base"] = base or self.base
-        return DomainLM(**arguments)
+        module = DomainLM(**arguments)
+        if base is None and self.initial is not None:
+            module.start_from(self.initial)
+        return module
+
+    def start_from(self, folder: Path) -> None:
+        """Takes the weights of a trained copy of the base model, which becomes the teacher.
+
+        Args:
+            folder: Its Hugging Face folder, which has to stay: checkpoints hold no frozen weights.
+        """
+        trained, _ = load_model(str(folder))
+        self.model.load_state_dict(trained.state_dict())
+        self.initial, self.fingerprint = folder, fingerprint(self.model)
+        self.loss = load_loss(self.hparams["loss"])
+        if self.loss.needs_teacher:
+            self.teacher = SublayerStack(trained)
 
     def check(self, trainer: L.Trainer) -> None:
         """Refuses a trainer whose device cannot do what the options ask for.
@@ -143,8 +157,6 @@ class DomainLM(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Checks the trainer."""
         self.check(self.trainer)
-
-    # ---- the model's shape --------------------------------------------------------------------
 
     def freeze_all_but(self, trainable: Iterable[Sublayer]) -> None:
         """Applies the sparse update: only these sublayers are trained from now on.
@@ -178,12 +190,10 @@ class DomainLM(L.LightningModule):
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    # ---- training and validation --------------------------------------------------------------
-
     def on_train_epoch_start(self) -> None:
         """Makes dropout (in models that have it) a function of seed and epoch alone."""
         torch.manual_seed(_seed() * 1_000_003 + self.current_epoch)
-        self._losses.clear()
+        self._step_loss = StepLoss()
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         """Mean loss of a batch, whose gradients are computed part by part.
@@ -195,6 +205,9 @@ class DomainLM(L.LightningModule):
         trained = self._trained()
         if not trained:
             return None
+        if self._accumulated == 1:  # Lightning frees those of the last step after this one's
+            for parameter in trained:
+                parameter.grad = None
         terms = self.loss.count(batch)
         divisor, later = (terms, 1) if self._accumulated == 1 else (1, terms)
         # the activations of one part are freed before the next part is computed
@@ -205,7 +218,7 @@ class DomainLM(L.LightningModule):
                 gradients = add_gradients(part_loss, trained, gradients)
             losses.append(part_loss.detach())
         loss = torch.stack(losses).sum()
-        self._losses.append((loss, later))
+        self._step_loss.add(loss, later)
         return with_gradients(loss, gradients, trained)
 
     @property
@@ -225,7 +238,7 @@ class DomainLM(L.LightningModule):
     def _loss(self, batch: Batch) -> Tensor:
         """Loss of a batch, summed over its terms.  # ()"""
         hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
-        return self.loss(self.stack, hidden, batch, teacher=None)
+        return self.loss(self.stack, hidden, batch, self._teacher_here())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divides accumulated gradients by their terms; checks and logs the loss.
@@ -233,22 +246,20 @@ class DomainLM(L.LightningModule):
         Terms are counted over all batches of the step: it equals a step with one larger batch.
         Reading the loss is the only time that a step waits for a GPU.
         """
-        losses, terms = zip(*self._losses, strict=True) if self._losses else ((), ())
-        self._losses = []
-        if not losses:
+        loss = self._step_loss.finish(self._trained(), self._accumulated)
+        if loss is None:  # every trainable sublayer is gone
             return
-        if self._accumulated > 1:  # Lightning has divided by the number of batches
-            for parameter in self._trained():
-                if parameter.grad is not None:
-                    parameter.grad *= self._accumulated / sum(terms)
-            losses = [loss / sum(terms) for loss in losses]
-        loss = torch.stack(list(losses)).sum().cpu()
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss became {loss.item()} at step {self.global_step}: lower model.lr "
                 f"(now {self.lr:g}); the last good operating point is kept"
             )
         self.log("train_loss", loss, prog_bar=True, batch_size=1)
+
+    def _teacher_here(self) -> SublayerStack | None:
+        if self.teacher is not None and self.teacher.model.device != self.device:
+            self.teacher.model.to(self.device, self.model.dtype)  # type: ignore[call-overload]
+        return self.teacher
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""
@@ -288,22 +299,9 @@ class DomainLM(L.LightningModule):
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
         return max(1, -(-batches // trainer.accumulate_grad_batches))
 
-    # ---- checkpoints --------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the drop history and leaves out what is frozen."""
-        trained = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in weights.items() if k in trained}
-        checkpoint["trimlab"] = {
-            "base": self.base,
-            "fingerprint": self.fingerprint,
-            "bypass": self.stack.bypass_rule,
-            "history": [str(s) for s in self.stack.history],
-            "trainable": [str(s) for s in self.trainable],
-            "train_embeddings": self.train_embeddings,
-            "restarted_at": self.restarted_at,
-        }
+        add_state(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Replays drops and freezing; Lightning restores the weights after this.
@@ -311,37 +309,20 @@ class DomainLM(L.LightningModule):
         Raises:
             InputError: The checkpoint is not of trimlab, or of another base model.
         """
-        state = checkpoint.get("trimlab")
-        if state is None:
-            raise InputError("this checkpoint was not written by trimlab")
-        if state["fingerprint"] != self.fingerprint:
-            raise InputError(
-                f"this checkpoint was trained from {state['base']!r}, whose weights are not those "
-                f"of {self.base!r}"
-            )
-        self.train_embeddings = state["train_embeddings"]
-        self.restarted_at = state["restarted_at"]
-        if state.get("bypass") == "authors":
-            use_authors_bypass(self.stack)
-        history = [Sublayer.parse(s) for s in state["history"]]
-        if history[: len(self.stack.history)] != self.stack.history:
-            raise InputError("this checkpoint has dropped other sublayers than the model")
-        self.stack.drop(*history[len(self.stack.history) :])
-        self.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
-        wanted = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        if wanted != set(checkpoint["state_dict"]):
-            raise InputError("this checkpoint is damaged: its weights are not those it names")
+        replay_state(self, checkpoint)
+
+
+def _check_numbers(lr: float, weight_decay: float, final_lr_share: float, tokens: int) -> None:
+    if not lr > 0:
+        raise InputError(f"model.lr must be positive, not {lr}")
+    if not weight_decay >= 0:
+        raise InputError(f"model.weight_decay must be 0 or more, not {weight_decay}")
+    if not 0 <= final_lr_share <= 1:
+        raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
+    if tokens < 1:
+        raise InputError(f"model.train_tokens must be at least 1, not {tokens}")
 
 
 def _seed() -> int:
     """What `seed_everything` was called with."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Short hash of names, shapes and a few values of every parameter."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        sample = parameter.detach().flatten()[:8].to("cpu", torch.float64).tolist()
-        digest.update(f"{name} {tuple(parameter.shape)} {sample}".encode())
-    return digest.hexdigest()[:16]

@@ -11,29 +11,29 @@ all four choices of a question are from its own split. No choice of a test quest
 answer in training. Calibration and dev are carved from validation.
 """
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 
 from trimlab.data.heuristic_baselines import stems
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
-from trimlab.errors import InputError
+from trimlab.data.tasks._icd10cm import (
+    NOT_A_NAME,
+    capital,
+    classification,
+    diagnoses,
+    rank,
+)
 
 CHOICES = 4
 PER_TITLE = 14  # most questions with one title as the answer
 TITLE_LETTERS, TITLE_WORDS = 24, 3  # limits: the cost of the LM head grows with the answer tokens
-DIAGNOSIS_LETTERS = 80
 RUN = 5  # length of the runs of letters that a diagnosis and a choice may not share
 SPLITS = {"test": 0.28, "validation": 0.22, "train": 0.5}
-# words of residual categories and diagnoses ("Other ...", "..., unspecified")
-REST = r"other|unspecified|elsewhere|specified|certain|ill-defined|multiple|nos|nec"
-NOT_A_NAME = re.compile(rf"\b({REST}|codes?|coded|category|sequela|ruled)\b|:", re.IGNORECASE)
 LINKS = "of|to|with|by|involving|for|in|on|due|from|at|and|or|without"
 
 
@@ -77,15 +77,15 @@ class _Question:
 def _questions() -> dict[str, list[Row]]:
     """The questions by split, the same on every machine."""
     categories = _categories()
-    diagnoses = {category: _diagnoses(category.code) for category in categories}
-    uses = Counter(name.casefold() for names in diagnoses.values() for name in names)
+    covered = {category: diagnoses(category.code) for category in categories}
+    uses = Counter(name.casefold() for names in covered.values() for name in names)
     near: dict[tuple[str, str], list[_Category]] = defaultdict(list)
     for category in categories:
         near[category.split, category.chapter].append(category)
     by_answer: dict[str, list[_Question]] = defaultdict(list)
     by_split: dict[str, list[_Question]] = defaultdict(list)
     for gold in categories:
-        names = [name for name in diagnoses[gold] if uses[name.casefold()] == 1]
+        names = [name for name in covered[gold] if uses[name.casefold()] == 1]
         asked = by_answer[gold.title]
         found = _questions_of(gold, names, near[gold.split, gold.chapter], asked)
         asked += found
@@ -105,7 +105,7 @@ def _questions_of(
         asked: Questions so far with the same title as the answer.
     """
     found: list[_Question] = []
-    for name in sorted(names, key=lambda name: _rank(gold.code, name)):
+    for name in sorted(names, key=lambda name: rank(gold.code, name)):
         before = [*asked, *found]
         if len(before) == PER_TITLE:
             break
@@ -123,7 +123,7 @@ def _questions_of(
 def _rows(split: str, questions: list[_Question]) -> list[Row]:
     """The questions as rows, in a fixed order, with every answer position equally often."""
     rows = []
-    for number, question in enumerate(sorted(questions, key=lambda q: _rank(q.text, q.answer))):
+    for number, question in enumerate(sorted(questions, key=lambda q: rank(q.text, q.answer))):
         answer = number % CHOICES
         choices = question.distractors.copy()
         choices.insert(answer, question.answer)
@@ -134,7 +134,7 @@ def _rows(split: str, questions: list[_Question]) -> list[Row]:
 
 def _distractors(gold: _Category, question: str, near: list[_Category]) -> list[str]:
     """Titles without overlap with the question or another choice, of the same block first."""
-    order = sorted(near, key=lambda c: (c.block != gold.block, _rank(question, c.code)))
+    order = sorted(near, key=lambda c: (c.block != gold.block, rank(question, c.code)))
     wrong: list[str] = []
     for category in order:
         nested = any(
@@ -161,7 +161,7 @@ def _runs(text: str) -> frozenset[str]:
 
 def _categories() -> list[_Category]:
     """The categories that can be answers."""
-    icd = _package()
+    icd = classification()
     categories = []
     for chapter in (code for code in icd.get_all_codes() if icd.is_chapter(code)):
         blocks: dict[str, list[str]] = defaultdict(list)
@@ -190,7 +190,7 @@ def _is_answer(title: str, siblings: list[str]) -> bool:
 
 def _split(title: str) -> str:
     """The split of the categories with a title."""
-    place = int(_rank("split", title.casefold())[:8], 16) / 2**32
+    place = int(rank("split", title.casefold())[:8], 16) / 2**32
     for split, share in SPLITS.items():
         place -= share
         if place < 0:
@@ -221,7 +221,7 @@ def _short_titles(titles: dict[str, str]) -> dict[str, str]:
                     if parts is _beginnings
                     else title.removesuffix(longest)
                 )
-    return {code: _capital(title.strip(" ,")) for code, title in short.items()}
+    return {code: capital(title.strip(" ,")) for code, title in short.items()}
 
 
 def _beginnings(title: str) -> list[str]:
@@ -237,46 +237,4 @@ def _plain(text: str) -> str:
     text = re.sub(r"\s*(\[[^]]*\]|\([^)]*\))", "", text)
     text = re.sub(r",? (not elsewhere|in diseases|classified|unspecified|NOS|NEC)\b.*", "", text)
     text = re.sub(r"^((other|unspecified|specified|certain|and) )+", "", text, flags=re.IGNORECASE)
-    return _capital(" ".join(text.split()).strip(" ,"))
-
-
-def _diagnoses(code: str) -> list[str]:
-    """The diagnoses that a category covers: inclusion terms, and titles of its subcategories."""
-    icd = _package()
-    terms = [*icd.get_includes(code), *icd.get_inclusion_term(code)]
-    for child in icd.get_descendants(code):
-        # the seventh character is only the encounter
-        if not icd.is_extended_subcategory(child):
-            terms += [icd.get_description(child), *icd.get_inclusion_term(child)]
-    names = (re.sub(r"\s*(\[[^]]*\]|\([^)]*\)|,? \bNOS\b)", "", term) for term in terms)
-    return list(
-        dict.fromkeys(
-            _capital(" ".join(name.split()))
-            for name in names
-            if 4 <= len(name) <= DIAGNOSIS_LETTERS and not NOT_A_NAME.search(name)
-        )
-    )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _rank(*parts: str) -> str:
-    """A hash that decides every order and choice here, the same on every machine."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _package() -> ModuleType:
-    """The package with the classification.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        import simple_icd_10_cm
-    except ImportError:
-        raise InputError(
-            "task icd10cm needs the package simple-icd-10-cm: pip install 'trimlab[embedded]'"
-        ) from None
-    return simple_icd_10_cm
+    return capital(" ".join(text.split()).strip(" ,"))

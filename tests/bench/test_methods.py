@@ -1,0 +1,84 @@
+"""Methods that make inference cheaper: what they do to a model, and their rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimlab.bench._inference import weight_bytes
+from trimlab.bench._methods._method import METHODS, load_method
+from trimlab.bench._methods.mostly_mlps import mostly_mlps
+from trimlab.bench._methods.sparse24 import two_of_four
+from trimlab.model.shape import empty_model, shape_config
+from trimlab.model.sublayers import SublayerStack
+from trimlab.plugins import plugin_names
+from trimlab.records.rows import read_rows
+
+IDS = torch.arange(3, 40)[None]
+
+
+def test_every_method_has_a_title() -> None:
+    assert all(load_method(name).title for name in plugin_names(METHODS))
+
+
+def test_mostly_mlps_leaves_half_of_a_7b_model() -> None:
+    stack = SublayerStack(empty_model(shape_config("llama-7b")))
+    dropped = mostly_mlps(stack)
+    kinds = [sublayer.kind for sublayer in dropped]
+    assert (kinds.count("mlp"), kinds.count("attention")) == (22, 4)
+    assert len(set(dropped)) == 26
+    load_method("mostly_mlps").apply(stack)
+    assert 0.49 < stack.layer_memory_ratio <= 0.5
+
+
+def test_pairs_leave_half_of_the_blocks(tiny_model: Callable[..., Any]) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    load_method("pairs").apply(stack)
+    assert stack.layer_memory_ratio == 0.5 and {s.block for s in stack} == {0, 2}
+
+
+def test_two_of_four_are_kept() -> None:
+    weight = torch.tensor([[1.0, -4.0, 3.0, 2.0, 0.5, 0.1, -0.2, 0.25]])
+    assert two_of_four(weight).tolist() == [[0, -4, 3, 0, 0.5, 0, 0, 0.25]]
+
+
+@pytest.mark.parametrize(("name", "bits", "error"), [("llm_int8", 8, 0.02), ("int4", 4, 0.15)])
+def test_rounded_weights_take_less_and_compute_almost_the_same(
+    tiny_model: Callable[..., Any], name: str, bits: int, error: float
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    stack = SublayerStack(tiny_model("llama", torch.float32, **sizes))
+    weights = [p for name, p in stack.model.named_parameters() if name.endswith("proj.weight")]
+    entries, whole = sum(p.numel() for p in weights), weight_bytes(stack.model)
+    torch.manual_seed(0)
+    attention: Any = stack.blocks[0].self_attn
+    inputs = torch.randn(8, 64)
+    with torch.inference_mode():
+        before = attention.q_proj(inputs)
+        load_method(name).apply(stack)
+        saved = whole - weight_bytes(stack.model)
+        after = attention.q_proj(inputs)
+        stack.model(input_ids=IDS)  # all layers fit together
+    assert (after - before).norm() < error * before.norm()
+    # a scale for each row or for each 64 entries is stored, too
+    assert 0.9 * entries * (32 - bits) / 8 < saved < entries * (32 - bits) / 8
+
+
+def test_methods_take_turns_and_have_a_row_each(
+    trimlab_bench: Callable[..., int], tiny_options: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "bench.jsonl"
+    methods = ("--methods", "[pairs,mostly_mlps]", "--against", "full")
+    assert trimlab_bench("decode", *tiny_options("decode"), *methods, "--out", out) == 0
+    pairs, mlps = read_rows(out)
+    # the method of earlier records is named in none of them
+    assert [row["cell"].get("method") for row in (pairs, mlps)] == [None, "mostly_mlps"]
+    assert pairs["peer_turns"] == mlps["peer_turns"] and len(pairs["ours_turns"]) == 1
+    for row in (pairs, mlps):
+        rates, (seconds,) = row["rates"], row["ours_turns"]
+        assert rates["ours_tokens_per_second"] == 2 / seconds
+        assert rates["ours_ms_per_token"] == 1000 * seconds / 2
+        assert row["settings"]["weight_bytes"] < row["settings"]["peer_weight_bytes"]

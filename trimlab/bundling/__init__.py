@@ -1,0 +1,1 @@
+"""Bundles: what a run needs, for a machine without a network."""

@@ -1,0 +1,1 @@
+"""Reference tokenizers of GGUF files: a file each, named after `tokenizer.ggml.model`."""

@@ -1,0 +1,150 @@
+"""Time of the phases of a run."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from trimlab.evaluation.likelihoods import HEAD_ROWS
+from trimlab.planning.calibration import bandwidth, device_of, product_rates
+from trimlab.planning.job import Job, typical
+from trimlab.planning.memory import target
+from trimlab.planning.tracing import Op
+from trimlab.planning.workload import Shape
+from trimlab.scanning.candidates import candidates
+from trimlab.scanning.forward_cache import blocks_behind
+
+ADAMW_PASSES = {"cpu": 18, "cuda": 7}  # tensors that a step reads or writes, of a parameter's size
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Seconds of the parts of a run.
+
+    Attributes:
+        step: An optimizer step at full depth, on average.
+        epoch: An epoch at full depth, without the dev items.
+        scan: A scan of all sublayers.
+        dev: An evaluation of the dev items at full depth.
+        test: An evaluation of the test items at full depth.
+        epochs: Planned epochs of trimming.
+        scans: Scans of the whole run.
+        run: The whole run, without baselines to compare with and without writing files.
+    """
+
+    step: float
+    epoch: float
+    scan: float
+    dev: float
+    test: float
+    epochs: int
+    scans: int
+    run: float
+
+
+def durations(job: Job) -> Durations:
+    """Time of the parts of a run."""
+    epoch = epoch_seconds(job)
+    scan = scan_seconds(job)
+    dev, test = evaluation_seconds(job, "dev"), evaluation_seconds(job, "test")
+    schedule, stack = job.settings.trim.schedule, job.sizes.stack
+    epochs = job.settings.trim.planned_epochs(stack)
+    drop_steps = 1 + (epochs - schedule.before_first_drop - schedule.after_last_drop) // (
+        schedule.per_drop
+    )
+    scans = 1 if job.settings.trim.scorer.one_shot else 1 + drop_steps
+    left = target(job)
+    depth = 1 - (1 - left) * job.sizes.total / job.sizes.layers  # layers that are left at the end
+    # drops are spread over the run: the average of depth, and of its square
+    mean, mean_square = (1 + depth) / 2, (1 + depth + depth**2) / 3
+    first = min(schedule.before_first_drop, epochs) / epochs
+    average = first + (1 - first) * mean
+    run = epochs * average * (epoch + dev) + scan + (scans - 1) * mean_square * scan
+    run += test + test * sum(job.settings.trim.save_at or [depth])
+    if job.settings.full_depth:
+        run += epochs * epoch + test
+    return Durations(epoch / len(job.steps), epoch, scan, dev, test, epochs, scans, run)
+
+
+def epoch_seconds(job: Job) -> float:
+    """An epoch at full depth."""
+    parts = [part for step in job.steps for part in step]
+    one = part_seconds(job, typical(parts))
+    scale = sum(part.tokens for part in parts) / typical(parts).tokens
+    item = job.settings.dtype.itemsize
+    gradients = job.all_trained * item
+    added = 3 * gradients * (len(parts) - len(job.steps))  # those of the parts of a step
+    passes = ADAMW_PASSES["cuda" if job.machine.cuda else "cpu"]
+    moved = added + passes * gradients * len(job.steps)
+    return one * scale + moved / (job.machine.bandwidth * job.machine.efficiency)
+
+
+def part_seconds(job: Job, part: Shape) -> float:
+    """Forward and backward pass of a part of an optimizer step."""
+    return job.machine.seconds(part_ops(job, part))
+
+
+def part_ops(job: Job, part: Shape) -> Counter[Op]:
+    """The operations of a part of an optimizer step."""
+    ops: Counter[Op] = Counter()
+    last = len(job.trained) - 1
+    for i, kinds in enumerate(job.trained):
+        scored = part.scored if i == last else 0
+        cost = job.passes.block(part.items, part.length, trained=kinds, scored=scored)
+        ops += cost.forward + cost.backward
+    head = job.passes.head(
+        part.items, part.length, part.scored, trained=job.settings.train_embeddings
+    )
+    return ops + head.forward + head.backward
+
+
+def scan_seconds(job: Job) -> float:
+    """A scan of all candidates at full depth."""
+    stack, batch = job.sizes.stack, typical(job.scan_shapes)
+    found = candidates(stack, job.settings.trim.granularity)
+    behind = sum(len(blocks_behind(stack, candidate)) for candidate in found)
+    together = job.candidates_at_once(batch)
+    whole, many, head = (job.machine.seconds(ops, job.machine.scan_rates) for ops in scan_ops(job))
+    rows = (1 + len(found)) * batch.scored
+    of_batch = job.sizes.blocks * whole + behind / together * many + rows / HEAD_ROWS * head
+    tokens = sum(shape.tokens for shape in job.scan_shapes)
+    return tokens / batch.tokens * of_batch
+
+
+def scan_ops(job: Job) -> tuple[Counter[Op], Counter[Op], Counter[Op]]:
+    """One block on a batch, one on all candidates that share a pass, and a chunk of the LM head."""
+    batch = typical(job.scan_shapes)
+    together = job.candidates_at_once(batch)
+    block = job.scan_passes.block
+    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    return (
+        block(batch.items, batch.length, tree=True).forward,
+        block(together * batch.items, batch.length, tree=True).forward,
+        head.forward,
+    )
+
+
+def evaluation_seconds(job: Job, items: str) -> float:
+    """An evaluation of all `dev` or `test` items at full depth."""
+    batches = job.evaluation_shapes(items)
+    batch = typical(batches)
+    block = job.scan_passes.block(batch.items, batch.length, tree=True)
+    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    seconds = job.sizes.blocks * job.machine.seconds(block.forward, job.machine.scan_rates)
+    seconds += batch.scored / HEAD_ROWS * job.machine.seconds(head.forward, job.machine.scan_rates)
+    return sum(shape.tokens for shape in batches) / batch.tokens * seconds
+
+
+def calibrated(job: Job) -> Job:
+    """The same run, with the rates of this machine measured for its own products."""
+    machine, dtype = job.machine, job.settings.autocast or job.settings.dtype
+    device = device_of(machine)
+    parts = [part for step in job.steps for part in step]
+    training = part_ops(job, typical(parts))
+    scans: Counter[Op] = sum(scan_ops(job), Counter())
+    measured = replace(
+        machine,
+        rates=product_rates(training, device, dtype),
+        scan_rates=product_rates(scans, device, job.settings.dtype, workers=job.workers),
+        bandwidth=bandwidth(device, job.settings.dtype),
+    )
+    fastest = max([*measured.rates.values(), *measured.scan_rates.values()])
+    return replace(job, machine=replace(measured, matrix_rate=fastest))

@@ -1,0 +1,125 @@
+"""A run on a machine: all that its memory and its time depend on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from torch import nn
+
+from trimlab.cpu.workers import MAX_WORKERS
+from trimlab.model.family import Kind
+from trimlab.planning.machine import Machine
+from trimlab.planning.passes import Passes, PassSettings
+from trimlab.planning.settings import RunSettings
+from trimlab.planning.sizes import ModelSizes, trained_sublayers
+from trimlab.planning.workload import Shape, Workload, shapes
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run on a machine.
+
+    Attributes:
+        sizes: The model.
+        settings: The options of the run.
+        workload: Its items.
+        machine: Where it runs.
+        counted: Passes that have been counted, shared by changed copies.
+    """
+
+    sizes: ModelSizes
+    settings: RunSettings
+    workload: Workload
+    machine: Machine
+    counted: dict[PassSettings, Passes] = field(default_factory=dict, repr=False, compare=False)
+
+    def changed(self, **options: object) -> "Job":
+        """The same with other options of the run."""
+        return replace(self, settings=self.settings.changed(**options))
+
+    # ---- training -----------------------------------------------------------------------------
+
+    @property
+    def passes(self) -> Passes:
+        """Passes of training steps."""
+        return self._passes(self.settings.training_passes)
+
+    @cached_property
+    def trained(self) -> list[frozenset[Kind]]:
+        """The trained sublayers of every block."""
+        return trained_sublayers(self.sizes.blocks, self.settings.r)
+
+    def trained_parameters(self, kinds: frozenset[Kind]) -> int:
+        """Trained parameters of a block whose sublayers of these kinds are trained."""
+        rank = self.settings.lora_rank
+        if not rank:
+            return self.sizes.parameters_of(*kinds)
+        stack = self.sizes.stack
+        chosen = [s for s in stack.original if s.block == 0 and s.kind in kinds]
+        found = [part for s in chosen for whole in stack.modules(s) for part in whole.modules()]
+        linears = [part for part in found if isinstance(part, nn.Linear)]
+        return sum(rank * (part.in_features + part.out_features) for part in linears)
+
+    @property
+    def other_trained(self) -> int:
+        """Trained parameters of embeddings, LM head and final norm."""
+        return (self.sizes.total - self.sizes.layers) * self.settings.train_embeddings
+
+    @property
+    def all_trained(self) -> int:
+        """Trained parameters."""
+        return sum(map(self.trained_parameters, self.trained)) + self.other_trained
+
+    @cached_property
+    def steps(self) -> list[list[Shape]]:
+        """The optimizer steps of an epoch, in the parts that they are computed in."""
+        return self.workload.steps(self.settings)
+
+    @cached_property
+    def largest_part(self) -> Shape:
+        """The part of a step with most tokens."""
+        return max((part for step in self.steps for part in step), key=_load)
+
+    # ---- evaluation and scan ------------------------------------------------------------------
+
+    @property
+    def scan_passes(self) -> Passes:
+        """Passes of scans and evaluations during training."""
+        return self._passes(self.settings.scan_passes)
+
+    def _passes(self, settings: PassSettings) -> Passes:
+        return self.counted.setdefault(settings, Passes(self.sizes.config, settings))
+
+    @property
+    def workers(self) -> int:
+        """Passes that run at once, see `trimlab.cpu.workers`."""
+        threads = self.machine.threads
+        if self.machine.cuda:
+            return 1
+        return max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+
+    @cached_property
+    def scan_shapes(self) -> list[Shape]:
+        """The batches of a scan."""
+        return shapes(self.workload.calibration, self.settings.eval_tokens // 4)
+
+    def candidates_at_once(self, batch: Shape) -> int:
+        """Candidates of a scan that share a pass over a batch, in each worker."""
+        room = self.settings.eval_tokens // min(self.workers, len(self.scan_shapes))
+        return max(1, min(room // batch.tokens, len(self.trained) * 2))
+
+    def evaluation_shapes(self, items: str) -> list[Shape]:
+        """The batches of an evaluation of `dev` or `test` items."""
+        return shapes(getattr(self.workload, items), self.settings.eval_tokens)
+
+
+def typical(batches: Sequence[Shape]) -> Shape:
+    """A batch of average size, to count in place of all of them."""
+    tokens = sum(batch.tokens for batch in batches)
+    length = round(sum(batch.length * batch.tokens for batch in batches) / tokens)
+    items = max(1, round(tokens / len(batches) / length))
+    return Shape(items, length, max(1, round(sum(b.scored for b in batches) / len(batches))))
+
+
+def _load(shape: Shape) -> tuple[int, int]:
+    return shape.tokens, shape.length

@@ -1,0 +1,89 @@
+"""Machines: what they hold, and how long an operation takes on them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trimlab.planning.tracing import Op, Shape
+from trimlab.plugins import plugin_module, plugin_names
+
+MACHINES = "trimlab.planning.machines"
+CONTEXT = 600 * 2**20  # of a CUDA process: context, kernels, workspaces of cuBLAS
+
+Rates = Mapping[Shape, float]  # FLOP/s by product
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device by its rates. The time of an operation is the longest of three.
+
+    Attributes:
+        name: Its name.
+        memory: Bytes of memory.
+        matrix_rate: FLOP/s of matrix products: a data sheet's dense bf16, or measured.
+        bandwidth: Bytes per second between memory and the processor.
+        cuda: Whether it is a CUDA device. A CPU works in main memory, beside the process itself.
+        base: Bytes that a process takes before a model is loaded.
+        launch: Seconds that an operation takes at least.
+        efficiency: Share of the rates that operations reach; 1 where they were measured.
+        threads: Threads of a CPU.
+        rates: Measured rates of the products of training steps.
+        scan_rates: Those of passes without gradients.
+    """
+
+    name: str
+    memory: int
+    matrix_rate: float
+    bandwidth: float
+    cuda: bool = True
+    base: int = CONTEXT
+    launch: float = 5e-6
+    efficiency: float = 0.65
+    threads: int = 1
+    rates: Rates = field(default_factory=dict)
+    scan_rates: Rates = field(default_factory=dict)
+
+    def seconds(self, ops: Counter[Op], rates: Rates | None = None) -> float:
+        """Time of operations.
+
+        Args:
+            ops: How often each of them runs.
+            rates: Measured rates of products; by default those of training steps.
+        """
+        rates = self.rates if rates is None else rates
+        return sum(count * self._seconds(op, rates) for op, count in ops.items())
+
+    def _seconds(self, op: Op, rates: Rates) -> float:
+        """Time of an operation: its arithmetic, its memory traffic or its launch."""
+        if op.flops and (rate := _measured(op.shape, rates)) is not None:
+            return max(op.flops / rate, self.launch)  # traffic is part of a measured rate
+        arithmetic = op.flops / (self.matrix_rate * self.efficiency)
+        return max(arithmetic, op.bytes / (self.bandwidth * self.efficiency), self.launch)
+
+
+def _measured(shape: Shape, rates: Rates) -> float | None:
+    """The measured rate of a product, or of the same one with the nearest number of rows."""
+    if shape in rates:
+        return rates[shape]
+    name, *operands = shape
+    alike = [s for s in rates if s[0] == name and (len(operands) > 2 or s[-1] == shape[-1])]
+    nearest = min(alike, key=lambda s: abs(s[1][0] - operands[0][0]), default=None)
+    return None if nearest is None else rates[nearest]
+
+
+def machine_names() -> list[str]:
+    """Names of the machines."""
+    return [name.replace("_", "-") for name in plugin_names(MACHINES)]
+
+
+def load_machine(name: str) -> Machine:
+    """A machine by name.
+
+    Args:
+        name: One of `machine_names()`.
+
+    Raises:
+        InputError: There is no such machine.
+    """
+    hint = "; without --machine the plan is for this one"
+    return plugin_module(MACHINES, name.replace("-", "_"), "machine", hint).MACHINE

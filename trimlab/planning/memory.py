@@ -1,0 +1,197 @@
+"""Memory of the phases of a run, by what fills it."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from trimlab.evaluation.likelihoods import HEAD_ROWS
+from trimlab.planning.job import Job
+from trimlab.planning.workload import Shape
+
+SCALES = 4 / 256  # bytes of scales per weight in bitsandbytes' 8-bit states
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """Peak memory of a phase.
+
+    Attributes:
+        name: The phase.
+        parts: Bytes by what they hold.
+    """
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+def phases(job: Job) -> list[PhaseMemory]:
+    """The phases of a run in their order, each at the moment of its most memory."""
+    found = [untrimmed(job), training(job), scan(job), dev(job), export(job)]
+    if job.settings.full_depth:
+        found.append(comparison(job))
+    return found
+
+
+def untrimmed(job: Job) -> PhaseMemory:
+    """The evaluation of the untrimmed model."""
+    return PhaseMemory("untrimmed", _process(job) | {"activations": _evaluation(job, "test")})
+
+
+def training(job: Job) -> PhaseMemory:
+    """A training step at full depth."""
+    states = trained_state(job)
+    held = states.pop("gradients") * _held_gradients(job)
+    step = step_peak(job, job.largest_part)
+    return PhaseMemory(
+        "training", _process(job) | states | step | {"gradients": held + step["gradients"]}
+    )
+
+
+def step_peak(job: Job, part: Shape) -> dict[str, int]:
+    """Gradients, activations and logits of a part of a step, when they take most.
+
+    A block's backward pass frees what its forward pass has saved, and adds its gradients.
+    """
+    passes, item = job.passes, _itemsize(job)
+    last = len(job.trained) - 1
+    costs = [
+        passes.block_bytes(
+            part.items, part.length, trained=kinds, scored=part.scored if i == last else 0
+        )
+        for i, kinds in enumerate(job.trained)
+    ]
+    gradients = [item * job.trained_parameters(kinds) for kinds in job.trained]
+    embedded = part.tokens * job.sizes.hidden * item
+    before = list(accumulate((cost.saved for cost in costs), initial=embedded))
+    head = passes.head_bytes(
+        part.items, part.length, part.scored, trained=job.settings.train_embeddings
+    )
+    of_head = max(head.forward_peak, head.backward_peak)
+    found = [{"gradients": 0, "activations": before[-1], "logits": of_head}]
+    done = item * job.other_trained
+    for start, cost, own in reversed(list(zip(before[:-1], costs, gradients, strict=True))):
+        most = max(cost.forward_peak, cost.backward_peak - own)
+        found.append({"gradients": done + own, "activations": start + most, "logits": 0})
+        done += own
+    return max(found, key=lambda parts: sum(parts.values()))
+
+
+def scan(job: Job) -> PhaseMemory:
+    """A scan after an epoch: cached streams, and candidates that are computed together."""
+    passes, item, hidden = job.scan_passes, job.settings.dtype.itemsize, job.sizes.hidden
+    sublayers = 2 * job.sizes.blocks
+    most: dict[str, int] = {}
+    for batch in {max(job.scan_shapes, key=key) for key in (_tokens, _length)}:
+        together = job.candidates_at_once(batch)
+        copies = together * batch.items
+        mask = batch.items * batch.length**2 * item
+        rows = sublayers * batch.scored
+        block = passes.block_bytes(copies, batch.length, tree=True)
+        head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, rows)).forward_peak
+        joined = 2 * together * batch.tokens * hidden * item
+        found = {
+            "forward cache": batch.tokens * hidden * item * sublayers + mask,
+            "candidates": block.forward_peak + joined + together * mask,
+            "logits": head + 2 * rows * hidden * item,
+        }
+        most = max(most, found, key=lambda parts: sum(parts.values()))
+    workers = min(job.workers, len(job.scan_shapes))
+    parts = {name: workers * size for name, size in most.items()}
+    return PhaseMemory("scan", _process(job) | trained_state(job) | parts)
+
+
+def dev(job: Job) -> PhaseMemory:
+    """The evaluation of the dev items during training."""
+    parts = _process(job) | trained_state(job) | {"activations": _evaluation(job, "dev")}
+    return PhaseMemory("dev evaluation", parts)
+
+
+def export(job: Job) -> PhaseMemory:
+    """Writing, reloading and testing a trimmed model, beside the model that was trained."""
+    weights = weights_bytes(job)
+    ratio = target(job)
+    parts = _process(job)
+    # the trained model moves to main memory, which a CPU's is; there it keeps its optimizer
+    trained = 0 if job.machine.cuda else int(ratio * weights)
+    state = {} if job.machine.cuda else trained_state(job)
+    parts["weights"] = trained + int(ratio * weights) + weights
+    return PhaseMemory("export", parts | state | {"activations": _evaluation(job, "test")})
+
+
+def comparison(job: Job) -> PhaseMemory:
+    """Fine-tuning at full depth, beside the model that was trimmed."""
+    parts = dict(training(job).parts)
+    if not job.machine.cuda:
+        for name, size in trained_state(job).items():
+            parts[name] += size
+        parts["weights"] += int(target(job) * weights_bytes(job))
+    return PhaseMemory("fine-tuned comparison", parts)
+
+
+def target(job: Job) -> float:
+    """Share of the model's bytes that is left at the end."""
+    rules, sizes = job.settings.trim.rules, job.sizes
+    layers = rules.layer_memory
+    if rules.model_memory is not None:
+        share = 1 - (1 - rules.model_memory) * sizes.total / sizes.layers
+        layers = share if layers is None else min(layers, share)
+    if layers is None:
+        drops = rules.max_drops or sizes.blocks
+        layers = 1 - drops / (2 * sizes.blocks)
+    return 1 - (1 - layers) * sizes.layers / sizes.total
+
+
+# ---- inside ------------------------------------------------------------------------------------
+
+
+def _process(job: Job) -> dict[str, int]:
+    return {"process": job.machine.base, "weights": weights_bytes(job)}
+
+
+def weights_bytes(job: Job) -> int:
+    """Bytes of the weights, adapters included."""
+    adapters = job.all_trained if job.settings.lora_rank else 0
+    return _itemsize(job) * (job.sizes.total + adapters)
+
+
+def trained_state(job: Job) -> dict[str, int]:
+    """What stays between steps: moments, and the gradients of the last step."""
+    moment = 1 + SCALES if job.settings.optimizer == "adamw_8bit" else _itemsize(job)
+    return {
+        "optimizer": int(2 * moment * job.all_trained),
+        "gradients": _itemsize(job) * job.all_trained,
+    }
+
+
+def _held_gradients(job: Job) -> int:
+    """Whole sets of gradients beside those that are being computed.
+
+    Those of the parts of a step are added up, and so are those of accumulated batches.
+    """
+    return any(len(step) > 1 for step in job.steps) + (job.settings.accumulated > 1)
+
+
+def _evaluation(job: Job, items: str) -> int:
+    """Activations of an evaluation."""
+    batch = max(job.evaluation_shapes(items), key=_tokens)
+    passes, item = job.scan_passes, _itemsize(job)
+    block = passes.block_bytes(batch.items, batch.length, tree=True).forward_peak
+    head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, batch.scored)).forward_peak
+    states = 2 * batch.tokens * job.sizes.hidden * item
+    return max(block, head) + states + batch.items * batch.length**2 * item
+
+
+def _itemsize(job: Job) -> int:
+    return job.settings.dtype.itemsize
+
+
+def _tokens(shape: Shape) -> int:
+    return shape.tokens
+
+
+def _length(shape: Shape) -> int:
+    return shape.length

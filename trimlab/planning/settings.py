@@ -1,0 +1,138 @@
+"""The options of a run that decide what it needs."""
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from trimlab.algorithm import Trim
+from trimlab.data.domain import DomainData
+from trimlab.errors import InputError
+from trimlab.planning.passes import PassSettings
+from trimlab.records.rows import JsonObject
+from trimlab.training.module import DomainLM
+
+PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
+    "32": (torch.float32, None),
+    "32-true": (torch.float32, None),
+    "bf16-true": (torch.bfloat16, None),
+    "16-true": (torch.float16, None),
+    "bf16-mixed": (torch.float32, torch.bfloat16),
+    "bf16": (torch.float32, torch.bfloat16),
+    "16-mixed": (torch.float32, torch.float16),
+    "16": (torch.float32, torch.float16),
+    "64-true": (torch.float64, None),
+    "64": (torch.float64, None),
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The options of a run that decide what it needs, under the names that a config has for them.
+
+    Attributes:
+        trim: Algorithm 1.
+        r: `trim.r`.
+        train_tokens: `model.train_tokens`.
+        checkpointing: `model.activation_checkpointing`.
+        optimizer: `model.optimizer`.
+        lora_rank: `model.lora_rank`.
+        train_embeddings: `model.train_embeddings`.
+        batch_size: `data.batch_size`.
+        eval_tokens: `data.eval_tokens`.
+        max_length: `data.max_length`.
+        seed: Seed of the order of the rows.
+        precision: `trainer.precision`.
+        train_batches: `trainer.limit_train_batches`, or None.
+        accumulated: `trainer.accumulate_grad_batches`.
+        full_depth: `run.full_depth`.
+        speed: `run.speed`.
+    """
+
+    trim: Trim
+    r: float
+    train_tokens: int
+    checkpointing: bool
+    optimizer: str
+    lora_rank: int
+    train_embeddings: bool
+    batch_size: int
+    eval_tokens: int
+    max_length: int
+    seed: int
+    precision: str
+    train_batches: float | None
+    accumulated: int
+    full_depth: bool
+    speed: bool
+
+    @classmethod
+    def from_config(cls, config: JsonObject) -> "RunSettings":
+        """Reads a resolved config of `trimlab fit`; what it leaves out has its default.
+
+        Raises:
+            InputError: A value cannot work.
+        """
+        model = _defaults(DomainLM) | config.get("model", {})
+        data = _defaults(DomainData) | config.get("data", {})
+        run = {"full_depth": True, "speed": True} | config.get("run", {})
+        trainer = config.get("trainer") or {}
+        precision = str(trainer.get("precision") or "32-true")
+        if precision not in PRECISIONS:
+            raise InputError(f"trainer.precision {precision!r} is none of {', '.join(PRECISIONS)}")
+        trim = Trim(**config.get("trim", {}))
+        return cls(
+            trim=trim,
+            r=trim.r,
+            train_tokens=model["train_tokens"],
+            checkpointing=model.get("activation_checkpointing", False),
+            optimizer=model.get("optimizer", "adamw"),
+            lora_rank=model.get("lora_rank", 0),
+            train_embeddings=model["train_embeddings"],
+            batch_size=data["batch_size"],
+            eval_tokens=data["eval_tokens"],
+            max_length=data["max_length"],
+            seed=config.get("seed_everything") or 0,
+            precision=precision,
+            train_batches=trainer.get("limit_train_batches"),
+            accumulated=trainer.get("accumulate_grad_batches") or 1,
+            full_depth=run["full_depth"],
+            speed=run["speed"],
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights while they are trained."""
+        return PRECISIONS[self.precision][0]
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Type of the products under mixed precision, or None."""
+        return PRECISIONS[self.precision][1]
+
+    @property
+    def training_passes(self) -> PassSettings:
+        """How training steps are computed."""
+        return PassSettings(self.dtype, self.autocast, self.checkpointing, self.lora_rank)
+
+    @property
+    def scan_passes(self) -> PassSettings:
+        """How scans are computed, between epochs."""
+        return PassSettings(self.dtype)
+
+    def steps_of(self, batches: int) -> int:
+        """Optimizer steps of an epoch of so many batches."""
+        limit = self.train_batches
+        if limit is None:
+            return batches
+        return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+    def changed(self, **options: Any) -> "RunSettings":
+        """The same run with other options."""
+        return replace(self, **options)
+
+
+def _defaults(cls: type) -> JsonObject:
+    """The default arguments of a class."""
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
