@@ -186,7 +186,7 @@ def test_stopping_cancels_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         time.sleep(0.05)
     process = psutil.Process(int(work.log.read_text()))
     launcher.stop([job])  # type: ignore[list-item]
-    psutil.wait_procs([process], timeout=10)
+    psutil.wait_procs([process], timeout=60)
     assert not process.is_running()
     assert wait(job).code == 1
 
