@@ -297,3 +297,9 @@ def test_plan_is_within_15_percent_of_a_measurement(
     for row in json.loads(capsys.readouterr().out.splitlines()[-1]):
         assert row["predicted_bytes"] == pytest.approx(row["measured_bytes"], rel=0.15)
         assert row["predicted_seconds"] == pytest.approx(row["measured_seconds"], rel=0.15)
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(None, 20), (8, 8), (8.0, 8), (50, 20), (0.5, 10)])
+def test_the_steps_of_an_epoch_are_those_of_the_trainer(limit: float | None, steps: int) -> None:
+    config = {"trim": {"target_layer_memory": 0.5}, "trainer": {"limit_train_batches": limit}}
+    assert RunSettings.from_config(config).steps_of(20) == steps

@@ -126,7 +126,9 @@ class RunSettings:
         limit = self.train_batches
         if limit is None:
             return batches
-        return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+        # a share, or a count, which parsers of configs may have made a float
+        count = isinstance(limit, int) or limit > 1
+        return min(batches, int(limit)) if count else max(1, int(batches * limit))
 
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""
