@@ -19,7 +19,7 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt
 
-demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, about 8 minutes on 2 cores
+demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, 10 to 30 minutes on 2 cores
 	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(ARGS)
 
 check: setup ## ruff, pyright and import-linter

@@ -112,7 +112,7 @@ def test_a_method_computes_in_the_type_that_is_asked_for(name, folder, tmp_path)
     _, exact = compress(method(), folder, tmp_path / "whole")
     agreement = torch.corrcoef(torch.stack([logits(smaller).flatten(), logits(exact).flatten()]))
     # LLM-Pruner keeps other heads where two are as good as equal
-    assert agreement[0, 1] > (0.7 if method.before_training else 0.95)
+    assert agreement[0, 1] > (0.7 if method.before_training else 0.8)
 
 
 def test_weights_of_bfloat16_are_scaled_and_sparse_as_in_float32(folder):

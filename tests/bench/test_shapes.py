@@ -107,7 +107,10 @@ def test_a_record_without_new_options_has_the_cell_of_earlier_records(
 
 def test_an_unknown_shape_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("decode", "--shape", "llama-8b") == 2
-    assert "no shape 'llama-8b'; there are llama-13b, llama-7b" in capsys.readouterr().err
+    assert (
+        "no shape 'llama-8b'; there are gemma-3-270m, llama-13b, llama-7b"
+        in capsys.readouterr().err
+    )
 
 
 def test_weights_beyond_the_free_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The LightningDataModule: what is read, tokenised and batched, and when."""
 
+import dataclasses
 import json
 import math
 import re
@@ -35,7 +36,9 @@ class _Counting:
 
 def _same(one: Batch, two: Batch) -> bool:
     return all(
-        torch.equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True)
+        torch.equal(getattr(one, field.name), getattr(two, field.name))
+        for field in dataclasses.fields(one)
+        if field.compare
     )
 
 

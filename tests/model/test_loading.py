@@ -201,7 +201,7 @@ def test_hub_that_cannot_be_reached_names_the_way_out(
         load_model("nobody/nothing")
 
     message = str(error.value)
-    assert message.endswith("name a local folder or an embedded model (gemma-3-270m)")
+    assert message.endswith("name a local folder or an embedded model (gemma-3-270m, smollm2-135m)")
     assert "\n" not in message
 
 

@@ -28,5 +28,7 @@ def test_random_weights_come_from_the_seed_in_the_given_type():
 
 
 def test_an_unknown_shape_is_refused_by_name():
-    with pytest.raises(InputError, match="no shape 'llama-8b'; there are llama-13b, llama-7b"):
+    with pytest.raises(
+        InputError, match="no shape 'llama-8b'; there are gemma-3-270m, llama-13b, "
+    ):
         shape_config("llama-8b")

@@ -140,16 +140,18 @@ def test_weights_and_optimizer_of_training() -> None:
     assert trained_state(eight)["optimizer"] == int(2 * (1 + 4 / 256) * layers)
 
 
-def test_gradients_of_the_last_step_and_of_earlier_parts_are_held() -> None:
+def test_gradients_of_earlier_parts_and_of_accumulated_batches_are_held() -> None:
     gradients = 4 * 4 * (ATTENTION + MLP)
     equal = replace(make_job(model__train_tokens=256), workload=assumed(COUNTS, (16, 16)))
     assert {len(step) for step in equal.steps} == {1}
     peak_of_step = step_peak(equal, equal.largest_part)["gradients"]
-    assert training(equal).parts["gradients"] == gradients + peak_of_step
+    assert training(equal).parts["gradients"] == peak_of_step
+    accumulated = equal.changed(accumulated=4)
+    assert training(accumulated).parts["gradients"] == gradients + peak_of_step
     parts = equal.changed(train_tokens=128)
     assert {len(step) for step in parts.steps} == {2}
     peak_of_step = step_peak(parts, parts.largest_part)["gradients"]
-    assert training(parts).parts["gradients"] == 2 * gradients + peak_of_step
+    assert training(parts).parts["gradients"] == gradients + peak_of_step
 
 
 def test_lora_trains_adapters() -> None:
@@ -295,3 +297,9 @@ def test_plan_is_within_15_percent_of_a_measurement(
     for row in json.loads(capsys.readouterr().out.splitlines()[-1]):
         assert row["predicted_bytes"] == pytest.approx(row["measured_bytes"], rel=0.15)
         assert row["predicted_seconds"] == pytest.approx(row["measured_seconds"], rel=0.15)
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(None, 20), (8, 8), (8.0, 8), (50, 20), (0.5, 10)])
+def test_the_steps_of_an_epoch_are_those_of_the_trainer(limit: float | None, steps: int) -> None:
+    config = {"trim": {"target_layer_memory": 0.5}, "trainer": {"limit_train_batches": limit}}
+    assert RunSettings.from_config(config).steps_of(20) == steps

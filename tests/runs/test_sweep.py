@@ -435,6 +435,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in free} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_outright_goes_on(
     swept: Path, tmp_path: Path, base: Path, root: Path
 ) -> None:

@@ -6,11 +6,11 @@ from rich.table import Table
 
 from trimlab.records.result_row import Bench
 
-COLUMNS = ("what", "time", "peer", "ratio", "peak memory", "of the peer's", "rate", "peer's")
+COLUMNS = ("what", "time", "peer", "ratio", "peak memory", "tokens/s")
 
 
 def results_table(results: Sequence[Bench]) -> Table:
-    """One line per result of a benchmark."""
+    """One line per result of a benchmark; the share of memory is that of the peer's."""
     table = Table(title=f"{results[0].bench}, {results[0].settings['model']}")
     for heading in COLUMNS:
         table.add_column(heading, justify="left" if heading == "what" else "right")
@@ -23,28 +23,27 @@ def _cells(result: Bench) -> list[str]:
     """Cells of one line, in the order of `COLUMNS`."""
     settings = result.settings
     axis = f" ({settings['axis']} {settings['value']})" if "axis" in settings else ""
-    peer, ratio, memory = "", "", ""
+    peer, ratio = "", ""
+    memory = f"{result.ours_peak_bytes / 2**30:.2f} GiB"
     if result.ratio is not None and result.memory_ratio is not None:
         peer = f"{result.peer}: {result.peer_seconds:.2f} ± {result.peer_spread:.2f} s"
         ratio = f"{result.ratio:.2f}"
-        memory = f"{100 * result.memory_ratio:.0f} %"
+        memory += f" ({100 * result.memory_ratio:.0f} %)"
     return [
         result.what + axis,
         f"{result.ours_seconds:.2f} ± {result.ours_spread:.2f} s",
         peer,
         ratio,
-        f"{result.ours_peak_bytes / 2**30:.2f} GiB",
         memory,
-        _rate(result, "ours"),
-        _rate(result, "peer"),
+        _rates(result),
     ]
 
 
-def _rate(result: Bench, side: str) -> str:
-    """Tokens per second of a side, and ours as a share of what the device can do."""
+def _rates(result: Bench) -> str:
+    """Tokens per second of both sides, and our operations as a share of what the device can do."""
     rates = result.rates or {}
-    tokens, share = rates.get(f"{side}_tokens_per_second"), rates.get("share_of_matmul_rate")
-    if tokens is None:
-        return ""
-    of_device = f" ({100 * share:.0f} % of matmul)" if share and side == "ours" else ""
-    return f"{tokens:,.0f} tokens/s{of_device}"
+    found = [rates.get(f"{side}_tokens_per_second") for side in ("ours", "peer")]
+    said = ", ".join(f"{rate:,.0f}" for rate in found if rate is not None)
+    if "share_of_matmul_rate" in rates:
+        said += f" ({100 * rates['share_of_matmul_rate']:.0f} % of matmul)"
+    return said

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from trimlab.errors import InputError
@@ -28,8 +27,6 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
     if found := sorted(folder.glob(pattern)):
         return found[0]
     advice = f"pip download --no-deps --dest {folder} {requirement}"
-    if find_spec("pip") is None:
-        raise InputError(f"pip is not installed here, and {requirement} is fetched by it: {advice}")
     print(f"fetching {requirement} into {folder} (once)", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as part:
@@ -39,6 +36,10 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
         done = subprocess.run(
             command, check=False, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True
         )
+        # asked of the process: a search for pip in this one would switch off the distutils that
+        # setuptools brings, and setuptools could not be imported any more
+        if "No module named pip" in done.stderr:
+            raise InputError(f"pip, which fetches {requirement}, is not installed here: {advice}")
         wheels = sorted(Path(part).glob(pattern))
         if done.returncode != 0 or not wheels:
             said = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel"]

@@ -34,7 +34,7 @@ from trimlab.scanning.candidates import Granularity
 from trimlab.scanning.scan import scan
 from trimlab.training.module import DomainLM
 
-STEPS = 3  # gradients of the step before are held from the second one on
+STEPS = 3  # moments of the optimizer are there from the second one on
 WORDS = [f"w{i}" for i in range(97)]
 
 

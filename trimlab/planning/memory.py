@@ -170,10 +170,9 @@ def trained_state(job: Job) -> dict[str, int]:
 def _held_gradients(job: Job) -> int:
     """Whole sets of gradients beside those that are being computed.
 
-    Those of the step before are freed when the next ones are handed out, and those of the parts of
-    a step are added up.
+    Those of the parts of a step are added up, and so are those of accumulated batches.
     """
-    return (len(job.steps) > 1) + any(len(step) > 1 for step in job.steps)
+    return any(len(step) > 1 for step in job.steps) + (job.settings.accumulated > 1)
 
 
 def _evaluation(job: Job, items: str) -> int:

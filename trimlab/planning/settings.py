@@ -45,6 +45,7 @@ class RunSettings:
         seed: Seed of the order of the rows.
         precision: `trainer.precision`.
         train_batches: `trainer.limit_train_batches`, or None.
+        accumulated: `trainer.accumulate_grad_batches`.
         full_depth: `run.full_depth`.
         speed: `run.speed`.
     """
@@ -62,6 +63,7 @@ class RunSettings:
     seed: int
     precision: str
     train_batches: float | None
+    accumulated: int
     full_depth: bool
     speed: bool
 
@@ -94,6 +96,7 @@ class RunSettings:
             seed=config.get("seed_everything") or 0,
             precision=precision,
             train_batches=trainer.get("limit_train_batches"),
+            accumulated=trainer.get("accumulate_grad_batches") or 1,
             full_depth=run["full_depth"],
             speed=run["speed"],
         )
@@ -123,7 +126,9 @@ class RunSettings:
         limit = self.train_batches
         if limit is None:
             return batches
-        return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+        # a share, or a count, which parsers of configs may have made a float
+        count = isinstance(limit, int) or limit > 1
+        return min(batches, int(limit)) if count else max(1, int(batches * limit))
 
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""

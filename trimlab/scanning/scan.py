@@ -212,7 +212,8 @@ def scan(
             return _of_batch(stack, batch, found, statistics, max_tokens=room, on_blocks=on_blocks)
 
         moved = [batch.to(stack.model.device) for batch in batches]
-        # in the order of the batches, whichever is done first: sums in floating point depend on it
+        # in the order of the batches, whichever is done first: sums in floating point depend on it.
+        # A GPU is not waited for before the last batch is queued
         parts = list(workers.map(work, moved))
     return replace(empty, statistics=_reduce(statistics, parts))
 
@@ -236,7 +237,8 @@ def _of_batch(
     )
     values = {name: s.of_items(passes) for name, s in statistics.bypass.items()}
     del cache, passes
-    give_back_memory()  # in pieces that the next batch, of another length, may not fit in
+    if stack.model.device.type == "cpu":
+        give_back_memory()  # in pieces that the next batch, of another length, may not fit in
     return BatchStatistics(stats.sums(), values)
 
 

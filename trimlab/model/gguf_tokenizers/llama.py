@@ -6,6 +6,7 @@ strings this encoder agrees with that library given the same tokens.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,8 @@ class SentencePieceTokens(GgufTokens):
         # first; transformers leaves them to the merges, which cut 32 spaces into 16 + 16.
         # `normalized`: they are searched for after spaces have become "▁".
         runs = [token for token in self.user_defined if set(token) == {SPACE}]
-        tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
+        added: Any = [AddedToken(run, normalized=True, special=False) for run in runs]
+        tokenizer.add_tokens(added)
 
     def encode(self, text: str) -> list[int]:
         """Encodes a text as SentencePiece does, without a space put in front (as Gemma).

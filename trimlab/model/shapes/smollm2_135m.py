@@ -11,6 +11,6 @@ CONFIG = LlamaConfig(
     num_key_value_heads=3,
     max_position_embeddings=8192,
     rms_norm_eps=1e-5,
-    rope_theta=100_000.0,
+    rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
     tie_word_embeddings=True,
 )
