@@ -116,13 +116,19 @@ def test_only_blocks_with_a_gradient_run_twice(base: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("backend", "checkpointing"), [("eager", True), ("inductor", False)])
 def test_compiled_gradients_and_scans(
-    tmp_path: Path, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_folder: TinyFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    checkpointing: bool,
 ) -> None:
     """Compiled code runs in training steps only, also after a drop, and a bypass keeps working."""
-    monkeypatch.setattr(compiled, "BACKEND", "eager")  # traced and guarded, and no code made
+    monkeypatch.setattr(compiled, "BACKEND", backend)  # eager: traced and guarded, no code made
     base = tiny_folder(tmp_path, num_hidden_layers=2)
-    plain, fast = (DomainLM(str(base), compile=on).double() for on in (False, True))
+    options = {"activation_checkpointing": checkpointing}
+    plain, fast = (DomainLM(str(base), compile=on, **options).double() for on in (False, True))
     batch = batch_of(plain)
     for drop in [(), (Sublayer(0, "attention"),)]:
         for module in (plain, fast):
@@ -135,22 +141,6 @@ def test_compiled_gradients_and_scans(
     with plain.stack.bypass(Sublayer(0, "mlp")), fast.stack.bypass(Sublayer(0, "mlp")):
         states = [module.stack.hidden(input_ids=batch.input_ids) for module in (plain, fast)]
     assert torch.equal(*states)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_inductor(base: Path, checkpointing: bool) -> None:
-    plain = make(base)
-    fast = make(base, compile=True, activation_checkpointing=checkpointing)
-    batch = batch_of(plain)
-    for drop in [(), (Sublayer(1, "mlp"),), (Sublayer(3, "attention"), Sublayer(3, "mlp"))]:
-        for module in (plain, fast):
-            module.drop(*drop)
-        _, expected = step(plain, batch)
-        _, found = step(fast, batch)
-        assert set(found) == set(expected)
-        for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_no_compiler_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
