@@ -137,7 +137,8 @@ def test_compiled_gradients_and_scans(
         _, found = step(fast, batch)
         assert set(found) == set(expected)
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7)
+            # the norms compute in float32; the gradients are about 0.1
+            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
     with plain.stack.bypass(Sublayer(0, "mlp")), fast.stack.bypass(Sublayer(0, "mlp")):
         states = [module.stack.hidden(input_ids=batch.input_ids) for module in (plain, fast)]
     assert torch.equal(*states)
