@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
 
-import packaging
-import pip
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -72,9 +70,10 @@ def node(tmp_path: Path, make_wheel: MakeWheel) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "node"], check=True)
     (packages,) = (tmp_path / "node").glob("lib/python*/site-packages")
-    for module in (pip, packaging):
-        folder = Path(module.__file__).parent
-        (packages / folder.name).symlink_to(folder)
+    for name in ("pip", "packaging"):
+        # looked up, not imported: pip in this process switches off the distutils of setuptools
+        folder = Path(str(metadata.distribution(name).locate_file(name)))
+        (packages / name).symlink_to(folder)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     for name in (Requirement(text).name for text in project["dependencies"]):
         stub = canonicalize_name(name).replace("-", "_")
