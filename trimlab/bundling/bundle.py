@@ -97,7 +97,7 @@ def write_bundle(content: Content, out: Path, part_bytes: int) -> list[str]:
             copy_model(content.base, tree / "models" / _folder_name(content.base), content.dtype)
         if (repository := clone()) is not None:
             _copy_sources(repository, tree)
-        write_text(tree / "RUN", "".join(f"{line}\n" for line in _commands(content)))
+        write_text(tree / "RUN", "".join(f"{line}\n" for line in _commands(content, tree)))
         sums = write_archive(tree, out, part_bytes)
     write_text(out / SCRIPT, Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8"))
     head = f"# trimlab bundle for Python {content.machine.python}\n"
@@ -127,18 +127,19 @@ def _folder_name(base: str) -> str:
     return Path(base.partition("@")[0]).expanduser().resolve().name
 
 
-def _commands(content: Content) -> Iterator[str]:
+def _commands(content: Content, tree: Path) -> Iterator[str]:
     """Commands to run on the machine, in the folder of the unpacked bundle."""
+    # an embedded task brings its rows itself
+    root = ["--data.root", "data"] if (tree / "data").is_dir() else []
     base = f"models/{_folder_name(content.base)}" if content.base else None
     if base and content.tasks:
-        options = ["--model.base", base, "--data.task", content.tasks[0], "--data.root", "data"]
+        options = ["--model.base", base, "--data.task", content.tasks[0], *root]
         options += ["--trim.target_layer_memory", "0.5", "--run.dir", f"runs/{content.tasks[0]}"]
         yield f"env/bin/trimlab fit {shlex.join(options)}"
     else:
         yield "env/bin/trimlab --help"
     if clone() is not None:
-        options = ["--base", base] if base else []
-        options += ["--data.root", "data"] if content.tasks else []
+        options = [*(["--base", base] if base else []), *root]
         yield shlex.join(["env/bin/python", "experiments/gpu_check.py", "--out", "check", *options])
 
 
@@ -151,7 +152,7 @@ def _staging(out: Path) -> Iterator[Path]:
             written.
     """
     check_writable(out)
-    ours = (MANIFEST, SCRIPT, _STAGING)
+    ours = (MANIFEST, SCRIPT)
     for path in out.iterdir():
         if path.name not in ours and not path.name.startswith((ARCHIVE, ".")):
             raise InputError(f"{out} holds {path.name}, which is no bundle; choose another folder")
