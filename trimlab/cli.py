@@ -18,13 +18,14 @@ drops, one small step at a time, the attention and MLP sublayers that the domain
 EXAMPLES = """\
 examples:
   trimlab fit --config experiments/quickstart.yaml
-  trimlab fit --config experiments/quickstart.yaml --trim.target_layer_memory 0.5 \\
-      --run.dir runs/half
+  trimlab fit --config experiments/quickstart.yaml --trim.target_layer_memory 0.75 \\
+      --run.dir runs/three_quarters
   trimlab fit --config experiments/own_data.yaml --data.root my_domain --run.dir runs/mine
   trimlab data check --config experiments/own_data.yaml --data.root my_domain
-  trimlab eval runs/quickstart/models/0.75 --tasks icd10cm
+  trimlab eval runs/quickstart/models/0.5 --tasks icd10_chapters
   trimlab bench score --against naive --data.task icd10cm
-  trimlab compress sparsegpt runs/quickstart/models/0.75 --data.task icd10cm --out runs/sparse
+  trimlab compress sparsegpt runs/quickstart/models/0.5 --data.task icd10_chapters \\
+      --out runs/sparse
   trimlab sweep experiments/table3.yaml --profile gemma-270m --only data.task=icd10cm --dry-run
   trimlab plan --shape llama-7b --machine h100 --trim.target_layer_memory 0.5
   trimlab report --out report
