@@ -59,11 +59,7 @@ class Comparison:
         state = load_checkpoint(self.folder.path / LAST)["trimlab"]
         module.freeze_all_but(Sublayer.parse(name) for name in state["trainable"])
         trained = self._train_as_long(module, FULL_DEPTH)
-        if self.tester.options.compare:
-            _save(module, self.fine_tuned_folder)
-        test = self.tester.test(module.stack, "fine-tuned at full depth")
-        self._remove_checkpoints(FULL_DEPTH)
-        return ModelResult.from_test(test, dropped=[], **trained)
+        return self._tested_at_full_depth(module, trained, keep=bool(self.tester.options.compare))
 
     def fine_tuned_first(self, epochs: int) -> ModelResult:
         """Fine-tunes all sublayers of the untrimmed model, and keeps it as the start of trimming.
@@ -74,10 +70,7 @@ class Comparison:
         module = self.module.fresh()
         module.freeze_all_but(module.stack)
         trained = self._train(module, FULL_DEPTH, epochs, planned_epochs=epochs)
-        _save(module, self.fine_tuned_folder)
-        test = self.tester.test(module.stack, "fine-tuned at full depth")
-        self._remove_checkpoints(FULL_DEPTH)
-        return ModelResult.from_test(test, dropped=[], **trained)
+        return self._tested_at_full_depth(module, trained, keep=True)
 
     @property
     def fine_tuned_folder(self) -> Path:
@@ -119,6 +112,16 @@ class Comparison:
         ]
 
     # ---- inside -------------------------------------------------------------------------------
+
+    def _tested_at_full_depth(
+        self, module: DomainLM, trained: JsonObject, *, keep: bool
+    ) -> ModelResult:
+        """Tests the model fine-tuned at full depth; its folder is kept if somebody needs it."""
+        if keep:
+            _save(module, self.fine_tuned_folder)
+        test = self.tester.test(module.stack, "fine-tuned at full depth")
+        self._remove_checkpoints(FULL_DEPTH)
+        return ModelResult.from_test(test, dropped=[], **trained)
 
     def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
         """Prunes the untrimmed model and trains every remaining sublayer."""

@@ -1,6 +1,5 @@
 """The folder of a run: its lock, its config, its record and its summary."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import IO
 import yaml
 
 from trimlab.errors import InputError
-from trimlab.files import check_writable, write_text
+from trimlab.files import check_writable, try_lock, write_text
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
@@ -67,11 +66,7 @@ class RunFolder:
         if used and not self.config.exists():
             raise InputError(f"{self.path} is not empty and holds no run; choose another")
         begun = any(path.exists() for path in (self.summary, self.record, self.checkpoints))
-        with self._lock() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"another process is running in {self.path}") from error
+        with self._lock():
             existing = self._read_config() if self.config.exists() else None
             if existing is not None and begun:
                 self._check_config(existing, config)
@@ -79,11 +74,14 @@ class RunFolder:
                 write_text(self.config, yaml.safe_dump(config, sort_keys=False))
             yield
 
-    def _lock(self) -> IO[str]:
+    def _lock(self) -> IO[bytes]:
         try:
-            return (self.path / ".lock").open("w")
+            lock = try_lock(self.path / ".lock")
         except OSError as error:
             raise InputError(f"cannot write to {self.path / '.lock'}: {error.strerror}") from error
+        if lock is None:
+            raise InputError(f"another process is running in {self.path}")
+        return lock
 
     def read_summary(self) -> RunSummary | None:
         """The summary so far, with usable paths, or None where no phase has ended yet."""
