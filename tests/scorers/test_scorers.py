@@ -3,19 +3,25 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import TinyModel, TinyTokenizer
+from trimlab.data.batching import scan_batches
+from trimlab.data.domain import DomainData
+from trimlab.data.encoding import encode
 from trimlab.errors import InputError
-from trimlab.model.sublayers import Sublayer
+from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
 from trimlab.scanning.candidates import Candidate
-from trimlab.scanning.scan import Scan
+from trimlab.scanning.scan import Scan, scan
 from trimlab.scanning.selection import Scores, ranking
 from trimlab.scanning.statistics import STATISTICS
 from trimlab.scorers import SCORERS, Scorer, load_scorer
+from trimlab.scorers._scoring import score_candidates
 from trimlab.scorers.activation_norm import s_norm
 from trimlab.scorers.sensitivity import s_scan
 
@@ -205,3 +211,28 @@ def test_wrong_arguments_are_refused(name: str, arguments: dict[str, float]) -> 
 def test_other_objects_than_scorers_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="is not a subclass of"):
         load_scorer(name)
+
+
+# ---- in a drop step --------------------------------------------------------------------------
+
+
+def test_wrong_choices_are_read_only_by_scores_that_need_them(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, root: Path
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    data = DomainData(tiny_tokenizer(), "jsonl", root, calibration_rows=8, dev_rows=8)
+
+    def scanned(scorer: str) -> Scan:
+        scorer_of = load_scorer(scorer)
+        return score_candidates(scorer_of, stack, data, "sublayer", metric="accuracy", step=0).scan
+
+    data.setup()
+    assert data.rows is not None
+    right_alone = [
+        encode(data.tokenizer, item, data.max_length, only_gold=True)
+        for item in data.rows.calibration
+    ]
+    expected = scan(stack, scan_batches(right_alone, 1024), measures=["hidden_change"])
+    assert scanned("hidden_change").statistics == expected.statistics
+    whole = scan(stack, data.calibration_batches())
+    assert scanned("two_step").statistics == whole.statistics

@@ -245,19 +245,29 @@ class DomainData(L.LightningDataModule):
         self.setup()
         return [item for parts in self._encoded[name] for item in parts]
 
-    def calibration_items(self) -> list[EncodedItem]:
-        """The calibration items with all their choices."""
+    def calibration_items(self, only_gold: bool = False) -> list[EncodedItem]:
+        """The calibration items with all their choices.
+
+        Args:
+            only_gold: With the right choice alone, as in training.
+        """
         self.setup()
         assert self.rows is not None
-        return [part for item in self.rows.calibration for part in self._parts(item)]
+        items = self.rows.calibration
+        if only_gold:
+            encoded = (encode_all(self.tokenizer, i, self.max_length, only_gold) for i in items)
+            return [part for parts in encoded for part in parts]
+        return [part for item in items for part in self._parts(item)]
 
     def capacity(self, device: torch.device = CPU) -> Capacity:
         """How much of an evaluation or a scan a device computes at once."""
         return capacity(device, self.eval_tokens)
 
-    def calibration_batches(self, device: torch.device = CPU) -> list[Batch]:
-        """Batches of calibration items with all their choices, as a scan on a device needs them."""
-        return scan_batches(self.calibration_items(), self.capacity(device).tokens)
+    def calibration_batches(
+        self, device: torch.device = CPU, only_gold: bool = False
+    ) -> list[Batch]:
+        """Batches of `calibration_items`, as a scan on a device needs them."""
+        return scan_batches(self.calibration_items(only_gold), self.capacity(device).tokens)
 
     def evaluation_batches(self, items: Sequence[Item], device: torch.device = CPU) -> list[Batch]:
         """Batches of any items with all their choices, longest first.

@@ -98,6 +98,11 @@ class StatisticSet(NamedTuple):
             {name: s for name, s in loaded.items() if isinstance(s, BypassStatistic)},
         )
 
+    @property
+    def needs_choices(self) -> bool:
+        """Whether a statistic reads wrong choices, too: those of outputs read every token."""
+        return bool(self.output) or any(s.choices != "none" for s in self.bypass.values())
+
 
 class BatchStatistics(NamedTuple):
     """The statistics of one batch, by name.

@@ -4,13 +4,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from trimlab.data.batching import Batch
 from trimlab.data.domain import DomainData
 from trimlab.evaluation.metrics import MetricName
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.operating_point import ScannedCandidate
 from trimlab.scanning.candidates import Candidate, Granularity, candidates, name_of
 from trimlab.scanning.early_stopping import best_first_scan
-from trimlab.scanning.scan import Scan, scan
+from trimlab.scanning.scan import Scan, StatisticSet, scan
 from trimlab.scanning.selection import Scores, lowest, most_important
 from trimlab.scorers import Scorer
 
@@ -100,7 +103,7 @@ def score_candidates(
     else:
         found = scan(
             stack,
-            data.calibration_batches(device) if scorer.statistics else [],
+            _calibration_batches(scorer, data, device),
             granularity=granularity,
             measures=scorer.statistics,
             metric=metric,
@@ -110,6 +113,14 @@ def score_candidates(
             seed=data.seed,
         )
     return ScoredCandidates(found, scorer(found), time.perf_counter() - start)
+
+
+def _calibration_batches(scorer: Scorer, data: DomainData, device: torch.device) -> list[Batch]:
+    """What the statistics of a scorer read: wrong choices cost most of a scan."""
+    if not scorer.statistics:
+        return []
+    needs_choices = StatisticSet.load(scorer.statistics).needs_choices
+    return data.calibration_batches(device, only_gold=not needs_choices)
 
 
 def _can_stop_early(scorer: Scorer, metric: MetricName) -> bool:

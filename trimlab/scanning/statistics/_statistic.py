@@ -93,7 +93,10 @@ class BypassStatistic(Statistic):
 
     @property
     def choices(self) -> Literal["none", "likeliest", "all"]:
-        """The choices whose exact log-likelihoods are needed: fewer cost less of the LM head."""
+        """The choices whose exact log-likelihoods are needed: fewer cost less of the LM head.
+
+        Where no statistic needs any, the items of a drop step have the right choice alone.
+        """
         return "all"
 
     @abstractmethod

@@ -11,7 +11,7 @@ class HiddenChange(BypassStatistic):
     """Relative squared distance of the last hidden states with and without the candidate.
 
     It takes a value of its own for every candidate, where accuracy on a few items ties, and needs
-    no LM head. Averaged over the items.
+    neither the LM head nor wrong choices. Averaged over the items.
     """
 
     @property
