@@ -20,8 +20,8 @@ import trimlab
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
 from trimlab.records.rows import TIMING_FIELDS, read_rows
-from trimlab.runs import exports
 from trimlab.runs import measure as measuring
+from trimlab.runs import run as running
 from trimlab.scorers import Scorer
 from trimlab.stop_rules import StopRules
 from trimlab.training.module import DomainLM
@@ -314,7 +314,7 @@ CRASHES: dict[str, Callable[[Path], None]] = {
     "while an export is written": lambda _: at_path(
         AutoModelForCausalLM, "from_pretrained", lambda part: part.endswith(".part")
     ),
-    "between export and model card": lambda _: setattr(exports, "model_card", die),
+    "between export and model card": lambda _: setattr(running, "model_card", die),
     "at full depth": lambda _: in_batch(1, 2, fit="full_depth"),
     "behind full depth": lambda _: at_path(shutil, "rmtree", lambda part: part == "full_depth"),
 }

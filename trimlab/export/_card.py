@@ -2,17 +2,27 @@
 
 from trimlab.data.domain import DomainData
 from trimlab.model.loading import about
+from trimlab.records.lost_accuracy import lost_accuracy
 from trimlab.records.model_result import ModelResult
 
 
-def model_card(base: str, data: DomainData, trimmed: ModelResult, untrimmed: ModelResult) -> str:
+def model_card(
+    base: str,
+    data: DomainData,
+    trimmed: ModelResult,
+    untrimmed: ModelResult,
+    fine_tuned: ModelResult | None = None,
+) -> str:
     """Text of a README.md: base model, data, dropped sublayers, accuracy, licence.
+
+    It says so where the model is worse than those that it came from.
 
     Args:
         base: Name of the base model.
         data: The domain.
         trimmed: Result of the reloaded export.
         untrimmed: Result of the base model.
+        fine_tuned: Result of the model fine-tuned at full depth, where it is known.
     """
     info, task = about(base), data.task
     dropped = ", ".join(trimmed.dropped or []) or "nothing"
@@ -21,6 +31,8 @@ def model_card(base: str, data: DomainData, trimmed: ModelResult, untrimmed: Mod
     if trimmed.tier == "T2":
         zeros = """ Ordinary blocks have both sublayers: where one was dropped and the other
 kept, the dropped one is stored as zeros, which take memory and time and change no result."""
+    worse = "".join(f"\n**{said}**\n" for said in lost_accuracy(trimmed, untrimmed, fine_tuned))
+    full = f"- Fine-tuned at full depth: {_score(fine_tuned)}\n" if fine_tuned else ""
     speed = ""
     if trimmed.tokens_per_second is not None:
         speed = (
@@ -58,10 +70,10 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")
 {speed}
 ± is the standard error over the test items. Accuracy, memory in this folder and speed were
 measured on this folder, reloaded.{zeros}
-
+{worse}
 - Base model: {base}{f" ({info.note})" if info.note else ""}
 - Data: {task.name}, {trimmed.optimizer_steps} optimizer steps of {data.batch_size} rows
-- Dropped, in this order: {dropped}
+{full}- Dropped, in this order: {dropped}
 - Licence: the base model's ({info.licence}) and the data's ({task.licence}) both apply.
 """
 

@@ -9,10 +9,8 @@ from transformers import PreTrainedModel
 
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_speeds
-from trimlab.export._card import model_card
 from trimlab.export._packing import packable_blocks
 from trimlab.export.hf import save_packed
-from trimlab.files import write_text
 from trimlab.model.loading import load_model
 from trimlab.model.notes import note_once
 from trimlab.model.sizes import dense_sizes, stored_sizes
@@ -89,12 +87,10 @@ class Exporter:
         module: The module of the run; others are made from its arguments.
         folder: The run folder.
         tester: Tests the models.
-        untrimmed: The untrimmed model's result, for the model cards.
     """
 
-    def __init__(self, module: DomainLM, folder: RunFolder, tester: Tester, untrimmed: ModelResult):
+    def __init__(self, module: DomainLM, folder: RunFolder, tester: Tester):
         self.module, self.folder, self.tester = module, folder, tester
-        self.untrimmed = untrimmed
         self.dtype = export_dtype(module.base, tester.options)
         self._full: PreTrainedModel | None = None  # loaded once, for the first comparison of speed
 
@@ -105,11 +101,7 @@ class Exporter:
         test = self.tester.test(stack, f"trimmed to {saved.name}")
         if self.tester.options.speed:
             about |= self._speeds(stack.model)
-        result = ModelResult.from_test(test, **about)
-        if result.folder is not None:
-            card = model_card(self.module.base, self.tester.data, result, self.untrimmed)
-            write_text(self.folder.models / saved.name / "README.md", card)
-        return result
+        return ModelResult.from_test(test, **about)
 
     def _restored_and_written(self, saved: SavedPoint) -> tuple[SublayerStack, JsonObject]:
         """The model to measure, and the fields of its result that are known before."""

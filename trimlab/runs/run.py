@@ -6,6 +6,7 @@ goes on where it was.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from trimlab.algorithm import Trim
@@ -13,6 +14,8 @@ from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
 from trimlab.data.splits import RowSets
 from trimlab.errors import InputError
+from trimlab.export._card import model_card
+from trimlab.files import write_text
 from trimlab.model.sizes import dense_sizes
 from trimlab.records.model_result import ModelResult
 from trimlab.records.provenance import provenance
@@ -128,8 +131,10 @@ class Run:
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
         self._phase("models", self._models)
+        self._write_cards()
         if self.options.full_depth:
             self._phase("fine_tuned", self.comparison.fine_tuned)
+            self._write_cards()  # they compare with it
         for method in self.options.compare:
             self._compare(method)
         self.summary.finished = True
@@ -194,6 +199,7 @@ class Run:
         except TrainingDivergedError:
             if self.folder.points():
                 self._phase("models", self._models)
+                self._write_cards()
             raise
 
     def _fit_trimmed(self) -> None:
@@ -228,9 +234,17 @@ class Run:
 
     def _models(self) -> list[ModelResult]:
         """Exports every operating point that was asked for, and the final one last."""
-        assert self.summary.untrimmed is not None
-        exporter = Exporter(self.module, self.folder, self.tester, self.summary.untrimmed)
+        exporter = Exporter(self.module, self.folder, self.tester)
         return [exporter.export(saved) for saved in saved_points(self.folder, self.trim.save_at)]
+
+    def _write_cards(self) -> None:
+        """The model cards, which say so where a model is worse than those that it came from."""
+        results, base = self.summary, self.module.base
+        assert results.untrimmed is not None
+        for model in results.models or []:
+            if model.folder is not None:
+                card = model_card(base, self.data, model, results.untrimmed, results.fine_tuned)
+                write_text(Path(model.folder) / "README.md", card)
 
     def _compare(self, method: str) -> None:
         if method not in self.summary.compared:

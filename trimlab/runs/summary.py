@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from trimlab.records.lost_accuracy import lost_accuracy
 from trimlab.records.model_result import ModelResult
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.labels import TITLES, labelled_models, percent, with_stderr
@@ -39,6 +40,8 @@ def print_summary(summary: RunSummary, folder: Path) -> None:
     )
     if zeros := _zeros(final):
         console.print(zeros, highlight=False, soft_wrap=True)
+    for sentence in lost_accuracy(final, summary.untrimmed, summary.fine_tuned):
+        console.print(sentence, style="bold red", highlight=False, soft_wrap=True)
     for name, content in files.items():
         console.print(f"  {folder / name}  {content}", highlight=False, soft_wrap=True)
     console.print(f"stopped because: {summary.stopped_because}", highlight=False)

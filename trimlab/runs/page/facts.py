@@ -1,7 +1,6 @@
 """The words and tables of a run's page."""
 
-import statistics
-
+from trimlab.records.lost_accuracy import difference, lost_accuracy
 from trimlab.records.model_result import ModelResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
@@ -46,9 +45,8 @@ def differences(summary: RunSummary) -> list[str]:
         ("untrimmed", summary.untrimmed),
         ("fine-tuned at full depth", summary.fine_tuned),
     ):
-        if summary.models and other is not None and (pair := _paired(summary.trimmed, other)):
-            difference = f"{pair[0]:+.1f}".replace("-", "\N{MINUS SIGN}")
-            found.append(f"Trimmed minus {title}: {difference} ± {pair[1]:.1f} points.")
+        if summary.models and other is not None and other.correct:
+            found.append(f"Trimmed minus {title}: {difference(summary.trimmed, other)}.")
     return found
 
 
@@ -75,6 +73,7 @@ def warnings(summary: RunSummary, data: JsonObject) -> list[str]:
     if not summary.models:
         return said
     final = summary.trimmed
+    said += lost_accuracy(final, summary.untrimmed, summary.fine_tuned)
     if final.stderr > FEW_ITEMS:
         said.append(
             f"{final.n} test items give a standard error of {final.stderr:.1f} points: "
@@ -130,13 +129,3 @@ def _row(title: str, model: ModelResult) -> dict[str, str]:
 
 def _score(model: ModelResult) -> str:
     return with_stderr(model.value, model.stderr)
-
-
-def _paired(ours: ModelResult, other: ModelResult) -> tuple[float, float] | None:
-    """Difference of two accuracies on the same items, and its standard error."""
-    if not ours.correct or not other.correct or len(ours.correct) != len(other.correct):
-        return None
-    if len(ours.correct) < 2:
-        return None
-    pairs = [100 * (int(a) - int(b)) for a, b in zip(ours.correct, other.correct, strict=True)]
-    return statistics.fmean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5
