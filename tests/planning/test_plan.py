@@ -14,7 +14,7 @@ from trimlab.errors import InputError
 from trimlab.model.shape import empty_model, random_model, shape_config
 from trimlab.model.sublayers import SublayerStack
 from trimlab.planning import device
-from trimlab.planning.base import base_config
+from trimlab.planning.base import base_config, built_folder
 from trimlab.planning.fitting import changes, peak, what_fits
 from trimlab.planning.job import Job
 from trimlab.planning.machine import Machine, load_machine, machine_names
@@ -278,6 +278,19 @@ def test_plan_of_a_local_folder_reads_no_weights(
     assert row["fits_with"] == {}
     assert set(row["memory"]) >= {"untrimmed", "training", "scan", "export"}
     assert row["seconds"]["run"] > row["seconds"]["epoch"] > row["seconds"]["step"] > 0
+
+
+def test_plan_of_an_embedded_model_that_is_not_built_assumes_lengths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path))
+    assert built_folder("smollm2-135m") is None
+    arguments = ["--model.base", "smollm2-135m", "--data.task", "icd10_chapters"]
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *arguments, "--trim.max_drops", "2", "--machine", "h100", "--json"])
+    assert stop.value.code == 0
+    assert json.loads(capsys.readouterr().out)["lengths"].startswith("assumed: 128 tokens")
+    assert list(tmp_path.iterdir()) == []  # nothing is built
 
 
 def test_embedded_shapes_are_those_of_the_models() -> None:
