@@ -182,6 +182,39 @@ def test_what_fits_is_added_in_order_and_no_more_than_needed() -> None:
         assert peak(job.changed(**others)) > needed
 
 
+def test_a_gpu_computes_as_many_tokens_at_once_as_its_memory_allows() -> None:
+    job = make_job(machine=replace(GPU, memory=80 * 2**30))
+    assert job.capacity.tokens == 32768
+    assert make_job(machine=replace(GPU, cuda=False)).capacity.tokens == 1024
+    assert job.changed(eval_tokens=5000).capacity.tokens == 5000  # asked for
+    assert [shape.items for shape in job.evaluation_shapes("dev")] == [COUNTS["dev"]]
+    assert job.candidates_at_once(job.scan_shapes[0]) == 8  # all of them
+
+
+def test_a_gpu_scores_all_choices_in_full() -> None:
+    items = assumed(COUNTS, (16, 32)).dev
+    assert {(item.scored, item.all_scored) for item in items} == {(8, 1 + 4 * 7)}
+    for cuda, positions in ((False, 8), (True, 29)):
+        job = make_job(machine=replace(GPU, cuda=cuda))
+        for shapes in (job.evaluation_shapes("dev"), job.scan_shapes):
+            assert sum(shape.scored for shape in shapes) == positions * 8
+        assert {part.scored / part.items for step in job.steps for part in step} == {8}
+
+
+def test_the_lm_head_of_a_gpu_takes_more_positions_at_once() -> None:
+    assert Passes(TINY, PassSettings()).rows_per_call == 256
+    assert Passes(TINY, PassSettings(cuda=True)).rows_per_call == 2**27 // 128
+    passes = Passes(shape_config("llama-7b"), PassSettings(cuda=True))
+    assert passes.head_call.forward_peak > passes.rows_per_call * 32000 * 4  # float32 logits
+
+
+def test_no_proposed_option_stands_for_all_that_a_gpu_can_do() -> None:
+    job = make_job()  # of 1 GiB, thus 4,096 tokens; a quarter is 1,024, the default
+    asked = [change.value for change in changes(job) if change.option == "data.eval_tokens"]
+    assert asked[:2] == [1023, 255]
+    assert all(job.changed(eval_tokens=n).capacity.tokens == n for n in asked)
+
+
 def test_a_run_that_does_not_fit_is_refused_with_what_to_lower() -> None:
     sets = {name: {"items": n, "longest": 32} for name, n in COUNTS.items()}
     config = {"trim": {"target_layer_memory": 0.5, "r": 1.0}}
@@ -211,6 +244,15 @@ def test_time_is_that_of_the_slowest_resource() -> None:
     assert faster.seconds({Op(shape, 800, 10): 1}) == 2.0  # type: ignore[arg-type]
     other = ("mm", (8, 2), (2, 2))  # other rows: the same product nearest to it
     assert faster.seconds({Op(other, 1600, 10): 1}) == 4.0  # type: ignore[arg-type]
+    # a bias stands before the operands: neither its width nor another weight decides
+    near, far, wrong = (
+        ("addmm", (3,), (7, 2), (2, 3)),
+        ("addmm", (3,), (90, 2), (2, 3)),
+        ("addmm", (5,), (8, 4), (4, 5)),
+    )
+    biased = replace(machine, rates={wrong: 1.0, far: 2.0, near: 400.0})
+    asked = ("addmm", (3,), (8, 2), (2, 3))
+    assert biased.seconds({Op(asked, 800, 10): 1}) == 2.0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", machine_names())

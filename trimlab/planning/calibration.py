@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from trimlab.evaluation.speed import synchronise
 from trimlab.memory import give_back_memory, resident_memory
 from trimlab.planning.machine import CONTEXT, Machine
-from trimlab.planning.tracing import Op, Shape
+from trimlab.planning.tracing import Op, OpKey
 
 MAX_FLOPS = 2e10  # a larger product is measured with fewer rows
 REPEATS = 3
@@ -45,7 +45,7 @@ def device_of(machine: Machine) -> torch.device:
 
 def product_rates(
     ops: Iterable[Op], device: torch.device, dtype: torch.dtype, *, workers: int = 0
-) -> dict[Shape, float]:
+) -> dict[OpKey, float]:
     """Measures the FLOP/s of products.
 
     Args:
@@ -55,10 +55,10 @@ def product_rates(
         workers: On a CPU, measure as many at once, each with its share of the threads and with
             oneDNN's layout of weights, as scans do; 0: one with all threads.
     """
-    found: dict[Shape, float] = {}
+    found: dict[OpKey, float] = {}
     for op in ops:
-        if op.flops and op.shape not in found:
-            found[op.shape] = _rate(op, device, dtype, workers)
+        if op.flops and op.key not in found:
+            found[op.key] = _rate(op, device, dtype, workers)
     return found
 
 
@@ -73,7 +73,7 @@ def bandwidth(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _rate(op: Op, device: torch.device, dtype: torch.dtype, workers: int) -> float:
-    name, *shapes = op.shape
+    name, *shapes = op.key
     if "scaled_dot_product" in name:
         return _measured(op.flops, _attention(shapes, device, dtype, "backward" in name), workers)
     *_, a, b = shapes

@@ -3,12 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from trimlab.evaluation.likelihoods import HEAD_ROWS
 from trimlab.planning.calibration import bandwidth, device_of, product_rates
 from trimlab.planning.job import Job, typical
 from trimlab.planning.memory import target
 from trimlab.planning.tracing import Op
-from trimlab.planning.workload import Shape
+from trimlab.planning.workload import BatchShape
 from trimlab.scanning.candidates import candidates
 from trimlab.scanning.forward_cache import blocks_behind
 
@@ -77,12 +76,12 @@ def epoch_seconds(job: Job) -> float:
     return one * scale + moved / (job.machine.bandwidth * job.machine.efficiency)
 
 
-def part_seconds(job: Job, part: Shape) -> float:
+def part_seconds(job: Job, part: BatchShape) -> float:
     """Forward and backward pass of a part of an optimizer step."""
     return job.machine.seconds(part_ops(job, part))
 
 
-def part_ops(job: Job, part: Shape) -> Counter[Op]:
+def part_ops(job: Job, part: BatchShape) -> Counter[Op]:
     """The operations of a part of an optimizer step."""
     ops: Counter[Op] = Counter()
     last = len(job.trained) - 1
@@ -103,8 +102,8 @@ def scan_seconds(job: Job) -> float:
     behind = sum(len(blocks_behind(stack, candidate)) for candidate in found)
     together = job.candidates_at_once(batch)
     whole, many, head = (job.machine.seconds(ops, job.machine.scan_rates) for ops in scan_ops(job))
-    rows = (1 + len(found)) * batch.scored
-    of_batch = job.sizes.blocks * whole + behind / together * many + rows / HEAD_ROWS * head
+    calls = (1 + len(found)) * batch.scored / job.scan_passes.rows_per_call
+    of_batch = job.sizes.blocks * whole + behind / together * many + calls * head
     tokens = sum(shape.tokens for shape in job.scan_shapes)
     return tokens / batch.tokens * of_batch
 
@@ -114,7 +113,7 @@ def scan_ops(job: Job) -> tuple[Counter[Op], Counter[Op], Counter[Op]]:
     batch = typical(job.scan_shapes)
     together = job.candidates_at_once(batch)
     block = job.scan_passes.block
-    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    head = job.scan_passes.head_call
     return (
         block(batch.items, batch.length, tree=True).forward,
         block(together * batch.items, batch.length, tree=True).forward,
@@ -127,9 +126,9 @@ def evaluation_seconds(job: Job, items: str) -> float:
     batches = job.evaluation_shapes(items)
     batch = typical(batches)
     block = job.scan_passes.block(batch.items, batch.length, tree=True)
-    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    head, calls = job.scan_passes.head_call, batch.scored / job.scan_passes.rows_per_call
     seconds = job.sizes.blocks * job.machine.seconds(block.forward, job.machine.scan_rates)
-    seconds += batch.scored / HEAD_ROWS * job.machine.seconds(head.forward, job.machine.scan_rates)
+    seconds += calls * job.machine.seconds(head.forward, job.machine.scan_rates)
     return sum(shape.tokens for shape in batches) / batch.tokens * seconds
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from trimlab.data.capacity import EVAL_TOKENS
 from trimlab.planning.job import Job
 from trimlab.planning.memory import phases, trained_state, weights_bytes
 
@@ -52,10 +53,14 @@ def changes(job: Job) -> Iterator[Change]:
             "weights of 16 bits",
             {"precision": "bf16-true"},
         )
-    for name, field in (("model", "train_tokens"), ("data", "eval_tokens")):
-        tokens = getattr(settings, field)
+    for name, field, tokens in (
+        ("model", "train_tokens", settings.train_tokens),
+        ("data", "eval_tokens", job.capacity.tokens),
+    ):
         while tokens > longest:
             tokens = max(tokens // 4, longest)
+            if field == "eval_tokens" and job.machine.cuda and tokens == EVAL_TOKENS:
+                tokens -= 1  # which stands for as many as the memory of a GPU allows
             yield Change(
                 f"{name}.{field}", tokens, "the same result in smaller parts", {field: tokens}
             )

@@ -7,12 +7,13 @@ from functools import cached_property
 from torch import nn
 
 from trimlab.cpu.workers import MAX_WORKERS
+from trimlab.data.capacity import Capacity, gpu_capacity
 from trimlab.model.family import Kind
 from trimlab.planning.machine import Machine
 from trimlab.planning.passes import Passes, PassSettings
 from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes, trained_sublayers
-from trimlab.planning.workload import Shape, Workload, shapes
+from trimlab.planning.workload import BatchShape, Workload, batch_shapes
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Job:
         return sum(map(self.trained_parameters, self.trained)) + self.other_trained
 
     @cached_property
-    def steps(self) -> list[list[Shape]]:
+    def steps(self) -> list[list[BatchShape]]:
         """The optimizer steps of an epoch, in the parts that they are computed in."""
         return self.workload.steps(self.settings)
 
     @cached_property
-    def largest_part(self) -> Shape:
+    def largest_part(self) -> BatchShape:
         """The part of a step with most tokens."""
         return max((part for step in self.steps for part in step), key=_load)
 
@@ -88,7 +89,16 @@ class Job:
         return self._passes(self.settings.scan_passes)
 
     def _passes(self, settings: PassSettings) -> Passes:
-        return self.counted.setdefault(settings, Passes(self.sizes.config, settings))
+        settings = replace(settings, cuda=self.machine.cuda)
+        if settings not in self.counted:
+            self.counted[settings] = Passes(self.sizes.config, settings)
+        return self.counted[settings]
+
+    @property
+    def capacity(self) -> Capacity:
+        """How much of an evaluation or a scan the machine computes at once."""
+        tokens = self.settings.eval_tokens
+        return gpu_capacity(self.machine.memory, tokens) if self.machine.cuda else Capacity(tokens)
 
     @property
     def workers(self) -> int:
@@ -99,27 +109,31 @@ class Job:
         return max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
 
     @cached_property
-    def scan_shapes(self) -> list[Shape]:
+    def scan_shapes(self) -> list[BatchShape]:
         """The batches of a scan."""
-        return shapes(self.workload.calibration, self.settings.eval_tokens // 4)
+        return batch_shapes(
+            self.workload.calibration, self.capacity.tokens // 4, in_full=self.machine.cuda
+        )
 
-    def candidates_at_once(self, batch: Shape) -> int:
+    def candidates_at_once(self, batch: BatchShape) -> int:
         """Candidates of a scan that share a pass over a batch, in each worker."""
-        room = self.settings.eval_tokens // min(self.workers, len(self.scan_shapes))
+        room = self.capacity.tokens // min(self.workers, len(self.scan_shapes))
         return max(1, min(room // batch.tokens, len(self.trained) * 2))
 
-    def evaluation_shapes(self, items: str) -> list[Shape]:
+    def evaluation_shapes(self, items: str) -> list[BatchShape]:
         """The batches of an evaluation of `dev` or `test` items."""
-        return shapes(getattr(self.workload, items), self.settings.eval_tokens)
+        return batch_shapes(
+            getattr(self.workload, items), *self.capacity, in_full=self.machine.cuda
+        )
 
 
-def typical(batches: Sequence[Shape]) -> Shape:
+def typical(batches: Sequence[BatchShape]) -> BatchShape:
     """A batch of average size, to count in place of all of them."""
     tokens = sum(batch.tokens for batch in batches)
     length = round(sum(batch.length * batch.tokens for batch in batches) / tokens)
     items = max(1, round(tokens / len(batches) / length))
-    return Shape(items, length, max(1, round(sum(b.scored for b in batches) / len(batches))))
+    return BatchShape(items, length, max(1, round(sum(b.scored for b in batches) / len(batches))))
 
 
-def _load(shape: Shape) -> tuple[int, int]:
+def _load(shape: BatchShape) -> tuple[int, int]:
     return shape.tokens, shape.length

@@ -1,16 +1,17 @@
 """Machines: what they hold, and how long an operation takes on them."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimlab.planning.tracing import Op, Shape
+from trimlab.planning.tracing import Op, OpKey
 from trimlab.plugins import plugin_module, plugin_names
 
 MACHINES = "trimlab.planning.machines"
 CONTEXT = 600 * 2**20  # of a CUDA process: context, kernels, workspaces of cuBLAS
 
-Rates = Mapping[Shape, float]  # FLOP/s by product
+Rates = Mapping[OpKey, float]  # FLOP/s by product
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,30 @@ class Machine:
 
     def _seconds(self, op: Op, rates: Rates) -> float:
         """Time of an operation: its arithmetic, its memory traffic or its launch."""
-        if op.flops and (rate := _measured(op.shape, rates)) is not None:
+        if op.flops and (rate := _measured(op.key, rates)) is not None:
             return max(op.flops / rate, self.launch)  # traffic is part of a measured rate
         arithmetic = op.flops / (self.matrix_rate * self.efficiency)
         return max(arithmetic, op.bytes / (self.bandwidth * self.efficiency), self.launch)
 
 
-def _measured(shape: Shape, rates: Rates) -> float | None:
+def _measured(key: OpKey, rates: Rates) -> float | None:
     """The measured rate of a product, or of the same one with the nearest number of rows."""
-    if shape in rates:
-        return rates[shape]
-    name, *operands = shape
-    alike = [s for s in rates if s[0] == name and (len(operands) > 2 or s[-1] == shape[-1])]
-    nearest = min(alike, key=lambda s: abs(s[1][0] - operands[0][0]), default=None)
+    if not rates or key in rates:
+        return rates.get(key)
+    rows, product = _rows(key)
+    alike = {other: abs(_rows(other)[0] - rows) for other in rates if _rows(other)[1] == product}
+    nearest = min(alike, key=alike.__getitem__, default=None)
     return None if nearest is None else rates[nearest]
+
+
+def _rows(key: OpKey) -> tuple[int, OpKey]:
+    """The rows of a product, and what it is apart from them; of an attention, its tokens."""
+    name, *operands = key
+    if "scaled_dot_product" in name:
+        items, _, length, _ = operands[0]
+        return items * length, (name,)
+    *_, a, b = operands  # a bias may stand before them
+    return math.prod(a[:-1]), (name, b)
 
 
 def machine_names() -> list[str]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from trimlab.evaluation.likelihoods import HEAD_ROWS
 from trimlab.planning.job import Job
-from trimlab.planning.workload import Shape
+from trimlab.planning.passes import Passes
+from trimlab.planning.workload import BatchShape
 
 SCALES = 4 / 256  # bytes of scales per weight in bitsandbytes' 8-bit states
 
@@ -51,7 +51,7 @@ def training(job: Job) -> PhaseMemory:
     )
 
 
-def step_peak(job: Job, part: Shape) -> dict[str, int]:
+def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
     """Gradients, activations and logits of a part of a step, when they take most.
 
     A block's backward pass frees what its forward pass has saved, and adds its gradients.
@@ -91,7 +91,7 @@ def scan(job: Job) -> PhaseMemory:
         mask = batch.items * batch.length**2 * item
         rows = sublayers * batch.scored
         block = passes.block_bytes(copies, batch.length, tree=True)
-        head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, rows)).forward_peak
+        head = _head(passes, rows)
         joined = 2 * together * batch.tokens * hidden * item
         found = {
             "forward cache": batch.tokens * hidden * item * sublayers + mask,
@@ -180,18 +180,23 @@ def _evaluation(job: Job, items: str) -> int:
     batch = max(job.evaluation_shapes(items), key=_tokens)
     passes, item = job.scan_passes, _itemsize(job)
     block = passes.block_bytes(batch.items, batch.length, tree=True).forward_peak
-    head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, batch.scored)).forward_peak
+    head = _head(passes, batch.scored)
     states = 2 * batch.tokens * job.sizes.hidden * item
     return max(block, head) + states + batch.items * batch.length**2 * item
+
+
+def _head(passes: Passes, rows: int) -> int:
+    """Bytes of the LM head on so many positions, a call at a time."""
+    return passes.head(1, passes.rows_per_call, min(passes.rows_per_call, rows)).forward_peak
 
 
 def _itemsize(job: Job) -> int:
     return job.settings.dtype.itemsize
 
 
-def _tokens(shape: Shape) -> int:
+def _tokens(shape: BatchShape) -> int:
     return shape.tokens
 
 
-def _length(shape: Shape) -> int:
+def _length(shape: BatchShape) -> int:
     return shape.length

@@ -13,12 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from trimlab.evaluation.likelihoods import CACHED_ROWS, HEAD_ROWS
+from trimlab.evaluation.likelihoods import CACHED_ROWS, rows_per_call
 from trimlab.model.family import Kind
 from trimlab.model.sublayers import SublayerStack
 from trimlab.planning.tracing import Op, Tracer
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
 
 FEW = (2, 4)  # items of the passes that the memory of larger ones is worked out from
 
@@ -52,12 +50,14 @@ class PassSettings:
         checkpointing: Keep the input of a block only, and compute the block again in the backward
             pass.
         lora_rank: Rank of the adapters that are trained in place of the weights; 0: the weights.
+        cuda: Whether they run on a GPU, where the LM head takes more positions at once.
     """
 
     dtype: torch.dtype = torch.float32
     autocast: torch.dtype | None = None
     checkpointing: bool = False
     lora_rank: int = 0
+    cuda: bool = False
 
 
 class Passes:
@@ -137,6 +137,16 @@ class Passes:
         wide = self.head(few, length, 2 * rows, trained=trained)
         return _extrapolated(long, _sum(long, wide, one), factor=(scored - rows) / rows)
 
+    @property
+    def rows_per_call(self) -> int:
+        """Positions per call of the LM head."""
+        return rows_per_call(self._config.vocab_size, self.settings.cuda)
+
+    @property
+    def head_call(self) -> Cost:
+        """A call of the LM head without gradients, on as many positions as it takes at once."""
+        return self.head(1, self.rows_per_call, self.rows_per_call)
+
     # ---- inside -------------------------------------------------------------------------------
 
     @contextmanager
@@ -194,10 +204,20 @@ class Passes:
 
         def forward(state: Tensor) -> Tensor:
             rows = stack.final_norm(state).flatten(0, 1)[positions]
-            return torch.cat([_log_probs(stack, part) for part in rows.split(HEAD_ROWS)]).sum()
+            parts = rows.split(self.rows_per_call)
+            return torch.cat([self._log_probs(stack, part) for part in parts]).sum()
 
         with torch.set_grad_enabled(trained is not None):
             return _count(forward, state, [weight] if trained else [])
+
+    def _log_probs(self, stack: SublayerStack, rows: Tensor) -> Tensor:
+        """Log-probabilities of one token at each position, as `token_log_probs` has them."""
+        logits = stack.head(rows)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        at_once = len(logits) if self.settings.cuda else CACHED_ROWS
+        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(at_once)])
+        index = torch.zeros(len(rows), dtype=torch.long)
+        return logits[index, index] - normalisers
 
 
 def one_block(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -253,15 +273,6 @@ def _count(forward: Any, state: Tensor, weights: Sequence[Tensor]) -> Cost:
         found = Cost(saved, peak, tracer.peak, ops, tracer.ops)
         del gradients
     return found
-
-
-def _log_probs(stack: SublayerStack, rows: Tensor) -> Tensor:
-    """Log-probabilities of one token at each of some positions, as `token_log_probs` has them."""
-    logits = stack.head(rows)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])
-    index = torch.zeros(len(rows), dtype=torch.long)
-    return logits[index, index] - normalisers
 
 
 class _Adapted(nn.Module):
