@@ -13,12 +13,14 @@ from trimlab.cli import main
 from trimlab.errors import InputError
 from trimlab.model.shape import empty_model, random_model, shape_config
 from trimlab.model.sublayers import SublayerStack
-from trimlab.planning import device
+from trimlab.planning import device, measuring
 from trimlab.planning.base import base_config, built_folder
+from trimlab.planning.duration import durations, part_ops, scan_seconds
 from trimlab.planning.fitting import changes, peak, what_fits
 from trimlab.planning.job import Job
 from trimlab.planning.machine import Machine, load_machine, machine_names
-from trimlab.planning.memory import step_peak, trained_state, training, weights_bytes
+from trimlab.planning.memory import phases, step_peak, trained_state, training, weights_bytes
+from trimlab.planning.memory import scan as scan_memory
 from trimlab.planning.passes import Passes, PassSettings
 from trimlab.planning.plan import parse_memory
 from trimlab.planning.settings import RunSettings
@@ -26,6 +28,7 @@ from trimlab.planning.sizes import ModelSizes, trained_sublayers
 from trimlab.planning.tracing import Op
 from trimlab.planning.trimmed import trimmed_sizes
 from trimlab.planning.workload import assumed, parse_tokens, spread
+from trimlab.training.module import DomainLM
 
 TINY = LlamaConfig(
     vocab_size=128,
@@ -213,6 +216,79 @@ def test_no_proposed_option_stands_for_all_that_a_gpu_can_do() -> None:
     asked = [change.value for change in changes(job) if change.option == "data.eval_tokens"]
     assert asked[:2] == [1023, 255]
     assert all(job.changed(eval_tokens=n).capacity.tokens == n for n in asked)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "parts"),
+    [
+        ("two_step", {"forward cache", "candidates", "logits"}),
+        ("hidden_change", {"forward cache", "candidates", "logits"}),
+        ("activation_norm", {"forward cache", "activations"}),
+        ("random", set()),
+    ],
+)
+def test_a_scan_is_what_the_scorer_measures(scorer: str, parts: set[str]) -> None:
+    job, full = make_job(trim__scorer=scorer), make_job()
+    found = scan_memory(job)
+    assert set(found.parts) - set(trained_state(job)) == {"process", "weights"} | parts
+    assert (scan_seconds(job) == 0) == (scorer == "random")
+    if scorer != "two_step":  # which alone runs the LM head on every candidate
+        assert scan_seconds(job) < scan_seconds(full)
+        assert found.total < scan_memory(full).total
+
+
+def test_what_is_measured_is_the_scan_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(measuring, "score_candidates", lambda *args, **named: asked.append(args))
+    module = DomainLM.__new__(DomainLM)
+    torch.nn.Module.__init__(module)
+    module.stack = SublayerStack(empty_model(TINY))
+    module._device = torch.device("cpu")
+    job = make_job(trim__scorer="hidden_change", trim__packable=True)
+    callback = measuring.Measure("rows", job.settings)
+    callback.seconds = [1.0, 3.0]
+    callback.on_train_epoch_end(None, module)
+    assert asked == [(job.settings.trim.scorer, module.stack, "rows", "pair")]
+    assert callback.found["training"].seconds == 2.0
+
+
+def test_the_whole_model_is_fine_tuned_before_it_is_trimmed() -> None:
+    job = make_job(trim__r=0.25)
+    first = job.settings.changed(trim_from="fine_tuned", fine_tuning_epochs=5)
+    tuned = replace(job, settings=first)
+    assert [p.name for p in phases(job)][-1] == "fine-tuned comparison"
+    assert [p.name for p in phases(tuned)][:3] == ["untrimmed", "fine-tuning", "training"]
+    assert "fine-tuned comparison" not in [p.name for p in phases(tuned)]
+    parts, all_trained = phases(tuned)[1].parts, training(make_job(trim__r=1.0)).parts
+    assert parts["optimizer"] == all_trained["optimizer"] == 4 * 8 * (ATTENTION + MLP)
+    assert parts["weights"] == 2 * all_trained["weights"]  # its copy is trimmed afterwards
+    found, all_found = durations(tuned), durations(make_job(trim__r=1.0))
+    assert found.fine_tuning == 5 * all_found.epoch > 5 * found.epoch
+    assert durations(job).fine_tuning == 0
+    comparison = found.epochs * found.epoch
+    assert found.run == pytest.approx(durations(job).run - comparison + found.fine_tuning)
+
+
+def test_a_teacher_takes_memory_and_a_forward_pass() -> None:
+    alone = make_job(run__trim_from="fine_tuned")
+    taught = alone.changed(loss="hidden_states")
+    assert {p.name for p in phases(taught) if "teacher" in p.parts} == {
+        *("training", "scan", "dev evaluation", "export")
+    }
+    assert training(taught).parts["teacher"] == weights_bytes(alone)
+    assert training(taught).total > training(alone).total + weights_bytes(alone)
+    assert phases(taught)[1] == phases(alone)[1]  # the teacher itself learns answers
+    flops = [
+        sum(op.flops * n for op, n in part_ops(job, job.largest_part).items())
+        for job in (alone, taught)
+    ]
+    tokens = taught.largest_part.tokens
+    assert flops[1] - flops[0] > 2 * tokens * 4 * (ATTENTION + MLP - 64)
+    seconds = durations(taught), durations(alone)
+    assert seconds[0].epoch > seconds[1].epoch
+    assert seconds[0].fine_tuning == seconds[1].fine_tuning
+    with pytest.raises(InputError, match="model.loss hidden_states needs a teacher: give run.trim"):
+        make_job(model__loss="hidden_states")
 
 
 def test_a_run_that_does_not_fit_is_refused_with_what_to_lower() -> None:

@@ -77,7 +77,9 @@ def _times(plan: Plan) -> Table:
     table.add_column("part")
     table.add_column("time", justify="right")
     steps = len(plan.job.steps)
+    rows = [("fine-tuning before trimming", found.fine_tuning)] if found.fine_tuning else []
     for name, value in (
+        *rows,
         ("optimizer step", found.step),
         (f"epoch ({steps} steps) at full depth", found.epoch),
         ("scan at full depth", found.scan),

@@ -24,6 +24,7 @@ class Durations:
         scan: A scan of all sublayers.
         dev: An evaluation of the dev items at full depth.
         test: An evaluation of the test items at full depth.
+        fine_tuning: Fine-tuning of the whole model before it is trimmed; 0 without.
         epochs: Planned epochs of trimming.
         scans: Scans of the whole run.
         run: The whole run, without baselines to compare with and without writing files.
@@ -34,6 +35,7 @@ class Durations:
     scan: float
     dev: float
     test: float
+    fine_tuning: float
     epochs: int
     scans: int
     run: float
@@ -56,11 +58,28 @@ def durations(job: Job) -> Durations:
     mean, mean_square = (1 + depth) / 2, (1 + depth + depth**2) / 3
     first = min(schedule.before_first_drop, epochs) / epochs
     average = first + (1 - first) * mean
-    run = epochs * average * (epoch + dev) + scan + (scans - 1) * mean_square * scan
+    # what a teacher adds, which keeps its depth
+    teacher = epoch - epoch_seconds(job.changed(loss="answers"))
+    run = epochs * (average * (epoch - teacher + dev) + teacher)
+    run += scan + (scans - 1) * mean_square * scan
     run += test + test * sum(job.settings.trim.save_at or [depth])
-    if job.settings.full_depth:
+    fine_tuning = 0.0
+    if job.settings.fine_tuned_first:
+        fine_tuning = job.settings.fine_tuning_epochs * epoch_seconds(job.fine_tuning)
+        run += fine_tuning + test
+    elif job.settings.full_depth:
         run += epochs * epoch + test
-    return Durations(epoch / len(job.steps), epoch, scan, dev, test, epochs, scans, run)
+    return Durations(
+        step=epoch / len(job.steps),
+        epoch=epoch,
+        scan=scan,
+        dev=dev,
+        test=test,
+        fine_tuning=fine_tuning,
+        epochs=epochs,
+        scans=scans,
+        run=run,
+    )
 
 
 def epoch_seconds(job: Job) -> float:
@@ -84,7 +103,7 @@ def part_seconds(job: Job, part: BatchShape) -> float:
 def part_ops(job: Job, part: BatchShape) -> Counter[Op]:
     """The operations of a part of an optimizer step."""
     ops: Counter[Op] = Counter()
-    last = len(job.trained) - 1
+    last = None if job.settings.all_positions else len(job.trained) - 1
     for i, kinds in enumerate(job.trained):
         scored = part.scored if i == last else 0
         cost = job.passes.block(part.items, part.length, trained=kinds, scored=scored)
@@ -92,18 +111,25 @@ def part_ops(job: Job, part: BatchShape) -> Counter[Op]:
     head = job.passes.head(
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )
+    if job.settings.teacher:
+        block = job.teacher_passes.block(part.items, part.length)
+        ops += Counter({op: job.sizes.blocks * n for op, n in block.forward.items()})
     return ops + head.forward + head.backward
 
 
 def scan_seconds(job: Job) -> float:
-    """A scan of all candidates at full depth."""
+    """A scan of all candidates at full depth; 0 for scores without measurements."""
+    if not any(job.statistics):
+        return 0.0
     stack, batch = job.sizes.stack, typical(job.scan_shapes)
     found = candidates(stack, job.settings.trim.granularity)
     behind = sum(len(blocks_behind(stack, candidate)) for candidate in found)
     together = job.candidates_at_once(batch)
     whole, many, head = (job.machine.seconds(ops, job.machine.scan_rates) for ops in scan_ops(job))
     calls = (1 + len(found)) * batch.scored / job.scan_passes.rows_per_call
-    of_batch = job.sizes.blocks * whole + behind / together * many + calls * head
+    of_batch = job.sizes.blocks * whole
+    if job.statistics.bypass:
+        of_batch += behind / together * many + job.scan_reads_head * calls * head
     tokens = sum(shape.tokens for shape in job.scan_shapes)
     return tokens / batch.tokens * of_batch
 

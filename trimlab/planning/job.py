@@ -14,6 +14,7 @@ from trimlab.planning.passes import Passes, PassSettings
 from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes, trained_sublayers
 from trimlab.planning.workload import BatchShape, Workload, batch_shapes
+from trimlab.scanning.scan import StatisticSet
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,22 @@ class Job:
         """The same with other options of the run."""
         return replace(self, settings=self.settings.changed(**options))
 
+    @property
+    def fine_tuning(self) -> "Job":
+        """Training of all sublayers, before any is dropped."""
+        return self.changed(r=1.0, loss="answers")
+
     # ---- training -----------------------------------------------------------------------------
 
     @property
     def passes(self) -> Passes:
         """Passes of training steps."""
         return self._passes(self.settings.training_passes)
+
+    @property
+    def teacher_passes(self) -> Passes:
+        """Passes of the teacher in training steps."""
+        return self._passes(replace(self.settings.scan_passes, autocast=self.settings.autocast))
 
     @cached_property
     def trained(self) -> list[frozenset[Kind]]:
@@ -111,9 +122,22 @@ class Job:
     @cached_property
     def scan_shapes(self) -> list[BatchShape]:
         """The batches of a scan."""
+        asked = {found.choices for found in self.statistics.bypass.values()}
         return batch_shapes(
-            self.workload.calibration, self.capacity.tokens // 4, in_full=self.machine.cuda
+            self.workload.calibration,
+            self.capacity.tokens // 4,
+            in_full=self.machine.cuda or "all" in asked,
         )
+
+    @cached_property
+    def statistics(self) -> StatisticSet:
+        """What a scan measures."""
+        return StatisticSet.load(self.settings.trim.scorer.statistics, self.settings.metric)
+
+    @property
+    def scan_reads_head(self) -> bool:
+        """Whether a scan runs the LM head."""
+        return any(found.choices != "none" for found in self.statistics.bypass.values())
 
     def candidates_at_once(self, batch: BatchShape) -> int:
         """Candidates of a scan that share a pass over a batch, in each worker."""

@@ -30,8 +30,7 @@ from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes
 from trimlab.planning.workload import CHOICES, Workload, of_rows
 from trimlab.records.rows import JsonObject
-from trimlab.scanning.candidates import Granularity
-from trimlab.scanning.scan import scan
+from trimlab.scorers._scoring import score_candidates
 from trimlab.training.module import DomainLM
 
 STEPS = 3  # moments of the optimizer are there from the second one on
@@ -56,12 +55,11 @@ class Measure(L.Callback):
 
     Args:
         data: The rows.
-        granularity: What the candidates of the scan are.
+        settings: The options of the run.
     """
 
-    def __init__(self, data: DomainData, granularity: Granularity):
-        self.data = data
-        self.granularity: Granularity = granularity
+    def __init__(self, data: DomainData, settings: RunSettings):
+        self.data, self.settings = data, settings
         self.seconds = list[float]()
         self.found: dict[str, Measurement] = {}
 
@@ -91,10 +89,12 @@ class Measure(L.Callback):
         assert isinstance(pl_module, DomainLM)
         mean = sum(self.seconds) / len(self.seconds)
         self.found["training"] = Measurement(mean, peak_memory())
-        batches = self.data.calibration_batches()
+        trim, metric = self.settings.trim, self.settings.metric
         _settle()
         start = time.perf_counter()
-        scan(pl_module.stack, batches, self.granularity, max_tokens=self.data.eval_tokens)
+        score_candidates(
+            trim.scorer, pl_module.stack, self.data, trim.granularity, metric=metric, step=0
+        )
         synchronise(pl_module.device)
         self.found["scan"] = Measurement(time.perf_counter() - start, peak_memory())
 
@@ -113,7 +113,7 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
     module.freeze_all_but(
         Sublayer(block, kind) for block, kinds in enumerate(job.trained) for kind in kinds
     )
-    callback = Measure(data, job.settings.trim.granularity)
+    callback = Measure(data, job.settings)
     trainer = L.Trainer(
         accelerator="gpu" if job.machine.cuda else "cpu",
         devices=1,
@@ -148,7 +148,9 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
     before = this_machine()  # the process without a model
     module = DomainLM(**(config["model"] | {"base": base}))
     items = domain(base, config, train_rows=rows, **held_out)
-    settings = RunSettings.from_config(config).changed(train_batches=None)
+    settings = RunSettings.from_config(config)
+    # every batch is a step, and nothing has trained a teacher
+    settings = settings.changed(train_batches=None, accumulated=1, loss="answers")
     sizes = ModelSizes(module.model.config)  # type: ignore[arg-type]
     job = calibrated(Job(sizes, settings, of_rows(items), before))
     planned = {"training": training(job), "scan": scan_memory(job)}

@@ -30,15 +30,26 @@ class PhaseMemory:
 
 def phases(job: Job) -> list[PhaseMemory]:
     """The phases of a run in their order, each at the moment of its most memory."""
-    found = [untrimmed(job), training(job), scan(job), dev(job), export(job)]
-    if job.settings.full_depth:
+    found = [untrimmed(job)]
+    if job.settings.fine_tuned_first:
+        found.append(fine_tuning(job))
+    found += [training(job), scan(job), dev(job), export(job)]
+    if job.settings.full_depth and not job.settings.fine_tuned_first:
         found.append(comparison(job))
     return found
 
 
 def untrimmed(job: Job) -> PhaseMemory:
-    """The evaluation of the untrimmed model."""
+    """The evaluation of the untrimmed model, before training changes the type of its weights."""
+    job = job.changed(precision="32-true", lora_rank=0, loss="answers")
     return PhaseMemory("untrimmed", _process(job) | {"activations": _evaluation(job, "test")})
+
+
+def fine_tuning(job: Job) -> PhaseMemory:
+    """Fine-tuning of all sublayers, beside the untrimmed model that is trimmed afterwards."""
+    parts = dict(training(job.fine_tuning).parts)
+    parts["weights"] += untrimmed(job).parts["weights"]
+    return PhaseMemory("fine-tuning", parts)
 
 
 def training(job: Job) -> PhaseMemory:
@@ -57,10 +68,10 @@ def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
     A block's backward pass frees what its forward pass has saved, and adds its gradients.
     """
     passes, item = job.passes, _itemsize(job)
-    last = len(job.trained) - 1
+    scored_block = None if job.settings.all_positions else len(job.trained) - 1
     costs = [
         passes.block_bytes(
-            part.items, part.length, trained=kinds, scored=part.scored if i == last else 0
+            part.items, part.length, trained=kinds, scored=part.scored if i == scored_block else 0
         )
         for i, kinds in enumerate(job.trained)
     ]
@@ -71,7 +82,9 @@ def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )
     of_head = max(head.forward_peak, head.backward_peak)
-    found = [{"gradients": 0, "activations": before[-1], "logits": of_head}]
+    compared = _of_teacher(job, part)
+    found = [{"gradients": 0, "activations": before[-1] + compared["states"], "logits": of_head}]
+    found.append({"gradients": 0, "activations": before[-1] + compared["pass"], "logits": 0})
     done = item * job.other_trained
     for start, cost, own in reversed(list(zip(before[:-1], costs, gradients, strict=True))):
         most = max(cost.forward_peak, cost.backward_peak - own)
@@ -80,8 +93,23 @@ def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
     return max(found, key=lambda parts: sum(parts.values()))
 
 
+def _of_teacher(job: Job, part: BatchShape) -> dict[str, int]:
+    """Bytes of the teacher's forward pass, and of hidden states and their differences after it."""
+    if not job.settings.teacher:
+        return {"pass": 0, "states": 0}
+    entries = part.tokens * job.sizes.hidden
+    block = job.teacher_passes.block_bytes(part.items, part.length)
+    # the teacher's states, the difference and its square, at least in float32
+    return {
+        "pass": 2 * entries * _itemsize(job) + block.forward_peak,
+        "states": entries * (_itemsize(job) + 2 * max(4, _itemsize(job))),
+    }
+
+
 def scan(job: Job) -> PhaseMemory:
     """A scan after an epoch: cached streams, and candidates that are computed together."""
+    if not any(job.statistics):  # scores without measurements
+        return PhaseMemory("scan", _process(job) | trained_state(job))
     passes, item, hidden = job.scan_passes, job.settings.dtype.itemsize, job.sizes.hidden
     sublayers = 2 * job.sizes.blocks
     most: dict[str, int] = {}
@@ -90,14 +118,16 @@ def scan(job: Job) -> PhaseMemory:
         copies = together * batch.items
         mask = batch.items * batch.length**2 * item
         rows = sublayers * batch.scored
-        block = passes.block_bytes(copies, batch.length, tree=True)
-        head = _head(passes, rows)
-        joined = 2 * together * batch.tokens * hidden * item
-        found = {
-            "forward cache": batch.tokens * hidden * item * sublayers + mask,
-            "candidates": block.forward_peak + joined + together * mask,
-            "logits": head + 2 * rows * hidden * item,
-        }
+        found = {"forward cache": batch.tokens * hidden * item * sublayers + mask}
+        if job.statistics.bypass:
+            block = passes.block_bytes(copies, batch.length, tree=True)
+            joined = 2 * together * batch.tokens * hidden * item
+            head = _head(passes, rows) if job.scan_reads_head else 0
+            found["candidates"] = block.forward_peak + joined + together * mask
+            found["logits"] = head + 2 * rows * hidden * item
+        else:  # one forward pass gives what candidates add to the stream
+            block = passes.block_bytes(batch.items, batch.length, tree=True)
+            found["activations"] = block.forward_peak
         most = max(most, found, key=lambda parts: sum(parts.values()))
     workers = min(job.workers, len(job.scan_shapes))
     parts = {name: workers * size for name, size in most.items()}
@@ -149,7 +179,10 @@ def target(job: Job) -> float:
 
 
 def _process(job: Job) -> dict[str, int]:
-    return {"process": job.machine.base, "weights": weights_bytes(job)}
+    parts = {"process": job.machine.base, "weights": weights_bytes(job)}
+    if job.settings.teacher:
+        parts["teacher"] = _itemsize(job) * job.sizes.total
+    return parts
 
 
 def weights_bytes(job: Job) -> int:

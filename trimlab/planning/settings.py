@@ -8,9 +8,11 @@ import torch
 
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
+from trimlab.data.task import MetricName, load_task
 from trimlab.errors import InputError
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
+from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM
 
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -47,7 +49,10 @@ class RunSettings:
         train_batches: `trainer.limit_train_batches`, or None.
         accumulated: `trainer.accumulate_grad_batches`.
         full_depth: `run.full_depth`.
-        speed: `run.speed`.
+        trim_from: `run.trim_from`.
+        fine_tuning_epochs: `run.fine_tuning_epochs`.
+        loss: `model.loss`.
+        metric: The task's metric.
     """
 
     trim: Trim
@@ -65,7 +70,10 @@ class RunSettings:
     train_batches: float | None
     accumulated: int
     full_depth: bool
-    speed: bool
+    trim_from: str
+    fine_tuning_epochs: int
+    loss: str
+    metric: MetricName
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "RunSettings":
@@ -76,7 +84,9 @@ class RunSettings:
         """
         model = _defaults(DomainLM) | config.get("model", {})
         data = _defaults(DomainData) | config.get("data", {})
-        run = {"full_depth": True, "speed": True} | config.get("run", {})
+        run = {"full_depth": True, "trim_from": "base", "fine_tuning_epochs": 3}
+        run |= config.get("run", {})
+        check_teacher(model["loss"], run["trim_from"])
         trainer = config.get("trainer") or {}
         precision = str(trainer.get("precision") or "32-true")
         if precision not in PRECISIONS:
@@ -98,7 +108,10 @@ class RunSettings:
             train_batches=trainer.get("limit_train_batches"),
             accumulated=trainer.get("accumulate_grad_batches") or 1,
             full_depth=run["full_depth"],
-            speed=run["speed"],
+            trim_from=run["trim_from"],
+            fine_tuning_epochs=run["fine_tuning_epochs"],
+            loss=model["loss"],
+            metric=load_task(data["task"]).scored_by(data["metric"]).metric,
         )
 
     @property
@@ -120,6 +133,21 @@ class RunSettings:
     def scan_passes(self) -> PassSettings:
         """How scans are computed, between epochs."""
         return PassSettings(self.dtype)
+
+    @property
+    def fine_tuned_first(self) -> bool:
+        """Whether the whole model is fine-tuned before it is trimmed."""
+        return self.trim_from == "fine_tuned"
+
+    @property
+    def teacher(self) -> bool:
+        """Whether the fine-tuned model teaches the one that is trimmed."""
+        return self.fine_tuned_first and load_loss(self.loss).needs_teacher
+
+    @property
+    def all_positions(self) -> bool:
+        """Whether the loss reads the hidden states of all tokens."""
+        return self.teacher and load_loss(self.loss).all_positions
 
     def steps_of(self, batches: int) -> int:
         """Optimizer steps of an epoch of so many batches."""
