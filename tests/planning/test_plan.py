@@ -146,13 +146,13 @@ def test_weights_and_optimizer_of_training() -> None:
 def test_gradients_of_earlier_parts_and_of_accumulated_batches_are_held() -> None:
     gradients = 4 * 4 * (ATTENTION + MLP)
     equal = replace(make_job(model__train_tokens=256), workload=assumed(COUNTS, (16, 16)))
-    assert {len(step) for step in equal.steps} == {1}
+    assert {len(batch) for batch in equal.batches} == {1}
     peak_of_step = step_peak(equal, equal.largest_part)["gradients"]
     assert training(equal).parts["gradients"] == peak_of_step
     accumulated = equal.changed(accumulated=4)
     assert training(accumulated).parts["gradients"] == gradients + peak_of_step
     parts = equal.changed(train_tokens=128)
-    assert {len(step) for step in parts.steps} == {2}
+    assert {len(batch) for batch in parts.batches} == {2}
     peak_of_step = step_peak(parts, parts.largest_part)["gradients"]
     assert training(parts).parts["gradients"] == gradients + peak_of_step
 
@@ -201,7 +201,7 @@ def test_a_gpu_scores_all_choices_in_full() -> None:
         job = make_job(machine=replace(GPU, cuda=cuda))
         for shapes in (job.evaluation_shapes("dev"), job.scan_shapes):
             assert sum(shape.scored for shape in shapes) == positions * 8
-        assert {part.scored / part.items for step in job.steps for part in step} == {8}
+        assert {part.scored / part.items for part in job.parts} == {8}
 
 
 def test_the_lm_head_of_a_gpu_takes_more_positions_at_once() -> None:
@@ -434,3 +434,12 @@ def test_plan_is_within_15_percent_of_a_measurement(
 def test_the_steps_of_an_epoch_are_those_of_the_trainer(limit: float | None, steps: int) -> None:
     config = {"trim": {"target_layer_memory": 0.5}, "trainer": {"limit_train_batches": limit}}
     assert RunSettings.from_config(config).steps_of(20) == steps
+
+
+def test_accumulated_batches_are_one_optimizer_step() -> None:
+    alone, four = make_job(data__batch_size=8), make_job(data__batch_size=8)
+    four = four.changed(accumulated=3)
+    assert (len(four.batches), alone.steps, four.steps) == (8, 8, 3)
+    assert four.settings.steps_of(8) == 3
+    assert durations(four).step > 2 * durations(alone).step
+    assert durations(four).epoch < durations(alone).epoch  # fewer steps of the optimizer

@@ -76,7 +76,7 @@ def _times(plan: Plan) -> Table:
     table = Table(title="Time", title_justify="left")
     table.add_column("part")
     table.add_column("time", justify="right")
-    steps = len(plan.job.steps)
+    steps = plan.job.steps
     rows = [("fine-tuning before trimming", found.fine_tuning)] if found.fine_tuning else []
     for name, value in (
         *rows,

@@ -70,7 +70,7 @@ def durations(job: Job) -> Durations:
     elif job.settings.full_depth:
         run += epochs * epoch + test
     return Durations(
-        step=epoch / len(job.steps),
+        step=epoch / job.steps,
         epoch=epoch,
         scan=scan,
         dev=dev,
@@ -84,14 +84,14 @@ def durations(job: Job) -> Durations:
 
 def epoch_seconds(job: Job) -> float:
     """An epoch at full depth."""
-    parts = [part for step in job.steps for part in step]
+    parts = job.parts
     one = part_seconds(job, typical(parts))
     scale = sum(part.tokens for part in parts) / typical(parts).tokens
     item = job.settings.dtype.itemsize
     gradients = job.all_trained * item
-    added = 3 * gradients * (len(parts) - len(job.steps))  # those of the parts of a step
+    added = 3 * gradients * (len(parts) - job.steps)  # those of the parts of a step
     passes = ADAMW_PASSES["cuda" if job.machine.cuda else "cpu"]
-    moved = added + passes * gradients * len(job.steps)
+    moved = added + passes * gradients * job.steps
     return one * scale + moved / (job.machine.bandwidth * job.machine.efficiency)
 
 
@@ -162,8 +162,7 @@ def calibrated(job: Job) -> Job:
     """The same run, with the rates of this machine measured for its own products."""
     machine, dtype = job.machine, job.settings.autocast or job.settings.dtype
     device = device_of(machine)
-    parts = [part for step in job.steps for part in step]
-    training = part_ops(job, typical(parts))
+    training = part_ops(job, typical(job.parts))
     scans: Counter[Op] = sum(scan_ops(job), Counter())
     measured = replace(
         machine,

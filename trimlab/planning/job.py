@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from torch import nn
-
-from trimlab.cpu.workers import MAX_WORKERS
+from trimlab.cpu.workers import workers_for
 from trimlab.data.capacity import Capacity, gpu_capacity
 from trimlab.model.family import Kind
 from trimlab.planning.machine import Machine
@@ -15,6 +13,7 @@ from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes, trained_sublayers
 from trimlab.planning.workload import BatchShape, Workload, batch_shapes
 from trimlab.scanning.scan import StatisticSet
+from trimlab.training.lora import adapter_parameters
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,7 @@ class Job:
             return self.sizes.parameters_of(*kinds)
         stack = self.sizes.stack
         chosen = [s for s in stack.original if s.block == 0 and s.kind in kinds]
-        found = [part for s in chosen for whole in stack.modules(s) for part in whole.modules()]
-        linears = [part for part in found if isinstance(part, nn.Linear)]
-        return sum(rank * (part.in_features + part.out_features) for part in linears)
+        return adapter_parameters((m for s in chosen for m in stack.modules(s)), rank)
 
     @property
     def other_trained(self) -> int:
@@ -83,14 +80,24 @@ class Job:
         return sum(map(self.trained_parameters, self.trained)) + self.other_trained
 
     @cached_property
-    def steps(self) -> list[list[BatchShape]]:
-        """The optimizer steps of an epoch, in the parts that they are computed in."""
-        return self.workload.steps(self.settings)
+    def batches(self) -> list[list[BatchShape]]:
+        """The batches of an epoch, in the parts that they are computed in."""
+        return self.workload.batches(self.settings)
+
+    @property
+    def parts(self) -> list[BatchShape]:
+        """The parts of all batches of an epoch."""
+        return [part for batch in self.batches for part in batch]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self.batches) // self.settings.accumulated)
 
     @cached_property
     def largest_part(self) -> BatchShape:
-        """The part of a step with most tokens."""
-        return max((part for step in self.steps for part in step), key=_load)
+        """The part of a batch with most tokens."""
+        return max(self.parts, key=_load)
 
     # ---- evaluation and scan ------------------------------------------------------------------
 
@@ -114,10 +121,7 @@ class Job:
     @property
     def workers(self) -> int:
         """Passes that run at once, see `trimlab.cpu.workers`."""
-        threads = self.machine.threads
-        if self.machine.cuda:
-            return 1
-        return max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+        return 1 if self.machine.cuda else workers_for(self.machine.threads)
 
     @cached_property
     def scan_shapes(self) -> list[BatchShape]:

@@ -119,7 +119,7 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
         devices=1,
         precision=job.settings.precision,  # type: ignore[arg-type]
         max_epochs=1,
-        limit_train_batches=len(job.steps),
+        limit_train_batches=len(job.batches),
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
@@ -154,7 +154,7 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
     sizes = ModelSizes(module.model.config)  # type: ignore[arg-type]
     job = calibrated(Job(sizes, settings, of_rows(items), before))
     planned = {"training": training(job), "scan": scan_memory(job)}
-    seconds = {"training": epoch_seconds(job) / len(job.steps), "scan": scan_seconds(job)}
+    seconds = {"training": epoch_seconds(job) / job.steps, "scan": scan_seconds(job)}
     found = measure(job, module, items)
     return [
         {

@@ -6,8 +6,7 @@ from itertools import accumulate
 from trimlab.planning.job import Job
 from trimlab.planning.passes import Passes
 from trimlab.planning.workload import BatchShape
-
-SCALES = 4 / 256  # bytes of scales per weight in bitsandbytes' 8-bit states
+from trimlab.training.optimizers import load_optimizer
 
 
 @dataclass(frozen=True)
@@ -193,9 +192,9 @@ def weights_bytes(job: Job) -> int:
 
 def trained_state(job: Job) -> dict[str, int]:
     """What stays between steps: moments, and the gradients of the last step."""
-    moment = 1 + SCALES if job.settings.optimizer == "adamw_8bit" else _itemsize(job)
+    moments = load_optimizer(job.settings.optimizer).moment_bytes or 2 * _itemsize(job)
     return {
-        "optimizer": int(2 * moment * job.all_trained),
+        "optimizer": int(moments * job.all_trained),
         "gradients": _itemsize(job) * job.all_trained,
     }
 
@@ -203,9 +202,9 @@ def trained_state(job: Job) -> dict[str, int]:
 def _held_gradients(job: Job) -> int:
     """Whole sets of gradients beside those that are being computed.
 
-    Those of the parts of a step are added up, and so are those of accumulated batches.
+    Those of the parts of a batch are added up, and so are those of accumulated batches.
     """
-    return any(len(step) > 1 for step in job.steps) + (job.settings.accumulated > 1)
+    return any(len(batch) > 1 for batch in job.batches) + (job.settings.accumulated > 1)
 
 
 def _evaluation(job: Job, items: str) -> int:

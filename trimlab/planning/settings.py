@@ -14,6 +14,7 @@ from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
 from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM
+from trimlab.training.steps import limited_batches, steps_per_epoch
 
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "32": (torch.float32, None),
@@ -149,14 +150,13 @@ class RunSettings:
         """Whether the loss reads the hidden states of all tokens."""
         return self.teacher and load_loss(self.loss).all_positions
 
+    def batches_of(self, batches: int) -> int:
+        """Batches that an epoch takes of so many, at least one."""
+        return max(1, limited_batches(batches, self.train_batches))
+
     def steps_of(self, batches: int) -> int:
         """Optimizer steps of an epoch of so many batches."""
-        limit = self.train_batches
-        if limit is None:
-            return batches
-        # a share, or a count, which parsers of configs may have made a float
-        count = isinstance(limit, int) or limit > 1
-        return min(batches, int(limit)) if count else max(1, int(batches * limit))
+        return steps_per_epoch(batches, self.train_batches, self.accumulated)
 
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""

@@ -75,11 +75,11 @@ class Workload:
         """Tokens of the longest item."""
         return max(item.tokens for item in (*self.train, *self.calibration, *self.dev, *self.test))
 
-    def steps(self, settings: RunSettings) -> list[list[BatchShape]]:
-        """The optimizer steps of the first epoch, each in the parts that it is computed in."""
+    def batches(self, settings: RunSettings) -> list[list[BatchShape]]:
+        """The batches of the first epoch, each in the parts that it is computed in."""
         lengths = [item.tokens for item in self.train]
         order = LengthBuckets(lengths, settings.batch_size, settings.seed, epoch=lambda: 0)
-        batches = list(order)[: settings.steps_of(len(order))]
+        batches = list(order)[: settings.batches_of(len(order))]
         return [
             batch_shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches
         ]
