@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from trimlab.planning.calibration import bandwidth, device_of, product_rates
 from trimlab.planning.job import Job, typical
-from trimlab.planning.memory import target
+from trimlab.planning.memory import target_layers
 from trimlab.planning.tracing import Op
 from trimlab.planning.workload import BatchShape
 from trimlab.scanning.candidates import candidates
@@ -52,8 +52,7 @@ def durations(job: Job) -> Durations:
         schedule.per_drop
     )
     scans = 1 if job.settings.trim.scorer.one_shot else 1 + drop_steps
-    left = target(job)
-    depth = 1 - (1 - left) * job.sizes.total / job.sizes.layers  # layers that are left at the end
+    depth = target_layers(job)
     # drops are spread over the run: the average of depth, and of its square
     mean, mean_square = (1 + depth) / 2, (1 + depth + depth**2) / 3
     first = min(schedule.before_first_drop, epochs) / epochs
@@ -126,7 +125,8 @@ def scan_seconds(job: Job) -> float:
     behind = sum(len(blocks_behind(stack, candidate)) for candidate in found)
     together = job.candidates_at_once(batch)
     whole, many, head = (job.machine.seconds(ops, job.machine.scan_rates) for ops in scan_ops(job))
-    calls = (1 + len(found)) * batch.scored / job.scan_passes.rows_per_call
+    rows = len(found) * batch.scored
+    calls = max(1, rows / job.scan_passes.rows_per_call)
     of_batch = job.sizes.blocks * whole
     if job.statistics.bypass:
         of_batch += behind / together * many + job.scan_reads_head * calls * head
@@ -139,7 +139,8 @@ def scan_ops(job: Job) -> tuple[Counter[Op], Counter[Op], Counter[Op]]:
     batch = typical(job.scan_shapes)
     together = job.candidates_at_once(batch)
     block = job.scan_passes.block
-    head = job.scan_passes.head_call
+    rows = len(candidates(job.sizes.stack, job.settings.trim.granularity)) * batch.scored
+    head = job.scan_passes.head_call(rows)
     return (
         block(batch.items, batch.length, tree=True).forward,
         block(together * batch.items, batch.length, tree=True).forward,
@@ -152,7 +153,8 @@ def evaluation_seconds(job: Job, items: str) -> float:
     batches = job.evaluation_shapes(items)
     batch = typical(batches)
     block = job.scan_passes.block(batch.items, batch.length, tree=True)
-    head, calls = job.scan_passes.head_call, batch.scored / job.scan_passes.rows_per_call
+    head = job.scan_passes.head_call(batch.scored)
+    calls = max(1, batch.scored / job.scan_passes.rows_per_call)
     seconds = job.sizes.blocks * job.machine.seconds(block.forward, job.machine.scan_rates)
     seconds += calls * job.machine.seconds(head.forward, job.machine.scan_rates)
     return sum(shape.tokens for shape in batches) / batch.tokens * seconds

@@ -90,7 +90,7 @@ def changes(job: Job) -> Iterator[Change]:
         )
 
 
-def what_fits(job: Job, memory: int) -> list[Change] | None:
+def what_fits(job: Job, memory: int, needed: int | None = None) -> list[Change] | None:
     """The first options with which a run fits, or None if none do.
 
     Options are added in the order of `changes` until the run fits; then those that it fits without
@@ -99,7 +99,10 @@ def what_fits(job: Job, memory: int) -> list[Change] | None:
     Args:
         job: The run.
         memory: Bytes of the device.
+        needed: The run's peak, where it is known.
     """
+    if (peak(job) if needed is None else needed) <= MARGIN * memory:
+        return []
 
     def fits(chosen: list[Change]) -> bool:
         fields = {k: v for change in chosen for k, v in change.fields.items()}
@@ -108,8 +111,6 @@ def what_fits(job: Job, memory: int) -> list[Change] | None:
         return floor(changed) <= MARGIN * memory and peak(changed) <= MARGIN * memory
 
     chosen: dict[str, Change] = {}
-    if fits([]):
-        return []
     for change in changes(job):
         chosen[change.option] = change  # a later value of an option replaces an earlier one
         if fits(list(chosen.values())):

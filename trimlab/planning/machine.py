@@ -26,10 +26,11 @@ class Machine:
         cuda: Whether it is a CUDA device. A CPU works in main memory, beside the process itself.
         base: Bytes that a process takes before a model is loaded.
         launch: Seconds that an operation takes at least.
-        efficiency: Share of the rates that operations reach; 1 where they were measured.
+        efficiency: Share of the rates that operations reach.
         threads: Threads of a CPU.
         rates: Measured rates of the products of training steps.
         scan_rates: Those of passes without gradients.
+        here: Whether it is the machine of this process, whose rates can be measured.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Machine:
     threads: int = 1
     rates: Rates = field(default_factory=dict)
     scan_rates: Rates = field(default_factory=dict)
+    here: bool = False
 
     def seconds(self, ops: Counter[Op], rates: Rates | None = None) -> float:
         """Time of operations.
@@ -56,20 +58,28 @@ class Machine:
 
     def _seconds(self, op: Op, rates: Rates) -> float:
         """Time of an operation: its arithmetic, its memory traffic or its launch."""
-        if op.flops and (rate := _measured(op.key, rates)) is not None:
+        if op.flops and (rate := measured_rate(op.key, rates)) is not None:
             return max(op.flops / rate, self.launch)  # traffic is part of a measured rate
         arithmetic = op.flops / (self.matrix_rate * self.efficiency)
         return max(arithmetic, op.bytes / (self.bandwidth * self.efficiency), self.launch)
 
 
-def _measured(key: OpKey, rates: Rates) -> float | None:
-    """The measured rate of a product, or of the same one with the nearest number of rows."""
+def measured_rate(key: OpKey, rates: Rates, factor: float = math.inf) -> float | None:
+    """The measured rate of a product, or of the same one with the nearest number of rows.
+
+    Args:
+        key: The product.
+        rates: Measured rates.
+        factor: Most by which the rows may differ.
+    """
     if not rates or key in rates:
         return rates.get(key)
     rows, product = _rows(key)
     alike = {other: abs(_rows(other)[0] - rows) for other in rates if _rows(other)[1] == product}
     nearest = min(alike, key=alike.__getitem__, default=None)
-    return None if nearest is None else rates[nearest]
+    if nearest is None or not 1 / factor <= _rows(nearest)[0] / rows <= factor:
+        return None
+    return rates[nearest]
 
 
 def _rows(key: OpKey) -> tuple[int, OpKey]:

@@ -1,6 +1,5 @@
 """A few optimizer steps and a scan of a run, measured, to compare a plan with."""
 
-import gc
 import json
 import random
 import tempfile
@@ -18,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from trimlab.data.domain import DomainData
 from trimlab.evaluation.speed import synchronise
-from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
+from trimlab.memory import peak_memory, release_memory, reset_peak_memory
 from trimlab.model.shape import random_model
 from trimlab.model.sublayers import Sublayer
 from trimlab.planning.calibration import this_machine
@@ -68,7 +67,8 @@ class Measure(L.Callback):
     ) -> None:
         """Starts the clock."""
         if not self.seconds:
-            _settle()
+            release_memory()
+            reset_peak_memory()
         synchronise(pl_module.device)
         self._start = time.perf_counter()
 
@@ -90,7 +90,8 @@ class Measure(L.Callback):
         mean = sum(self.seconds) / len(self.seconds)
         self.found["training"] = Measurement(mean, peak_memory())
         trim, metric = self.settings.trim, self.settings.metric
-        _settle()
+        release_memory()
+        reset_peak_memory()
         start = time.perf_counter()
         score_candidates(
             trim.scorer, pl_module.stack, self.data, trim.granularity, metric=metric, step=0
@@ -131,7 +132,9 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
     return callback.found
 
 
-def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -> list[JsonObject]:
+def measure_steps(
+    base: str, config: JsonObject, domain: Callable[..., DomainData]
+) -> list[JsonObject]:
     """Measures a few steps and a scan of a run, beside what a plan says of them.
 
     Args:
@@ -145,7 +148,8 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
     data = config["data"]
     rows = STEPS * data["batch_size"]
     held_out = {"calibration_rows": min(8, data["calibration_rows"]), "dev_rows": 4, "test_rows": 4}
-    before = this_machine()  # the process without a model
+    # the process without a model
+    before = this_machine(config["trainer"]["accelerator"])
     module = DomainLM(**(config["model"] | {"base": base}))
     items = domain(base, config, train_rows=rows, **held_out)
     settings = RunSettings.from_config(config)
@@ -167,12 +171,6 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
         }
         for name in found
     ]
-
-
-def _settle() -> None:
-    gc.collect()
-    give_back_memory()
-    reset_peak_memory()
 
 
 # ---- rows and models to measure with -----------------------------------------------------------

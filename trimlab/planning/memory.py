@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from trimlab.planning.job import Job
-from trimlab.planning.passes import Passes
 from trimlab.planning.workload import BatchShape
 from trimlab.training.optimizers import load_optimizer
 
@@ -121,7 +120,7 @@ def scan(job: Job) -> PhaseMemory:
         if job.statistics.bypass:
             block = passes.block_bytes(copies, batch.length, tree=True)
             joined = 2 * together * batch.tokens * hidden * item
-            head = _head(passes, rows) if job.scan_reads_head else 0
+            head = passes.head_call(rows).forward_peak if job.scan_reads_head else 0
             found["candidates"] = block.forward_peak + joined + together * mask
             found["logits"] = head + 2 * rows * hidden * item
         else:  # one forward pass gives what candidates add to the stream
@@ -142,7 +141,7 @@ def dev(job: Job) -> PhaseMemory:
 def export(job: Job) -> PhaseMemory:
     """Writing, reloading and testing a trimmed model, beside the model that was trained."""
     weights = weights_bytes(job)
-    ratio = target(job)
+    ratio = target_model(job)
     parts = _process(job)
     # the trained model moves to main memory, which a CPU's is; there it keeps its optimizer
     trained = 0 if job.machine.cuda else int(ratio * weights)
@@ -157,21 +156,24 @@ def comparison(job: Job) -> PhaseMemory:
     if not job.machine.cuda:
         for name, size in trained_state(job).items():
             parts[name] += size
-        parts["weights"] += int(target(job) * weights_bytes(job))
+        parts["weights"] += int(target_model(job) * weights_bytes(job))
     return PhaseMemory("fine-tuned comparison", parts)
 
 
-def target(job: Job) -> float:
-    """Share of the model's bytes that is left at the end."""
+def target_layers(job: Job) -> float:
+    """Share of the sublayers' bytes that is left at the end."""
     rules, sizes = job.settings.trim.rules, job.sizes
     layers = rules.layer_memory
     if rules.model_memory is not None:
         share = 1 - (1 - rules.model_memory) * sizes.total / sizes.layers
         layers = share if layers is None else min(layers, share)
-    if layers is None:
-        drops = rules.max_drops or sizes.blocks
-        layers = 1 - drops / (2 * sizes.blocks)
-    return 1 - (1 - layers) * sizes.layers / sizes.total
+    drops = rules.max_drops or (1 if layers is None else 2) * sizes.blocks  # by default half
+    return max(layers or 0.0, 1 - drops / (2 * sizes.blocks))
+
+
+def target_model(job: Job) -> float:
+    """Share of the whole model's bytes that is left at the end."""
+    return 1 - (1 - target_layers(job)) * job.sizes.layers / job.sizes.total
 
 
 # ---- inside ------------------------------------------------------------------------------------
@@ -212,14 +214,9 @@ def _evaluation(job: Job, items: str) -> int:
     batch = max(job.evaluation_shapes(items), key=_tokens)
     passes, item = job.scan_passes, _itemsize(job)
     block = passes.block_bytes(batch.items, batch.length, tree=True).forward_peak
-    head = _head(passes, batch.scored)
+    head = passes.head_call(batch.scored).forward_peak
     states = 2 * batch.tokens * job.sizes.hidden * item
     return max(block, head) + states + batch.items * batch.length**2 * item
-
-
-def _head(passes: Passes, rows: int) -> int:
-    """Bytes of the LM head on so many positions, a call at a time."""
-    return passes.head(1, passes.rows_per_call, min(passes.rows_per_call, rows)).forward_peak
 
 
 def _itemsize(job: Job) -> int:

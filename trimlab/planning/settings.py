@@ -9,25 +9,21 @@ import torch
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.data.task import MetricName, load_task
-from trimlab.errors import InputError
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
+from trimlab.training.devices import check_precision_name
 from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM
 from trimlab.training.steps import limited_batches, steps_per_epoch
 
-PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
-    "32": (torch.float32, None),
+# types of the weights and, under mixed precision, of the products
+DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "32-true": (torch.float32, None),
     "bf16-true": (torch.bfloat16, None),
-    "16-true": (torch.float16, None),
     "bf16-mixed": (torch.float32, torch.bfloat16),
-    "bf16": (torch.float32, torch.bfloat16),
-    "16-mixed": (torch.float32, torch.float16),
-    "16": (torch.float32, torch.float16),
     "64-true": (torch.float64, None),
-    "64": (torch.float64, None),
 }
+SHORT = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # of Lightning
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class RunSettings:
         eval_tokens: `data.eval_tokens`.
         max_length: `data.max_length`.
         seed: Seed of the order of the rows.
-        precision: `trainer.precision`.
+        precision: `trainer.precision`, as a trainer names it.
         train_batches: `trainer.limit_train_batches`, or None.
         accumulated: `trainer.accumulate_grad_batches`.
         full_depth: `run.full_depth`.
@@ -90,8 +86,8 @@ class RunSettings:
         check_teacher(model["loss"], run["trim_from"])
         trainer = config.get("trainer") or {}
         precision = str(trainer.get("precision") or "32-true")
-        if precision not in PRECISIONS:
-            raise InputError(f"trainer.precision {precision!r} is none of {', '.join(PRECISIONS)}")
+        precision = SHORT.get(precision, precision)
+        check_precision_name(precision)
         trim = Trim(**config.get("trim", {}))
         return cls(
             trim=trim,
@@ -118,12 +114,12 @@ class RunSettings:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights while they are trained."""
-        return PRECISIONS[self.precision][0]
+        return DTYPES[self.precision][0]
 
     @property
     def autocast(self) -> torch.dtype | None:
         """Type of the products under mixed precision, or None."""
-        return PRECISIONS[self.precision][1]
+        return DTYPES[self.precision][1]
 
     @property
     def training_passes(self) -> PassSettings:
