@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -36,6 +37,19 @@ def give_back_memory() -> None:
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
         libc.malloc_trim(0)
+
+
+def release_memory() -> None:
+    """Frees what nothing refers to any more, and returns it to the system and to the GPU."""
+    gc.collect()
+    give_back_memory()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def gib(count: float) -> str:
+    """Bytes for people, in powers of two as the memory of devices is given."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def resident_memory() -> int:

@@ -1,6 +1,5 @@
 """Time and peak memory of candidates that run alternately in one process."""
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
+from trimlab.memory import peak_memory, release_memory, reset_peak_memory
 
 # One side of a benchmark. A call prepares one turn, untimed, and returns the timed function.
 BenchmarkCandidate = Callable[[], Callable[[], Any]]
@@ -65,9 +64,9 @@ def time_alternately(
 def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     turns.result = None
     if torch.cuda.is_initialized():
-        _release()  # a GPU that the model of the previous turn fills has no room for another
+        release_memory()  # a GPU that the model of the previous turn fills has no room for another
     run = prepare()
-    _release()  # the peak would otherwise include the leftovers of the preparation
+    release_memory()  # the peak would otherwise include the leftovers of the preparation
     reset_peak_memory()
     _synchronise()
     start = time.perf_counter()
@@ -75,13 +74,6 @@ def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     _synchronise()
     turns.seconds.append(time.perf_counter() - start)
     turns.peak_bytes.append(peak_memory())
-
-
-def _release() -> None:
-    gc.collect()
-    give_back_memory()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _synchronise() -> None:

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from trimlab.memory import gib
 from trimlab.planning.plan import Plan
 from trimlab.records.rows import JsonObject
 
@@ -29,16 +30,11 @@ def print_measured(rows: list[JsonObject]) -> None:
         table.add_column(column, justify="left" if column == "phase" else "right")
     for row in rows:
         cells = [row["phase"]]
-        for name, show in (("seconds", seconds), ("bytes", size)):
+        for name, show in (("seconds", seconds), ("bytes", gib)):
             predicted, measured = row[f"predicted_{name}"], row[f"measured_{name}"]
             cells += [show(predicted), show(measured), f"{100 * (predicted / measured - 1):+.0f} %"]
         table.add_row(*cells)
     Console().print(table)
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of two as the memory of devices is given."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def seconds(count: float) -> str:
@@ -62,7 +58,7 @@ def _memory(plan: Plan) -> Table:
 
 
 def _fitting(plan: Plan) -> str:
-    memory = size(plan.memory)
+    memory = gib(plan.memory)
     if plan.changes is None:
         return f"It does not fit in {memory}, whatever the options."
     if not plan.changes:
@@ -76,8 +72,10 @@ def _times(plan: Plan) -> Table:
     table = Table(title="Time", title_justify="left")
     table.add_column("part")
     table.add_column("time", justify="right")
-    steps = len(plan.job.steps)
+    steps = plan.job.steps
+    rows = [("fine-tuning before trimming", found.fine_tuning)] if found.fine_tuning else []
     for name, value in (
+        *rows,
         ("optimizer step", found.step),
         (f"epoch ({steps} steps) at full depth", found.epoch),
         ("scan at full depth", found.scan),
@@ -101,8 +99,8 @@ def _models(plan: Plan) -> Table:
             f"{100 * model.layer_memory_ratio:.0f} %",
             f"{100 * model.model_memory_ratio:.0f} %",
             f"{model.parameters / 1e6:.0f} M",
-            size(model.weights),
+            gib(model.weights),
             f"{model.cache_per_token / 1024:.1f} KiB",
-            *(size(model.cache[length]) for length in lengths),
+            *(gib(model.cache[length]) for length in lengths),
         )
     return table

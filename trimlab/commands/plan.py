@@ -118,18 +118,12 @@ def _fit_config(arguments: list[str]) -> "JsonObject":
     """The resolved config of a fit."""
     import warnings
 
-    from trimlab.runs.config import FitCLI
-
-    class Parsed(FitCLI):
-        """Reads the arguments and makes nothing."""
-
-        def instantiate_classes(self) -> None:
-            """Makes nothing."""
+    from trimlab.runs.config import Resolver
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning expects sys.argv
-        cli: Any = Parsed(arguments)
-    return json.loads(cli.parser.dump(cli.config, format="json", skip_none=False))
+        resolver = Resolver(arguments)
+    return resolver.complete(resolver.config)
 
 
 def _job(options: Any, tokens: tuple[int, int] | None, config: "JsonObject") -> "Job":
@@ -142,13 +136,14 @@ def _job(options: Any, tokens: tuple[int, int] | None, config: "JsonObject") -> 
     from trimlab.planning.settings import RunSettings
     from trimlab.planning.sizes import ModelSizes
 
-    machine = load_machine(options.machine) if options.machine else this_machine()
-    base = config["model"]["base"]
+    base, accelerator = config["model"]["base"], config["trainer"]["accelerator"]
+    machine = load_machine(options.machine) if options.machine else this_machine(accelerator)
     model = shape_config(options.shape) if options.shape else base_config(base)
     settings = RunSettings.from_config(config)
     workload = _workload(None if options.shape else base, tokens, config)
-    settings.trim.rules.check(ModelSizes(model).stack, settings.trim.granularity)
-    return Job(ModelSizes(model), settings, workload, machine)
+    sizes = ModelSizes(model)
+    settings.trim.rules.check(sizes.stack, settings.trim.granularity)
+    return Job(sizes, settings, workload, machine)
 
 
 def _workload(base: str | None, tokens: tuple[int, int] | None, config: "JsonObject") -> "Workload":
@@ -189,11 +184,12 @@ def _measured(
 ) -> "list[JsonObject]":
     """What a plan says of a few steps and a scan, beside what they take."""
     from trimlab.model.shape import shape_config
-    from trimlab.planning.measuring import few_rows, made_up
+    from trimlab.planning.measuring import STEPS, made_up, measure_steps
 
     if shape is None:
-        return few_rows(config["model"]["base"], config, _domain)
-    few = config | {"data": config["data"] | {"train_rows": 48, "dev_rows": 4, "test_rows": 4}}
+        return measure_steps(config["model"]["base"], config, _domain)
+    rows = {"train_rows": STEPS * config["data"]["batch_size"], "dev_rows": 4, "test_rows": 4}
+    few = config | {"data": config["data"] | rows}
     with made_up(shape_config(shape), _workload(None, tokens, few)) as folder:
         few["data"] |= {"task": "jsonl", "root": str(folder / "rows")}
-        return few_rows(str(folder / "model"), few, _domain)
+        return measure_steps(str(folder / "model"), few, _domain)

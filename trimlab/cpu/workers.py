@@ -100,6 +100,15 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
 
+def workers_for(threads: int) -> int:
+    """Number of workers on a CPU, which divide torch's threads evenly.
+
+    Args:
+        threads: Number of torch's threads.
+    """
+    return max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+
+
 @contextmanager
 def open_workers(stack: SublayerStack) -> Iterator[Workers]:
     """Opens workers for passes of a model.
@@ -112,7 +121,7 @@ def open_workers(stack: SublayerStack) -> Iterator[Workers]:
     """
     threads, n = torch.get_num_threads(), 1
     if stack.model.device.type == "cpu":
-        n = max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+        n = workers_for(threads)
     replicas = [_replica(stack) for _ in range(n - 1)]
     opened = Workers([stack, *replicas], threads)
     try:

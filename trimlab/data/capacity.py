@@ -34,7 +34,17 @@ def capacity(device: torch.device, tokens: int = EVAL_TOKENS) -> Capacity:
     """
     if device.type != "cuda":
         return Capacity(tokens)
+    return gpu_capacity(torch.cuda.get_device_properties(device).total_memory, tokens)
+
+
+def gpu_capacity(memory: int, tokens: int = EVAL_TOKENS) -> Capacity:
+    """How much a GPU computes at once.
+
+    Args:
+        memory: Bytes of its memory.
+        tokens: As for `capacity`.
+    """
     if tokens == EVAL_TOKENS:
-        fitting = torch.cuda.get_device_properties(device).total_memory // MEMORY_PER_TOKEN
+        fitting = memory // MEMORY_PER_TOKEN
         tokens = 2 ** (min(max(fitting, LEAST_ON_GPU), MOST_ON_GPU).bit_length() - 1)
     return Capacity(tokens, pass_tokens=512)

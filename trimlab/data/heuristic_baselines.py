@@ -7,6 +7,7 @@ They stand beside every accuracy of a model. They accept any objects with `conte
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 
@@ -40,12 +41,13 @@ class MultipleChoice(Protocol):
         ...
 
 
-def stems(text: str) -> set[str]:
+@cache
+def stems(text: str) -> frozenset[str]:
     """The words of a text without stop words, each cut to its first four letters.
 
     A crude stem: "fracture" and "fractures" share it, and so do "gastric" and "gastritis".
     """
-    return {word[:4] for word in _words(text) - STOP_WORDS}
+    return frozenset(word[:4] for word in _words(text) - STOP_WORDS)
 
 
 def word_overlap(context: str, choices: Sequence[str]) -> int:

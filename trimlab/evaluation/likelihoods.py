@@ -76,6 +76,16 @@ def model_inputs(batch: Batch, config: PretrainedConfig, dtype: torch.dtype) -> 
     return inputs | {"position_ids": batch.positions, "attention_mask": mask}
 
 
+def rows_per_call(vocabulary: int, cuda: bool) -> int:
+    """Positions per call of the LM head.
+
+    Args:
+        vocabulary: Number of logits of a position.
+        cuda: Whether it runs on a GPU.
+    """
+    return max(HEAD_ROWS, GPU_LOGITS // vocabulary) if cuda else HEAD_ROWS
+
+
 def _head_outputs(
     stack: SublayerStack, hidden: Tensor, batch: Batch
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -91,9 +101,7 @@ def _head_outputs(
     device = hidden.device
     unique, which = batch.head_rows(hidden.shape[1])  # (U,), (P,)
     rows = hidden.flatten(0, 1)[to_device(unique, device)]  # (U, D)
-    step = HEAD_ROWS
-    if hidden.is_cuda:
-        step = max(step, GPU_LOGITS // stack.model.config.vocab_size)
+    step = rows_per_call(stack.model.config.vocab_size, hidden.is_cuda)
     for start in range(0, len(unique), step):
         logits = stack.head(rows[start : start + step])  # (U', V)
         here = ((which >= start) & (which < start + step)).nonzero().squeeze(1)

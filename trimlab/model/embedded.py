@@ -83,6 +83,17 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimlab"
 
 
+def embedded_path(name: str) -> Path:
+    """Where an embedded model is in the cache once it has been built.
+
+    Args:
+        name: One of `embedded_names()`.
+    """
+    sha256 = embedded_model(name).sha256
+    version = f"{sha256[:12]}-transformers-{transformers.__version__}-{_CACHE_FORMAT}"
+    return cache_root() / f"{name}-{version}"
+
+
 def embedded_folder(name: str) -> Path:
     """Finds an embedded model in the cache, or builds it there.
 
@@ -98,9 +109,7 @@ def embedded_folder(name: str) -> Path:
         InputError: A package or library is missing, the packages' files are damaged, transformers
             builds a wrong tokenizer, or the cache cannot be written.
     """
-    model = embedded_model(name)
-    version = f"{model.sha256[:12]}-transformers-{transformers.__version__}-{_CACHE_FORMAT}"
-    folder = cache_root() / f"{name}-{version}"
+    model, folder = embedded_model(name), embedded_path(name)
     if folder.is_dir():
         return folder
     for library in ("gguf", "accelerate"):  # transformers reads GGUF files with both

@@ -46,9 +46,7 @@ class ModelInfo:
     note: str
 
 
-_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-
-
+HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -192,7 +190,7 @@ def _folder(name: str, *, weights: bool) -> Path:
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
-    if hub := _HUB_ID.fullmatch(name):
+    if hub := HUB_ID.fullmatch(name):
         return _hub_folder(hub["repo"], hub["revision"], weights=weights)
     raise InputError(
         f"there is no model {name!r}: name a local folder, a hub id (owner/name) or an embedded "

@@ -1,18 +1,16 @@
 """The config of a base model, and nothing else of it."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, PreTrainedConfig
 
 from trimlab.errors import InputError, one_line
-from trimlab.model.embedded import cache_root, embedded_names
+from trimlab.model.embedded import embedded_names, embedded_path
 from trimlab.model.family import family_of
+from trimlab.model.loading import HUB_ID
 from trimlab.model.shape import shape_config, shape_names
 from trimlab.model.text_part import text_config
-
-_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def base_config(base: str) -> PreTrainedConfig:
@@ -33,12 +31,8 @@ def base_config(base: str) -> PreTrainedConfig:
 
 def built_folder(base: str) -> Path | None:
     """The folder of a model whose tokenizer is at hand, without building or downloading one."""
-    folder = Path(base).expanduser()
-    if base and folder.is_dir():
-        return folder
-    if base in embedded_names():
-        return next(iter(sorted(cache_root().glob(f"{base}-*/config.json"))), folder).parent
-    return None
+    folder = embedded_path(base) if base in embedded_names() else Path(base).expanduser()
+    return folder if base and folder.is_dir() else None
 
 
 def _read(base: str) -> PreTrainedConfig:
@@ -49,7 +43,7 @@ def _read(base: str) -> PreTrainedConfig:
         if not (folder / "config.json").is_file():
             raise InputError(f"{base} has no config.json, which is all that a plan reads")
         return _parsed(folder, base)
-    if hub := _HUB_ID.fullmatch(base):
+    if hub := HUB_ID.fullmatch(base):
         return _parsed(_hub_config(hub["repo"], hub["revision"]).parent, base)
     raise InputError(
         f"there is no model {base!r}: name a local folder, a hub id (owner/name), an embedded "

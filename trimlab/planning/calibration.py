@@ -9,22 +9,37 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from trimlab.errors import InputError
 from trimlab.evaluation.speed import synchronise
 from trimlab.memory import give_back_memory, resident_memory
-from trimlab.planning.machine import CONTEXT, Machine
-from trimlab.planning.tracing import Op, Shape
+from trimlab.planning.machine import CONTEXT, Machine, measured_rate
+from trimlab.planning.tracing import Op, OpKey
 
-MAX_FLOPS = 2e10  # a larger product is measured with fewer rows
+MAX_FLOPS = 5e9  # a larger product is measured with fewer rows
 REPEATS = 3
+ALIKE = 2.0  # products whose rows differ by no more than this factor have the same rate
 TRAFFIC = 6 * 2**20  # bytes of the tensors that bandwidth is measured with, as activations have
 
 
-def this_machine() -> Machine:
-    """The GPU if there is one, or else the CPU, without rates."""
-    if torch.cuda.is_available():
+def this_machine(accelerator: str = "auto") -> Machine:
+    """The GPU if there is one, or else the CPU, without rates.
+
+    Args:
+        accelerator: `trainer.accelerator`.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    asked = accelerator in ("gpu", "cuda")
+    if asked and not torch.cuda.is_available():
+        raise InputError(
+            f"trainer.accelerator {accelerator}: this machine has no GPU that can be used; "
+            "name another machine with --machine"
+        )
+    if asked or (accelerator == "auto" and torch.cuda.is_available()):
         _free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
-        return Machine(name, total, 1.0, 1.0, base=CONTEXT, efficiency=1.0)
+        return Machine(name, total, 1.0, 1.0, base=CONTEXT, efficiency=1.0, here=True)
     return Machine(
         "this machine",
         _main_memory(),
@@ -35,6 +50,7 @@ def this_machine() -> Machine:
         launch=8e-6,
         efficiency=1.0,
         threads=torch.get_num_threads(),
+        here=True,
     )
 
 
@@ -45,8 +61,8 @@ def device_of(machine: Machine) -> torch.device:
 
 def product_rates(
     ops: Iterable[Op], device: torch.device, dtype: torch.dtype, *, workers: int = 0
-) -> dict[Shape, float]:
-    """Measures the FLOP/s of products.
+) -> dict[OpKey, float]:
+    """Measures the FLOP/s of products, one of those that differ by less than half in their rows.
 
     Args:
         ops: Operations; those without arithmetic are left out.
@@ -55,10 +71,10 @@ def product_rates(
         workers: On a CPU, measure as many at once, each with its share of the threads and with
             oneDNN's layout of weights, as scans do; 0: one with all threads.
     """
-    found: dict[Shape, float] = {}
+    found: dict[OpKey, float] = {}
     for op in ops:
-        if op.flops and op.shape not in found:
-            found[op.shape] = _rate(op, device, dtype, workers)
+        if op.flops and measured_rate(op.key, found, ALIKE) is None:
+            found[op.key] = _rate(op, device, dtype, workers)
     return found
 
 
@@ -73,22 +89,23 @@ def bandwidth(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _rate(op: Op, device: torch.device, dtype: torch.dtype, workers: int) -> float:
-    name, *shapes = op.shape
+    name, *shapes = op.key
     if "scaled_dot_product" in name:
-        return _measured(op.flops, _attention(shapes, device, dtype, "backward" in name), workers)
+        work = _attention(shapes, device, dtype, "backward" in name)
+        return _measured(op.flops, work, device, workers)
     *_, a, b = shapes
     rows, flops = a[-2], op.flops
     while flops > MAX_FLOPS and rows > 64:
         rows, flops = rows // 2, flops / 2
     a = (*a[:-2], rows, a[-1])
-    x = torch.randn(a, device=device).to(dtype)
-    weight = torch.randn((*b[:-2], b[-1], b[-2]), device=device).to(dtype)
+    x = torch.ones(a, device=device, dtype=dtype)
+    weight = torch.ones((*b[:-2], b[-1], b[-2]), device=device, dtype=dtype)
     if workers and device.type == "cpu" and dtype == torch.float32 and len(a) == 2:
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight)
         product = torch.ops.mkldnn._linear_pointwise
-        return _measured(flops, lambda: product(x, laid_out, None, "none", [], ""), workers)
+        return _measured(flops, lambda: product(x, laid_out, None, "none", [], ""), device, workers)
     transposed = weight.transpose(-1, -2)
-    return _measured(flops, lambda: x @ transposed, workers)
+    return _measured(flops, lambda: x @ transposed, device, workers)
 
 
 def _attention(
@@ -97,7 +114,8 @@ def _attention(
     if backward:
         shapes = shapes[1:4]
     query, key, value = (
-        torch.randn(shape, device=device).to(dtype).requires_grad_(backward) for shape in shapes[:3]
+        torch.ones(shape, device=device, dtype=dtype, requires_grad=backward)
+        for shape in shapes[:3]
     )
     mask, grouped = None, query.shape[1] != key.shape[1]
     if len(shapes) > 3:
@@ -115,8 +133,9 @@ def _attention(
     return lambda: torch.autograd.grad(out, [query, key, value], gradient, retain_graph=True)
 
 
-def _measured(flops: float, work: Callable[[], object], workers: int) -> float:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _measured(
+    flops: float, work: Callable[[], object], device: torch.device, workers: int
+) -> float:
     if workers < 2 or device.type != "cpu":
         return flops / _seconds(work, device)
     with _threads(workers) as pool:

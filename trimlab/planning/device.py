@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from trimlab.errors import InputError
+from trimlab.memory import gib
 from trimlab.planning.fitting import peak, what_fits
 from trimlab.planning.job import Job
 from trimlab.planning.machine import Machine
@@ -72,15 +73,11 @@ def check_fits(job: Job, free: int) -> None:
     needed = peak(job)
     if needed <= free:
         return
-    chosen = what_fits(job, free)
+    chosen = what_fits(job, free, needed)
     advice = "no option makes it fit: take a smaller model or a larger device"
     if chosen:
         advice = f"it fits with {' '.join(map(str, chosen))}"
     raise InputError(
-        f"{job.machine.name} has {_gib(free)} free and this run needs about {_gib(needed)}: "
+        f"{job.machine.name} has {gib(free)} free and this run needs about {gib(needed)}: "
         f"{advice} (`trimlab plan` with the same arguments shows what fills the memory)"
     )
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.3g} GiB"

@@ -3,12 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from trimlab.evaluation.likelihoods import HEAD_ROWS
 from trimlab.planning.calibration import bandwidth, device_of, product_rates
 from trimlab.planning.job import Job, typical
-from trimlab.planning.memory import target
+from trimlab.planning.memory import target_layers
 from trimlab.planning.tracing import Op
-from trimlab.planning.workload import Shape
+from trimlab.planning.workload import BatchShape
 from trimlab.scanning.candidates import candidates
 from trimlab.scanning.forward_cache import blocks_behind
 
@@ -25,6 +24,7 @@ class Durations:
         scan: A scan of all sublayers.
         dev: An evaluation of the dev items at full depth.
         test: An evaluation of the test items at full depth.
+        fine_tuning: Fine-tuning of the whole model before it is trimmed; 0 without.
         epochs: Planned epochs of trimming.
         scans: Scans of the whole run.
         run: The whole run, without baselines to compare with and without writing files.
@@ -35,6 +35,7 @@ class Durations:
     scan: float
     dev: float
     test: float
+    fine_tuning: float
     epochs: int
     scans: int
     run: float
@@ -51,41 +52,57 @@ def durations(job: Job) -> Durations:
         schedule.per_drop
     )
     scans = 1 if job.settings.trim.scorer.one_shot else 1 + drop_steps
-    left = target(job)
-    depth = 1 - (1 - left) * job.sizes.total / job.sizes.layers  # layers that are left at the end
+    depth = target_layers(job)
     # drops are spread over the run: the average of depth, and of its square
     mean, mean_square = (1 + depth) / 2, (1 + depth + depth**2) / 3
     first = min(schedule.before_first_drop, epochs) / epochs
     average = first + (1 - first) * mean
-    run = epochs * average * (epoch + dev) + scan + (scans - 1) * mean_square * scan
+    # what a teacher adds, which keeps its depth
+    teacher = epoch - epoch_seconds(job.changed(loss="answers"))
+    run = epochs * (average * (epoch - teacher + dev) + teacher)
+    run += scan + (scans - 1) * mean_square * scan
     run += test + test * sum(job.settings.trim.save_at or [depth])
-    if job.settings.full_depth:
+    fine_tuning = 0.0
+    if job.settings.fine_tuned_first:
+        fine_tuning = job.settings.fine_tuning_epochs * epoch_seconds(job.fine_tuning)
+        run += fine_tuning + test
+    elif job.settings.full_depth:
         run += epochs * epoch + test
-    return Durations(epoch / len(job.steps), epoch, scan, dev, test, epochs, scans, run)
+    return Durations(
+        step=epoch / job.steps,
+        epoch=epoch,
+        scan=scan,
+        dev=dev,
+        test=test,
+        fine_tuning=fine_tuning,
+        epochs=epochs,
+        scans=scans,
+        run=run,
+    )
 
 
 def epoch_seconds(job: Job) -> float:
     """An epoch at full depth."""
-    parts = [part for step in job.steps for part in step]
+    parts = job.parts
     one = part_seconds(job, typical(parts))
     scale = sum(part.tokens for part in parts) / typical(parts).tokens
     item = job.settings.dtype.itemsize
     gradients = job.all_trained * item
-    added = 3 * gradients * (len(parts) - len(job.steps))  # those of the parts of a step
+    added = 3 * gradients * (len(parts) - job.steps)  # those of the parts of a step
     passes = ADAMW_PASSES["cuda" if job.machine.cuda else "cpu"]
-    moved = added + passes * gradients * len(job.steps)
+    moved = added + passes * gradients * job.steps
     return one * scale + moved / (job.machine.bandwidth * job.machine.efficiency)
 
 
-def part_seconds(job: Job, part: Shape) -> float:
+def part_seconds(job: Job, part: BatchShape) -> float:
     """Forward and backward pass of a part of an optimizer step."""
     return job.machine.seconds(part_ops(job, part))
 
 
-def part_ops(job: Job, part: Shape) -> Counter[Op]:
+def part_ops(job: Job, part: BatchShape) -> Counter[Op]:
     """The operations of a part of an optimizer step."""
     ops: Counter[Op] = Counter()
-    last = len(job.trained) - 1
+    last = None if job.settings.all_positions else len(job.trained) - 1
     for i, kinds in enumerate(job.trained):
         scored = part.scored if i == last else 0
         cost = job.passes.block(part.items, part.length, trained=kinds, scored=scored)
@@ -93,18 +110,26 @@ def part_ops(job: Job, part: Shape) -> Counter[Op]:
     head = job.passes.head(
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )
+    if job.settings.teacher:
+        block = job.teacher_passes.block(part.items, part.length)
+        ops += Counter({op: job.sizes.blocks * n for op, n in block.forward.items()})
     return ops + head.forward + head.backward
 
 
 def scan_seconds(job: Job) -> float:
-    """A scan of all candidates at full depth."""
+    """A scan of all candidates at full depth; 0 for scores without measurements."""
+    if not any(job.statistics):
+        return 0.0
     stack, batch = job.sizes.stack, typical(job.scan_shapes)
     found = candidates(stack, job.settings.trim.granularity)
     behind = sum(len(blocks_behind(stack, candidate)) for candidate in found)
     together = job.candidates_at_once(batch)
     whole, many, head = (job.machine.seconds(ops, job.machine.scan_rates) for ops in scan_ops(job))
-    rows = (1 + len(found)) * batch.scored
-    of_batch = job.sizes.blocks * whole + behind / together * many + rows / HEAD_ROWS * head
+    rows = len(found) * batch.scored
+    calls = max(1, rows / job.scan_passes.rows_per_call)
+    of_batch = job.sizes.blocks * whole
+    if job.statistics.bypass:
+        of_batch += behind / together * many + job.scan_reads_head * calls * head
     tokens = sum(shape.tokens for shape in job.scan_shapes)
     return tokens / batch.tokens * of_batch
 
@@ -114,7 +139,8 @@ def scan_ops(job: Job) -> tuple[Counter[Op], Counter[Op], Counter[Op]]:
     batch = typical(job.scan_shapes)
     together = job.candidates_at_once(batch)
     block = job.scan_passes.block
-    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    rows = len(candidates(job.sizes.stack, job.settings.trim.granularity)) * batch.scored
+    head = job.scan_passes.head_call(rows)
     return (
         block(batch.items, batch.length, tree=True).forward,
         block(together * batch.items, batch.length, tree=True).forward,
@@ -127,9 +153,10 @@ def evaluation_seconds(job: Job, items: str) -> float:
     batches = job.evaluation_shapes(items)
     batch = typical(batches)
     block = job.scan_passes.block(batch.items, batch.length, tree=True)
-    head = job.scan_passes.head(1, HEAD_ROWS, HEAD_ROWS)
+    head = job.scan_passes.head_call(batch.scored)
+    calls = max(1, batch.scored / job.scan_passes.rows_per_call)
     seconds = job.sizes.blocks * job.machine.seconds(block.forward, job.machine.scan_rates)
-    seconds += batch.scored / HEAD_ROWS * job.machine.seconds(head.forward, job.machine.scan_rates)
+    seconds += calls * job.machine.seconds(head.forward, job.machine.scan_rates)
     return sum(shape.tokens for shape in batches) / batch.tokens * seconds
 
 
@@ -137,8 +164,7 @@ def calibrated(job: Job) -> Job:
     """The same run, with the rates of this machine measured for its own products."""
     machine, dtype = job.machine, job.settings.autocast or job.settings.dtype
     device = device_of(machine)
-    parts = [part for step in job.steps for part in step]
-    training = part_ops(job, typical(parts))
+    training = part_ops(job, typical(job.parts))
     scans: Counter[Op] = sum(scan_ops(job), Counter())
     measured = replace(
         machine,

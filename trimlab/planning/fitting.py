@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from trimlab.data.capacity import EVAL_TOKENS
 from trimlab.planning.job import Job
 from trimlab.planning.memory import phases, trained_state, weights_bytes
 
@@ -52,10 +53,14 @@ def changes(job: Job) -> Iterator[Change]:
             "weights of 16 bits",
             {"precision": "bf16-true"},
         )
-    for name, field in (("model", "train_tokens"), ("data", "eval_tokens")):
-        tokens = getattr(settings, field)
+    for name, field, tokens in (
+        ("model", "train_tokens", settings.train_tokens),
+        ("data", "eval_tokens", job.capacity.tokens),
+    ):
         while tokens > longest:
             tokens = max(tokens // 4, longest)
+            if field == "eval_tokens" and job.machine.cuda and tokens == EVAL_TOKENS:
+                tokens -= 1  # which stands for as many as the memory of a GPU allows
             yield Change(
                 f"{name}.{field}", tokens, "the same result in smaller parts", {field: tokens}
             )
@@ -85,7 +90,7 @@ def changes(job: Job) -> Iterator[Change]:
         )
 
 
-def what_fits(job: Job, memory: int) -> list[Change] | None:
+def what_fits(job: Job, memory: int, needed: int | None = None) -> list[Change] | None:
     """The first options with which a run fits, or None if none do.
 
     Options are added in the order of `changes` until the run fits; then those that it fits without
@@ -94,7 +99,10 @@ def what_fits(job: Job, memory: int) -> list[Change] | None:
     Args:
         job: The run.
         memory: Bytes of the device.
+        needed: The run's peak, where it is known.
     """
+    if (peak(job) if needed is None else needed) <= MARGIN * memory:
+        return []
 
     def fits(chosen: list[Change]) -> bool:
         fields = {k: v for change in chosen for k, v in change.fields.items()}
@@ -103,8 +111,6 @@ def what_fits(job: Job, memory: int) -> list[Change] | None:
         return floor(changed) <= MARGIN * memory and peak(changed) <= MARGIN * memory
 
     chosen: dict[str, Change] = {}
-    if fits([]):
-        return []
     for change in changes(job):
         chosen[change.option] = change  # a later value of an option replaces an earlier one
         if fits(list(chosen.values())):

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from torch import nn
-
-from trimlab.cpu.workers import MAX_WORKERS
+from trimlab.cpu.workers import workers_for
+from trimlab.data.capacity import Capacity, gpu_capacity
 from trimlab.model.family import Kind
 from trimlab.planning.machine import Machine
 from trimlab.planning.passes import Passes, PassSettings
 from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes, trained_sublayers
-from trimlab.planning.workload import Shape, Workload, shapes
+from trimlab.planning.workload import BatchShape, Workload, batch_shapes
+from trimlab.scanning.scan import StatisticSet
+from trimlab.training.lora import adapter_parameters
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,22 @@ class Job:
         """The same with other options of the run."""
         return replace(self, settings=self.settings.changed(**options))
 
+    @property
+    def fine_tuning(self) -> "Job":
+        """Training of all sublayers, before any is dropped."""
+        return self.changed(r=1.0, loss="answers")
+
     # ---- training -----------------------------------------------------------------------------
 
     @property
     def passes(self) -> Passes:
         """Passes of training steps."""
         return self._passes(self.settings.training_passes)
+
+    @property
+    def teacher_passes(self) -> Passes:
+        """Passes of the teacher in training steps."""
+        return self._passes(replace(self.settings.scan_passes, autocast=self.settings.autocast))
 
     @cached_property
     def trained(self) -> list[frozenset[Kind]]:
@@ -56,9 +67,7 @@ class Job:
             return self.sizes.parameters_of(*kinds)
         stack = self.sizes.stack
         chosen = [s for s in stack.original if s.block == 0 and s.kind in kinds]
-        found = [part for s in chosen for whole in stack.modules(s) for part in whole.modules()]
-        linears = [part for part in found if isinstance(part, nn.Linear)]
-        return sum(rank * (part.in_features + part.out_features) for part in linears)
+        return adapter_parameters((m for s in chosen for m in stack.modules(s)), rank)
 
     @property
     def other_trained(self) -> int:
@@ -71,14 +80,24 @@ class Job:
         return sum(map(self.trained_parameters, self.trained)) + self.other_trained
 
     @cached_property
-    def steps(self) -> list[list[Shape]]:
-        """The optimizer steps of an epoch, in the parts that they are computed in."""
-        return self.workload.steps(self.settings)
+    def batches(self) -> list[list[BatchShape]]:
+        """The batches of an epoch, in the parts that they are computed in."""
+        return self.workload.batches(self.settings)
+
+    @property
+    def parts(self) -> list[BatchShape]:
+        """The parts of all batches of an epoch."""
+        return [part for batch in self.batches for part in batch]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self.batches) // self.settings.accumulated)
 
     @cached_property
-    def largest_part(self) -> Shape:
-        """The part of a step with most tokens."""
-        return max((part for step in self.steps for part in step), key=_load)
+    def largest_part(self) -> BatchShape:
+        """The part of a batch with most tokens."""
+        return max(self.parts, key=_load)
 
     # ---- evaluation and scan ------------------------------------------------------------------
 
@@ -88,38 +107,61 @@ class Job:
         return self._passes(self.settings.scan_passes)
 
     def _passes(self, settings: PassSettings) -> Passes:
-        return self.counted.setdefault(settings, Passes(self.sizes.config, settings))
+        settings = replace(settings, cuda=self.machine.cuda)
+        if settings not in self.counted:
+            self.counted[settings] = Passes(self.sizes.config, settings)
+        return self.counted[settings]
+
+    @property
+    def capacity(self) -> Capacity:
+        """How much of an evaluation or a scan the machine computes at once."""
+        tokens = self.settings.eval_tokens
+        return gpu_capacity(self.machine.memory, tokens) if self.machine.cuda else Capacity(tokens)
 
     @property
     def workers(self) -> int:
         """Passes that run at once, see `trimlab.cpu.workers`."""
-        threads = self.machine.threads
-        if self.machine.cuda:
-            return 1
-        return max(n for n in range(1, MAX_WORKERS + 1) if threads % n == 0)
+        return 1 if self.machine.cuda else workers_for(self.machine.threads)
 
     @cached_property
-    def scan_shapes(self) -> list[Shape]:
+    def scan_shapes(self) -> list[BatchShape]:
         """The batches of a scan."""
-        return shapes(self.workload.calibration, self.settings.eval_tokens // 4)
+        asked = {found.choices for found in self.statistics.bypass.values()}
+        return batch_shapes(
+            self.workload.calibration,
+            self.capacity.tokens // 4,
+            in_full=self.machine.cuda or "all" in asked,
+        )
 
-    def candidates_at_once(self, batch: Shape) -> int:
+    @cached_property
+    def statistics(self) -> StatisticSet:
+        """What a scan measures."""
+        return StatisticSet.load(self.settings.trim.scorer.statistics, self.settings.metric)
+
+    @property
+    def scan_reads_head(self) -> bool:
+        """Whether a scan runs the LM head."""
+        return any(found.choices != "none" for found in self.statistics.bypass.values())
+
+    def candidates_at_once(self, batch: BatchShape) -> int:
         """Candidates of a scan that share a pass over a batch, in each worker."""
-        room = self.settings.eval_tokens // min(self.workers, len(self.scan_shapes))
+        room = self.capacity.tokens // min(self.workers, len(self.scan_shapes))
         return max(1, min(room // batch.tokens, len(self.trained) * 2))
 
-    def evaluation_shapes(self, items: str) -> list[Shape]:
+    def evaluation_shapes(self, items: str) -> list[BatchShape]:
         """The batches of an evaluation of `dev` or `test` items."""
-        return shapes(getattr(self.workload, items), self.settings.eval_tokens)
+        return batch_shapes(
+            getattr(self.workload, items), *self.capacity, in_full=self.machine.cuda
+        )
 
 
-def typical(batches: Sequence[Shape]) -> Shape:
+def typical(batches: Sequence[BatchShape]) -> BatchShape:
     """A batch of average size, to count in place of all of them."""
     tokens = sum(batch.tokens for batch in batches)
     length = round(sum(batch.length * batch.tokens for batch in batches) / tokens)
     items = max(1, round(tokens / len(batches) / length))
-    return Shape(items, length, max(1, round(sum(b.scored for b in batches) / len(batches))))
+    return BatchShape(items, length, max(1, round(sum(b.scored for b in batches) / len(batches))))
 
 
-def _load(shape: Shape) -> tuple[int, int]:
+def _load(shape: BatchShape) -> tuple[int, int]:
     return shape.tokens, shape.length

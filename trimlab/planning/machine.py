@@ -1,16 +1,17 @@
 """Machines: what they hold, and how long an operation takes on them."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimlab.planning.tracing import Op, Shape
+from trimlab.planning.tracing import Op, OpKey
 from trimlab.plugins import plugin_module, plugin_names
 
 MACHINES = "trimlab.planning.machines"
 CONTEXT = 600 * 2**20  # of a CUDA process: context, kernels, workspaces of cuBLAS
 
-Rates = Mapping[Shape, float]  # FLOP/s by product
+Rates = Mapping[OpKey, float]  # FLOP/s by product
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Machine:
         cuda: Whether it is a CUDA device. A CPU works in main memory, beside the process itself.
         base: Bytes that a process takes before a model is loaded.
         launch: Seconds that an operation takes at least.
-        efficiency: Share of the rates that operations reach; 1 where they were measured.
+        efficiency: Share of the rates that operations reach.
         threads: Threads of a CPU.
         rates: Measured rates of the products of training steps.
         scan_rates: Those of passes without gradients.
+        here: Whether it is the machine of this process, whose rates can be measured.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Machine:
     threads: int = 1
     rates: Rates = field(default_factory=dict)
     scan_rates: Rates = field(default_factory=dict)
+    here: bool = False
 
     def seconds(self, ops: Counter[Op], rates: Rates | None = None) -> float:
         """Time of operations.
@@ -55,20 +58,38 @@ class Machine:
 
     def _seconds(self, op: Op, rates: Rates) -> float:
         """Time of an operation: its arithmetic, its memory traffic or its launch."""
-        if op.flops and (rate := _measured(op.shape, rates)) is not None:
+        if op.flops and (rate := measured_rate(op.key, rates)) is not None:
             return max(op.flops / rate, self.launch)  # traffic is part of a measured rate
         arithmetic = op.flops / (self.matrix_rate * self.efficiency)
         return max(arithmetic, op.bytes / (self.bandwidth * self.efficiency), self.launch)
 
 
-def _measured(shape: Shape, rates: Rates) -> float | None:
-    """The measured rate of a product, or of the same one with the nearest number of rows."""
-    if shape in rates:
-        return rates[shape]
-    name, *operands = shape
-    alike = [s for s in rates if s[0] == name and (len(operands) > 2 or s[-1] == shape[-1])]
-    nearest = min(alike, key=lambda s: abs(s[1][0] - operands[0][0]), default=None)
-    return None if nearest is None else rates[nearest]
+def measured_rate(key: OpKey, rates: Rates, factor: float = math.inf) -> float | None:
+    """The measured rate of a product, or of the same one with the nearest number of rows.
+
+    Args:
+        key: The product.
+        rates: Measured rates.
+        factor: Most by which the rows may differ.
+    """
+    if not rates or key in rates:
+        return rates.get(key)
+    rows, product = _rows(key)
+    alike = {other: abs(_rows(other)[0] - rows) for other in rates if _rows(other)[1] == product}
+    nearest = min(alike, key=alike.__getitem__, default=None)
+    if nearest is None or not 1 / factor <= _rows(nearest)[0] / rows <= factor:
+        return None
+    return rates[nearest]
+
+
+def _rows(key: OpKey) -> tuple[int, OpKey]:
+    """The rows of a product, and what it is apart from them; of an attention, its tokens."""
+    name, *operands = key
+    if "scaled_dot_product" in name:
+        items, _, length, _ = operands[0]
+        return items * length, (name,)
+    *_, a, b = operands  # a bias may stand before them
+    return math.prod(a[:-1]), (name, b)
 
 
 def machine_names() -> list[str]:

@@ -1,6 +1,5 @@
 """A few optimizer steps and a scan of a run, measured, to compare a plan with."""
 
-import gc
 import json
 import random
 import tempfile
@@ -18,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from trimlab.data.domain import DomainData
 from trimlab.evaluation.speed import synchronise
-from trimlab.memory import give_back_memory, peak_memory, reset_peak_memory
+from trimlab.memory import peak_memory, release_memory, reset_peak_memory
 from trimlab.model.shape import random_model
 from trimlab.model.sublayers import Sublayer
 from trimlab.planning.calibration import this_machine
@@ -30,8 +29,7 @@ from trimlab.planning.settings import RunSettings
 from trimlab.planning.sizes import ModelSizes
 from trimlab.planning.workload import CHOICES, Workload, of_rows
 from trimlab.records.rows import JsonObject
-from trimlab.scanning.candidates import Granularity
-from trimlab.scanning.scan import scan
+from trimlab.scorers._scoring import score_candidates
 from trimlab.training.module import DomainLM
 
 STEPS = 3  # moments of the optimizer are there from the second one on
@@ -56,12 +54,11 @@ class Measure(L.Callback):
 
     Args:
         data: The rows.
-        granularity: What the candidates of the scan are.
+        settings: The options of the run.
     """
 
-    def __init__(self, data: DomainData, granularity: Granularity):
-        self.data = data
-        self.granularity: Granularity = granularity
+    def __init__(self, data: DomainData, settings: RunSettings):
+        self.data, self.settings = data, settings
         self.seconds = list[float]()
         self.found: dict[str, Measurement] = {}
 
@@ -70,7 +67,8 @@ class Measure(L.Callback):
     ) -> None:
         """Starts the clock."""
         if not self.seconds:
-            _settle()
+            release_memory()
+            reset_peak_memory()
         synchronise(pl_module.device)
         self._start = time.perf_counter()
 
@@ -91,10 +89,13 @@ class Measure(L.Callback):
         assert isinstance(pl_module, DomainLM)
         mean = sum(self.seconds) / len(self.seconds)
         self.found["training"] = Measurement(mean, peak_memory())
-        batches = self.data.calibration_batches()
-        _settle()
+        trim, metric = self.settings.trim, self.settings.metric
+        release_memory()
+        reset_peak_memory()
         start = time.perf_counter()
-        scan(pl_module.stack, batches, self.granularity, max_tokens=self.data.eval_tokens)
+        score_candidates(
+            trim.scorer, pl_module.stack, self.data, trim.granularity, metric=metric, step=0
+        )
         synchronise(pl_module.device)
         self.found["scan"] = Measurement(time.perf_counter() - start, peak_memory())
 
@@ -113,13 +114,13 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
     module.freeze_all_but(
         Sublayer(block, kind) for block, kinds in enumerate(job.trained) for kind in kinds
     )
-    callback = Measure(data, job.settings.trim.granularity)
+    callback = Measure(data, job.settings)
     trainer = L.Trainer(
         accelerator="gpu" if job.machine.cuda else "cpu",
         devices=1,
         precision=job.settings.precision,  # type: ignore[arg-type]
         max_epochs=1,
-        limit_train_batches=len(job.steps),
+        limit_train_batches=len(job.batches),
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
@@ -131,7 +132,9 @@ def measure(job: Job, module: DomainLM, data: DomainData) -> dict[str, Measureme
     return callback.found
 
 
-def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -> list[JsonObject]:
+def measure_steps(
+    base: str, config: JsonObject, domain: Callable[..., DomainData]
+) -> list[JsonObject]:
     """Measures a few steps and a scan of a run, beside what a plan says of them.
 
     Args:
@@ -145,14 +148,17 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
     data = config["data"]
     rows = STEPS * data["batch_size"]
     held_out = {"calibration_rows": min(8, data["calibration_rows"]), "dev_rows": 4, "test_rows": 4}
-    before = this_machine()  # the process without a model
+    # the process without a model
+    before = this_machine(config["trainer"]["accelerator"])
     module = DomainLM(**(config["model"] | {"base": base}))
     items = domain(base, config, train_rows=rows, **held_out)
-    settings = RunSettings.from_config(config).changed(train_batches=None)
+    settings = RunSettings.from_config(config)
+    # every batch is a step, and nothing has trained a teacher
+    settings = settings.changed(train_batches=None, accumulated=1, loss="answers")
     sizes = ModelSizes(module.model.config)  # type: ignore[arg-type]
     job = calibrated(Job(sizes, settings, of_rows(items), before))
     planned = {"training": training(job), "scan": scan_memory(job)}
-    seconds = {"training": epoch_seconds(job) / len(job.steps), "scan": scan_seconds(job)}
+    seconds = {"training": epoch_seconds(job) / job.steps, "scan": scan_seconds(job)}
     found = measure(job, module, items)
     return [
         {
@@ -165,12 +171,6 @@ def few_rows(base: str, config: JsonObject, domain: Callable[..., DomainData]) -
         }
         for name in found
     ]
-
-
-def _settle() -> None:
-    gc.collect()
-    give_back_memory()
-    reset_peak_memory()
 
 
 # ---- rows and models to measure with -----------------------------------------------------------

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from trimlab.evaluation.likelihoods import HEAD_ROWS
 from trimlab.planning.job import Job
-from trimlab.planning.workload import Shape
-
-SCALES = 4 / 256  # bytes of scales per weight in bitsandbytes' 8-bit states
+from trimlab.planning.workload import BatchShape
+from trimlab.training.optimizers import load_optimizer
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,26 @@ class PhaseMemory:
 
 def phases(job: Job) -> list[PhaseMemory]:
     """The phases of a run in their order, each at the moment of its most memory."""
-    found = [untrimmed(job), training(job), scan(job), dev(job), export(job)]
-    if job.settings.full_depth:
+    found = [untrimmed(job)]
+    if job.settings.fine_tuned_first:
+        found.append(fine_tuning(job))
+    found += [training(job), scan(job), dev(job), export(job)]
+    if job.settings.full_depth and not job.settings.fine_tuned_first:
         found.append(comparison(job))
     return found
 
 
 def untrimmed(job: Job) -> PhaseMemory:
-    """The evaluation of the untrimmed model."""
+    """The evaluation of the untrimmed model, before training changes the type of its weights."""
+    job = job.changed(precision="32-true", lora_rank=0, loss="answers")
     return PhaseMemory("untrimmed", _process(job) | {"activations": _evaluation(job, "test")})
+
+
+def fine_tuning(job: Job) -> PhaseMemory:
+    """Fine-tuning of all sublayers, beside the untrimmed model that is trimmed afterwards."""
+    parts = dict(training(job.fine_tuning).parts)
+    parts["weights"] += untrimmed(job).parts["weights"]
+    return PhaseMemory("fine-tuning", parts)
 
 
 def training(job: Job) -> PhaseMemory:
@@ -51,16 +60,16 @@ def training(job: Job) -> PhaseMemory:
     )
 
 
-def step_peak(job: Job, part: Shape) -> dict[str, int]:
+def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
     """Gradients, activations and logits of a part of a step, when they take most.
 
     A block's backward pass frees what its forward pass has saved, and adds its gradients.
     """
     passes, item = job.passes, _itemsize(job)
-    last = len(job.trained) - 1
+    scored_block = None if job.settings.all_positions else len(job.trained) - 1
     costs = [
         passes.block_bytes(
-            part.items, part.length, trained=kinds, scored=part.scored if i == last else 0
+            part.items, part.length, trained=kinds, scored=part.scored if i == scored_block else 0
         )
         for i, kinds in enumerate(job.trained)
     ]
@@ -71,7 +80,9 @@ def step_peak(job: Job, part: Shape) -> dict[str, int]:
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )
     of_head = max(head.forward_peak, head.backward_peak)
-    found = [{"gradients": 0, "activations": before[-1], "logits": of_head}]
+    compared = _of_teacher(job, part)
+    found = [{"gradients": 0, "activations": before[-1] + compared["states"], "logits": of_head}]
+    found.append({"gradients": 0, "activations": before[-1] + compared["pass"], "logits": 0})
     done = item * job.other_trained
     for start, cost, own in reversed(list(zip(before[:-1], costs, gradients, strict=True))):
         most = max(cost.forward_peak, cost.backward_peak - own)
@@ -80,8 +91,23 @@ def step_peak(job: Job, part: Shape) -> dict[str, int]:
     return max(found, key=lambda parts: sum(parts.values()))
 
 
+def _of_teacher(job: Job, part: BatchShape) -> dict[str, int]:
+    """Bytes of the teacher's forward pass, and of hidden states and their differences after it."""
+    if not job.settings.teacher:
+        return {"pass": 0, "states": 0}
+    entries = part.tokens * job.sizes.hidden
+    block = job.teacher_passes.block_bytes(part.items, part.length)
+    # the teacher's states, the difference and its square, at least in float32
+    return {
+        "pass": 2 * entries * _itemsize(job) + block.forward_peak,
+        "states": entries * (_itemsize(job) + 2 * max(4, _itemsize(job))),
+    }
+
+
 def scan(job: Job) -> PhaseMemory:
     """A scan after an epoch: cached streams, and candidates that are computed together."""
+    if not any(job.statistics):  # scores without measurements
+        return PhaseMemory("scan", _process(job) | trained_state(job))
     passes, item, hidden = job.scan_passes, job.settings.dtype.itemsize, job.sizes.hidden
     sublayers = 2 * job.sizes.blocks
     most: dict[str, int] = {}
@@ -90,14 +116,16 @@ def scan(job: Job) -> PhaseMemory:
         copies = together * batch.items
         mask = batch.items * batch.length**2 * item
         rows = sublayers * batch.scored
-        block = passes.block_bytes(copies, batch.length, tree=True)
-        head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, rows)).forward_peak
-        joined = 2 * together * batch.tokens * hidden * item
-        found = {
-            "forward cache": batch.tokens * hidden * item * sublayers + mask,
-            "candidates": block.forward_peak + joined + together * mask,
-            "logits": head + 2 * rows * hidden * item,
-        }
+        found = {"forward cache": batch.tokens * hidden * item * sublayers + mask}
+        if job.statistics.bypass:
+            block = passes.block_bytes(copies, batch.length, tree=True)
+            joined = 2 * together * batch.tokens * hidden * item
+            head = passes.head_call(rows).forward_peak if job.scan_reads_head else 0
+            found["candidates"] = block.forward_peak + joined + together * mask
+            found["logits"] = head + 2 * rows * hidden * item
+        else:  # one forward pass gives what candidates add to the stream
+            block = passes.block_bytes(batch.items, batch.length, tree=True)
+            found["activations"] = block.forward_peak
         most = max(most, found, key=lambda parts: sum(parts.values()))
     workers = min(job.workers, len(job.scan_shapes))
     parts = {name: workers * size for name, size in most.items()}
@@ -113,7 +141,7 @@ def dev(job: Job) -> PhaseMemory:
 def export(job: Job) -> PhaseMemory:
     """Writing, reloading and testing a trimmed model, beside the model that was trained."""
     weights = weights_bytes(job)
-    ratio = target(job)
+    ratio = target_model(job)
     parts = _process(job)
     # the trained model moves to main memory, which a CPU's is; there it keeps its optimizer
     trained = 0 if job.machine.cuda else int(ratio * weights)
@@ -128,28 +156,34 @@ def comparison(job: Job) -> PhaseMemory:
     if not job.machine.cuda:
         for name, size in trained_state(job).items():
             parts[name] += size
-        parts["weights"] += int(target(job) * weights_bytes(job))
+        parts["weights"] += int(target_model(job) * weights_bytes(job))
     return PhaseMemory("fine-tuned comparison", parts)
 
 
-def target(job: Job) -> float:
-    """Share of the model's bytes that is left at the end."""
+def target_layers(job: Job) -> float:
+    """Share of the sublayers' bytes that is left at the end."""
     rules, sizes = job.settings.trim.rules, job.sizes
     layers = rules.layer_memory
     if rules.model_memory is not None:
         share = 1 - (1 - rules.model_memory) * sizes.total / sizes.layers
         layers = share if layers is None else min(layers, share)
-    if layers is None:
-        drops = rules.max_drops or sizes.blocks
-        layers = 1 - drops / (2 * sizes.blocks)
-    return 1 - (1 - layers) * sizes.layers / sizes.total
+    drops = rules.max_drops or (1 if layers is None else 2) * sizes.blocks  # by default half
+    return max(layers or 0.0, 1 - drops / (2 * sizes.blocks))
+
+
+def target_model(job: Job) -> float:
+    """Share of the whole model's bytes that is left at the end."""
+    return 1 - (1 - target_layers(job)) * job.sizes.layers / job.sizes.total
 
 
 # ---- inside ------------------------------------------------------------------------------------
 
 
 def _process(job: Job) -> dict[str, int]:
-    return {"process": job.machine.base, "weights": weights_bytes(job)}
+    parts = {"process": job.machine.base, "weights": weights_bytes(job)}
+    if job.settings.teacher:
+        parts["teacher"] = _itemsize(job) * job.sizes.total
+    return parts
 
 
 def weights_bytes(job: Job) -> int:
@@ -160,9 +194,9 @@ def weights_bytes(job: Job) -> int:
 
 def trained_state(job: Job) -> dict[str, int]:
     """What stays between steps: moments, and the gradients of the last step."""
-    moment = 1 + SCALES if job.settings.optimizer == "adamw_8bit" else _itemsize(job)
+    moments = load_optimizer(job.settings.optimizer).moment_bytes or 2 * _itemsize(job)
     return {
-        "optimizer": int(2 * moment * job.all_trained),
+        "optimizer": int(moments * job.all_trained),
         "gradients": _itemsize(job) * job.all_trained,
     }
 
@@ -170,9 +204,9 @@ def trained_state(job: Job) -> dict[str, int]:
 def _held_gradients(job: Job) -> int:
     """Whole sets of gradients beside those that are being computed.
 
-    Those of the parts of a step are added up, and so are those of accumulated batches.
+    Those of the parts of a batch are added up, and so are those of accumulated batches.
     """
-    return any(len(step) > 1 for step in job.steps) + (job.settings.accumulated > 1)
+    return any(len(batch) > 1 for batch in job.batches) + (job.settings.accumulated > 1)
 
 
 def _evaluation(job: Job, items: str) -> int:
@@ -180,7 +214,7 @@ def _evaluation(job: Job, items: str) -> int:
     batch = max(job.evaluation_shapes(items), key=_tokens)
     passes, item = job.scan_passes, _itemsize(job)
     block = passes.block_bytes(batch.items, batch.length, tree=True).forward_peak
-    head = passes.head(1, HEAD_ROWS, min(HEAD_ROWS, batch.scored)).forward_peak
+    head = passes.head_call(batch.scored).forward_peak
     states = 2 * batch.tokens * job.sizes.hidden * item
     return max(block, head) + states + batch.items * batch.length**2 * item
 
@@ -189,9 +223,9 @@ def _itemsize(job: Job) -> int:
     return job.settings.dtype.itemsize
 
 
-def _tokens(shape: Shape) -> int:
+def _tokens(shape: BatchShape) -> int:
     return shape.tokens
 
 
-def _length(shape: Shape) -> int:
+def _length(shape: BatchShape) -> int:
     return shape.length

@@ -13,12 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from trimlab.evaluation.likelihoods import CACHED_ROWS, HEAD_ROWS
+from trimlab.evaluation.likelihoods import CACHED_ROWS, rows_per_call
 from trimlab.model.family import Kind
 from trimlab.model.sublayers import SublayerStack
 from trimlab.planning.tracing import Op, Tracer
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
 
 FEW = (2, 4)  # items of the passes that the memory of larger ones is worked out from
 
@@ -52,12 +50,14 @@ class PassSettings:
         checkpointing: Keep the input of a block only, and compute the block again in the backward
             pass.
         lora_rank: Rank of the adapters that are trained in place of the weights; 0: the weights.
+        cuda: Whether they run on a GPU, where the LM head takes more positions at once.
     """
 
     dtype: torch.dtype = torch.float32
     autocast: torch.dtype | None = None
     checkpointing: bool = False
     lora_rank: int = 0
+    cuda: bool = False
 
 
 class Passes:
@@ -73,6 +73,7 @@ class Passes:
         self._mode = FakeTensorMode()
         self._config = one_block(config)
         self._known: dict[Any, Cost] = {}
+        self._stacks: dict[frozenset[Kind], SublayerStack] = {}
 
     def block(
         self,
@@ -105,7 +106,7 @@ class Passes:
         if items <= more:
             return self.block(items, length, scored=scored, **options)
         counts = [self.block(n, length, scored=n * each, **options) for n in (few, more)]
-        return _extrapolated(*counts, factor=(items - few) / (more - few))
+        return _extrapolated(counts[0], *counts, factor=(items - few) / (more - few))
 
     def head(self, items: int, length: int, scored: int, *, trained: bool | None = None) -> Cost:
         """The final norm, and the log-probabilities of scored tokens.
@@ -131,29 +132,46 @@ class Passes:
         one = self.head(few, length, rows, trained=trained)
         long = _extrapolated(
             one,
+            one,
             self.head(more, length, rows, trained=trained),
             factor=(items - few) / (more - few),
         )
         wide = self.head(few, length, 2 * rows, trained=trained)
-        return _extrapolated(long, _sum(long, wide, one), factor=(scored - rows) / rows)
+        return _extrapolated(long, one, wide, factor=(scored - rows) / rows)
+
+    @property
+    def rows_per_call(self) -> int:
+        """Positions per call of the LM head."""
+        return rows_per_call(self._config.vocab_size, self.settings.cuda)
+
+    def head_call(self, positions: int) -> Cost:
+        """The first call of the LM head without gradients on so many positions."""
+        rows = min(self.rows_per_call, positions)
+        return self.head(1, rows, rows)
 
     # ---- inside -------------------------------------------------------------------------------
 
     @contextmanager
     def _model(self, trained: frozenset[Kind] | None) -> Iterator[SublayerStack]:
-        settings, autocast = self.settings, self.settings.autocast
+        autocast, kinds = self.settings.autocast, trained or frozenset[Kind]()
         with self._mode:
-            model = AutoModelForCausalLM.from_config(self._config, dtype=settings.dtype)
-            model.train(trained is not None)
-            stack = SublayerStack(model)
-            chosen = [s for s in stack if s.kind in (trained or ())]
-            stack.freeze_all_but([] if settings.lora_rank else chosen)
-            if settings.lora_rank:
-                for sublayer in chosen:
-                    for module in stack.modules(sublayer):
-                        _add_adapters(module, settings.lora_rank)
+            stack = self._adapted(kinds) if self.settings.lora_rank else self._adapted(frozenset())
+            stack.model.train(trained is not None)
+            if not self.settings.lora_rank:
+                stack.freeze_all_but(s for s in stack if s.kind in kinds)
             with torch.autocast("cpu", autocast) if autocast else nullcontext():
                 yield stack
+
+    def _adapted(self, kinds: frozenset[Kind]) -> SublayerStack:
+        """The model of one block, frozen, with adapters in these sublayers; made once."""
+        if kinds not in self._stacks:
+            model = AutoModelForCausalLM.from_config(self._config, dtype=self.settings.dtype)
+            stack = self._stacks[kinds] = SublayerStack(model)
+            stack.freeze_all_but([])
+            for sublayer in stack:
+                for module in stack.modules(sublayer) if sublayer.kind in kinds else []:
+                    _add_adapters(module, self.settings.lora_rank)
+        return self._stacks[kinds]
 
     def _block(
         self,
@@ -194,10 +212,20 @@ class Passes:
 
         def forward(state: Tensor) -> Tensor:
             rows = stack.final_norm(state).flatten(0, 1)[positions]
-            return torch.cat([_log_probs(stack, part) for part in rows.split(HEAD_ROWS)]).sum()
+            parts = rows.split(self.rows_per_call)
+            return torch.cat([self._log_probs(stack, part) for part in parts]).sum()
 
         with torch.set_grad_enabled(trained is not None):
             return _count(forward, state, [weight] if trained else [])
+
+    def _log_probs(self, stack: SublayerStack, rows: Tensor) -> Tensor:
+        """Log-probabilities of one token at each position, as `token_log_probs` has them."""
+        logits = stack.head(rows)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        at_once = len(logits) if self.settings.cuda else CACHED_ROWS
+        normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(at_once)])
+        index = torch.zeros(len(rows), dtype=torch.long)
+        return logits[index, index] - normalisers
 
 
 def one_block(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -209,17 +237,10 @@ def one_block(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def _extrapolated(a: Cost, b: Cost, factor: float) -> Cost:
-    """The bytes of a + factor * (b - a)."""
-    pairs = zip(_bytes(a), _bytes(b), strict=True)
-    saved, forward, backward = (max(0, round(x + factor * (y - x))) for x, y in pairs)
-    return Cost(saved, forward, backward)
-
-
-def _sum(base: Cost, more: Cost, less: Cost) -> Cost:
-    """The bytes of base + more - less."""
-    terms = zip(_bytes(base), _bytes(more), _bytes(less), strict=True)
-    saved, forward, backward = (x + y - z for x, y, z in terms)
+def _extrapolated(base: Cost, less: Cost, more: Cost, factor: float) -> Cost:
+    """The bytes of base + factor * (more - less)."""
+    terms = zip(_bytes(base), _bytes(less), _bytes(more), strict=True)
+    saved, forward, backward = (max(0, round(x + factor * (z - y))) for x, y, z in terms)
     return Cost(saved, forward, backward)
 
 
@@ -235,7 +256,8 @@ def _call_of(
     handle = stack.blocks[0].register_forward_pre_hook(
         lambda _module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
     )
-    with handle, torch.no_grad():
+    # without its sublayers, the block itself costs nothing
+    with handle, torch.no_grad(), stack.bypass(*stack):
         stack.hidden(input_ids=torch.zeros(shape, dtype=torch.long))
     return calls[0]
 
@@ -253,15 +275,6 @@ def _count(forward: Any, state: Tensor, weights: Sequence[Tensor]) -> Cost:
         found = Cost(saved, peak, tracer.peak, ops, tracer.ops)
         del gradients
     return found
-
-
-def _log_probs(stack: SublayerStack, rows: Tensor) -> Tensor:
-    """Log-probabilities of one token at each of some positions, as `token_log_probs` has them."""
-    logits = stack.head(rows)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    normalisers = torch.cat([few.logsumexp(-1) for few in logits.split(CACHED_ROWS)])
-    index = torch.zeros(len(rows), dtype=torch.long)
-    return logits[index, index] - normalisers
 
 
 class _Adapted(nn.Module):

@@ -68,16 +68,17 @@ def make_plan(job: Job, memory: int | None = None) -> Plan:
         job: The run.
         memory: Bytes of the device that it is to fit in; by default those of the machine.
     """
-    if not job.machine.rates and job.machine.efficiency == 1:
+    if job.machine.here:
         job = calibrated(job)
     memory = job.machine.memory if memory is None else memory
+    found = phases(job)
     return Plan(
         job=job,
-        phases=phases(job),
+        phases=found,
         durations=durations(job),
         sizes=trimmed_sizes(job),
         memory=memory,
-        changes=what_fits(job, memory),
+        changes=what_fits(job, memory, max(phase.total for phase in found)),
     )
 
 

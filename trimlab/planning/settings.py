@@ -8,23 +8,22 @@ import torch
 
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
-from trimlab.errors import InputError
+from trimlab.data.task import MetricName, load_task
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
+from trimlab.training.devices import check_precision_name
+from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM
+from trimlab.training.steps import limited_batches, steps_per_epoch
 
-PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
-    "32": (torch.float32, None),
+# types of the weights and, under mixed precision, of the products
+DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "32-true": (torch.float32, None),
     "bf16-true": (torch.bfloat16, None),
-    "16-true": (torch.float16, None),
     "bf16-mixed": (torch.float32, torch.bfloat16),
-    "bf16": (torch.float32, torch.bfloat16),
-    "16-mixed": (torch.float32, torch.float16),
-    "16": (torch.float32, torch.float16),
     "64-true": (torch.float64, None),
-    "64": (torch.float64, None),
 }
+SHORT = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # of Lightning
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,14 @@ class RunSettings:
         eval_tokens: `data.eval_tokens`.
         max_length: `data.max_length`.
         seed: Seed of the order of the rows.
-        precision: `trainer.precision`.
+        precision: `trainer.precision`, as a trainer names it.
         train_batches: `trainer.limit_train_batches`, or None.
         accumulated: `trainer.accumulate_grad_batches`.
         full_depth: `run.full_depth`.
-        speed: `run.speed`.
+        trim_from: `run.trim_from`.
+        fine_tuning_epochs: `run.fine_tuning_epochs`.
+        loss: `model.loss`.
+        metric: The task's metric.
     """
 
     trim: Trim
@@ -65,7 +67,10 @@ class RunSettings:
     train_batches: float | None
     accumulated: int
     full_depth: bool
-    speed: bool
+    trim_from: str
+    fine_tuning_epochs: int
+    loss: str
+    metric: MetricName
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "RunSettings":
@@ -76,11 +81,13 @@ class RunSettings:
         """
         model = _defaults(DomainLM) | config.get("model", {})
         data = _defaults(DomainData) | config.get("data", {})
-        run = {"full_depth": True, "speed": True} | config.get("run", {})
+        run = {"full_depth": True, "trim_from": "base", "fine_tuning_epochs": 3}
+        run |= config.get("run", {})
+        check_teacher(model["loss"], run["trim_from"])
         trainer = config.get("trainer") or {}
         precision = str(trainer.get("precision") or "32-true")
-        if precision not in PRECISIONS:
-            raise InputError(f"trainer.precision {precision!r} is none of {', '.join(PRECISIONS)}")
+        precision = SHORT.get(precision, precision)
+        check_precision_name(precision)
         trim = Trim(**config.get("trim", {}))
         return cls(
             trim=trim,
@@ -98,18 +105,21 @@ class RunSettings:
             train_batches=trainer.get("limit_train_batches"),
             accumulated=trainer.get("accumulate_grad_batches") or 1,
             full_depth=run["full_depth"],
-            speed=run["speed"],
+            trim_from=run["trim_from"],
+            fine_tuning_epochs=run["fine_tuning_epochs"],
+            loss=model["loss"],
+            metric=load_task(data["task"]).scored_by(data["metric"]).metric,
         )
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights while they are trained."""
-        return PRECISIONS[self.precision][0]
+        return DTYPES[self.precision][0]
 
     @property
     def autocast(self) -> torch.dtype | None:
         """Type of the products under mixed precision, or None."""
-        return PRECISIONS[self.precision][1]
+        return DTYPES[self.precision][1]
 
     @property
     def training_passes(self) -> PassSettings:
@@ -121,14 +131,28 @@ class RunSettings:
         """How scans are computed, between epochs."""
         return PassSettings(self.dtype)
 
+    @property
+    def fine_tuned_first(self) -> bool:
+        """Whether the whole model is fine-tuned before it is trimmed."""
+        return self.trim_from == "fine_tuned"
+
+    @property
+    def teacher(self) -> bool:
+        """Whether the fine-tuned model teaches the one that is trimmed."""
+        return self.fine_tuned_first and load_loss(self.loss).needs_teacher
+
+    @property
+    def all_positions(self) -> bool:
+        """Whether the loss reads the hidden states of all tokens."""
+        return self.teacher and load_loss(self.loss).all_positions
+
+    def batches_of(self, batches: int) -> int:
+        """Batches that an epoch takes of so many, at least one."""
+        return max(1, limited_batches(batches, self.train_batches))
+
     def steps_of(self, batches: int) -> int:
         """Optimizer steps of an epoch of so many batches."""
-        limit = self.train_batches
-        if limit is None:
-            return batches
-        # a share, or a count, which parsers of configs may have made a float
-        count = isinstance(limit, int) or limit > 1
-        return min(batches, int(limit)) if count else max(1, int(batches * limit))
+        return steps_per_epoch(batches, self.train_batches, self.accumulated)
 
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""

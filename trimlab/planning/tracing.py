@@ -10,19 +10,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-Shape = tuple[Any, ...]  # name of a product and the shapes of its operands
+OpKey = tuple[Any, ...]  # name of a product and the shapes of its operands
 
 
 class Op(NamedTuple):
     """One operation.
 
     Attributes:
-        shape: Its name and, of a product or an attention, the shapes of its operands.
+        key: Its name and, of a product or an attention, the shapes of its operands.
         flops: Its arithmetic; 0 for one that only moves data.
         bytes: What it reads and writes.
     """
 
-    shape: Shape
+    key: OpKey
     flops: int
     bytes: int
 
@@ -42,10 +42,9 @@ class Tracer(TorchDispatchMode):
         self.ops: Counter[Op] = Counter()
         self._storages: set[int] = set()
 
-    def mark(self) -> int:
-        """Starts a new peak and a new count; the bytes that are live now."""
+    def mark(self) -> None:
+        """Starts a new peak and a new count."""
         self.peak, self.ops = self.live, Counter()
-        return self.live
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trimlab.planning.job import Job
-from trimlab.planning.memory import target
+from trimlab.planning.memory import target_layers
 
 LENGTHS = (512, 4096)  # at which the KV cache is reported
 
@@ -36,9 +36,7 @@ def trimmed_sizes(job: Job) -> list[TrimmedSize]:
 
     Drops are taken to come in pairs of an attention and an MLP: the cache shrinks as the layers.
     """
-    sizes = job.sizes
-    final = 1 - (1 - target(job)) * sizes.total / sizes.layers
-    ratios = {round(ratio, 6) for ratio in (1.0, *job.settings.trim.save_at, final)}
+    ratios = {round(ratio, 6) for ratio in (1.0, *job.settings.trim.save_at, target_layers(job))}
     return [_size(job, ratio) for ratio in sorted(ratios, reverse=True)]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trimlab.data.batching import length_groups
+from trimlab.data.capacity import Capacity
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import EncodedItem
 from trimlab.data.sampler import LengthBuckets
@@ -22,14 +23,17 @@ class ItemSize(NamedTuple):
 
     Attributes:
         tokens: Its tokens; of an item with choices, those of all of them behind one context.
-        scored: Positions on which the LM head runs.
+        scored: Positions on which the LM head runs: of an item with choices, those of the
+            likeliest one; it runs once for the first tokens of all others.
+        all_scored: The same where every choice is scored in full, as on a GPU.
     """
 
     tokens: int
     scored: int
+    all_scored: int
 
 
-class Shape(NamedTuple):
+class BatchShape(NamedTuple):
     """A batch that is computed at once.
 
     Attributes:
@@ -71,19 +75,35 @@ class Workload:
         """Tokens of the longest item."""
         return max(item.tokens for item in (*self.train, *self.calibration, *self.dev, *self.test))
 
-    def steps(self, settings: RunSettings) -> list[list[Shape]]:
-        """The optimizer steps of the first epoch, each in the parts that it is computed in."""
+    def batches(self, settings: RunSettings) -> list[list[BatchShape]]:
+        """The batches of the first epoch, each in the parts that it is computed in."""
         lengths = [item.tokens for item in self.train]
         order = LengthBuckets(lengths, settings.batch_size, settings.seed, epoch=lambda: 0)
-        batches = list(order)[: settings.steps_of(len(order))]
-        return [shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches]
+        batches = list(order)[: settings.batches_of(len(order))]
+        return [
+            batch_shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches
+        ]
 
 
-def shapes(items: Sequence[ItemSize], max_tokens: int) -> list[Shape]:
-    """Batches of items of similar length, the longest first."""
-    groups = length_groups([item.tokens for item in items], max_tokens)
+def batch_shapes(
+    items: Sequence[ItemSize],
+    max_tokens: int,
+    pass_tokens: int = Capacity().pass_tokens,
+    *,
+    in_full: bool = False,
+) -> list[BatchShape]:
+    """Batches of items of similar length, the longest first.
+
+    Args:
+        items: The items.
+        max_tokens: Most tokens of a batch, see `length_groups`.
+        pass_tokens: Cost of a forward pass apart from its tokens.
+        in_full: Whether every choice is scored in full.
+    """
+    groups = length_groups([item.tokens for item in items], max_tokens, pass_tokens)
+    scored = [item.all_scored if in_full else item.scored for item in items]
     return [
-        Shape(len(group), items[group[0]].tokens, sum(items[i].scored for i in group))
+        BatchShape(len(group), items[group[0]].tokens, sum(scored[i] for i in group))
         for group in groups
     ]
 
@@ -105,9 +125,8 @@ def of_rows(data: DomainData) -> Workload:
 
 
 def _size(item: EncodedItem) -> ItemSize:
-    """Of an item with choices, the LM head runs on the likeliest one, and once for all others."""
     right = [i for i, c in zip(item.logit_index, item.choice_index, strict=True) if c == item.gold]
-    return ItemSize(len(item.tokens), len(set(right)))
+    return ItemSize(len(item.tokens), len(set(right)), len(set(item.logit_index)))
 
 
 def assumed(
@@ -125,7 +144,9 @@ def assumed(
     more = (choices - 1) * answer  # tokens of the other choices
 
     def items(n: int, extra: int) -> list[ItemSize]:
-        return [ItemSize(length + extra, answer) for length in spread(n, mean, longest)]
+        # all choices begin behind one position
+        scored = answer, answer + extra - extra // answer
+        return [ItemSize(length + extra, *scored) for length in spread(n, mean, longest)]
 
     return Workload(
         items(counts["train"], 0),

@@ -33,7 +33,7 @@ from trimlab.runs.page.write import RefreshPage, RunPage
 from trimlab.runs.run_id import run_id
 from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_checkpoint
-from trimlab.training.losses import load_loss
+from trimlab.training.losses import check_teacher
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
 
@@ -105,11 +105,7 @@ class Run:
         self.trim.check(self.trainer, self.module.stack)
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
-        loss = self.module.hparams["loss"]
-        if load_loss(loss).needs_teacher and self.options.trim_from != "fine_tuned":
-            raise InputError(
-                f"model.loss {loss} needs a teacher: give run.trim_from fine_tuned, too"
-            )
+        check_teacher(self.module.hparams["loss"], self.options.trim_from)
         self.folder.make()
         with self.folder.claimed(self.config):
             self.summary = self._begin()

@@ -83,9 +83,18 @@ def adapter_bytes(stack: SublayerStack, rank: int) -> int:
         stack: The model, untrimmed.
         rank: Their rank.
     """
-    linears = (m for block in stack.blocks for m in block.modules() if isinstance(m, nn.Linear))
-    numbers = sum(rank * (linear.in_features + linear.out_features) for linear in linears)
-    return numbers * stack.model.dtype.itemsize
+    return adapter_parameters(stack.blocks, rank) * stack.model.dtype.itemsize
+
+
+def adapter_parameters(modules: Iterable[nn.Module], rank: int) -> int:
+    """Parameters of the adapters that the linear layers in some modules would have.
+
+    Args:
+        modules: The modules, no two of which share a layer.
+        rank: Rank of the adapters.
+    """
+    linears = (m for module in modules for m in module.modules() if isinstance(m, nn.Linear))
+    return sum(rank * (linear.in_features + linear.out_features) for linear in linears)
 
 
 def adapters(model: nn.Module) -> dict[str, Any]:

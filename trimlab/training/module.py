@@ -26,6 +26,7 @@ from trimlab.training.lora import add_adapters, check_lora, merge_adapters
 from trimlab.training.losses import load_loss
 from trimlab.training.optimizers import load_optimizer
 from trimlab.training.state import add_state, fingerprint, replay_state
+from trimlab.training.steps import steps_per_epoch
 
 
 class TrainingDivergedError(InputError):
@@ -295,9 +296,9 @@ class DomainLM(L.LightningModule):
         # said which epoch it is: the first resumed epoch would have the order of epoch 0
         trainer = self.trainer
         batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
-        return max(1, -(-batches // trainer.accumulate_grad_batches))
+        return steps_per_epoch(
+            batches, trainer.limit_train_batches, trainer.accumulate_grad_batches
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the drop history and leaves out what is frozen."""

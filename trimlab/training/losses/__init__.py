@@ -4,6 +4,6 @@ A loss is one file in this folder that defines one subclass of `Loss`; the file'
 loss's name.
 """
 
-from trimlab.training.losses._loss import LOSSES, Loss, load_loss
+from trimlab.training.losses._loss import LOSSES, Loss, check_teacher, load_loss
 
-__all__ = ["LOSSES", "Loss", "load_loss"]
+__all__ = ["LOSSES", "Loss", "check_teacher", "load_loss"]

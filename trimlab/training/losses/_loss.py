@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from trimlab.data.batching import Batch
+from trimlab.errors import InputError
 from trimlab.model.sublayers import SublayerStack
 from trimlab.plugins import plugin_class, plugin_module
 
@@ -47,6 +48,20 @@ class Loss(ABC):
         facts are on the CPU.
         """
         return len(batch.targets)
+
+
+def check_teacher(loss: str, trim_from: str) -> None:
+    """Refuses a loss that needs a teacher in a run that makes none.
+
+    Args:
+        loss: Name of the loss.
+        trim_from: `run.trim_from`.
+
+    Raises:
+        InputError: There would be no teacher.
+    """
+    if load_loss(loss).needs_teacher and trim_from != "fine_tuned":
+        raise InputError(f"model.loss {loss} needs a teacher: give run.trim_from fine_tuned, too")
 
 
 def load_loss(name: str) -> Loss:
