@@ -16,6 +16,7 @@ from trimlab.data.splits import RowSets
 from trimlab.errors import InputError
 from trimlab.export._card import model_card
 from trimlab.files import write_text
+from trimlab.memory import release_memory
 from trimlab.model.sizes import dense_sizes
 from trimlab.records.model_result import ModelResult
 from trimlab.records.provenance import provenance
@@ -123,6 +124,7 @@ class Run:
         if self.options.trim_from == "fine_tuned":
             epochs = self.options.fine_tuning_epochs
             self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
+            release_memory()  # its module, gradients and moments refer to each other
             self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)

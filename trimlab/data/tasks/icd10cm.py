@@ -68,7 +68,7 @@ class _Question:
     """A question about one diagnosis, given by its stems."""
 
     text: str
-    stems: set[str]
+    stems: frozenset[str]
     answer: str
     distractors: list[str]
 
