@@ -181,15 +181,21 @@ def test_embeddings_are_trained_only_when_asked_for(
 
 # two drops are planned for, an epoch of six steps before each and one behind them
 RATES = {
-    "constant": [1.0] * 18,
-    "linear": [max(1 - step / 18, 0.2) for step in range(18)],
-    "restart": [max(1 - step % 6 / 6, 0.2) for step in range(18)],
+    ("constant", 0): [1.0] * 18,
+    ("linear", 0): [max(1 - step / 18, 0.2) for step in range(18)],
+    ("restart", 0): [max(1 - step % 6 / 6, 0.2) for step in range(18)],
+    ("restart", 2): [0.5, *(max(1 - step / 6, 0.2) for step in range(1, 6))] * 3,
 }
 
 
-@pytest.mark.parametrize("schedule", RATES)
+@pytest.mark.parametrize(("schedule", "warmup_steps"), RATES)
 def test_learning_rates_of_every_step(
-    base: Path, root: Path, tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
+    base: Path,
+    root: Path,
+    tmp_path: Path,
+    schedule: str,
+    warmup_steps: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rates: list[float] = []
     step = DomainLM.training_step
@@ -201,8 +207,9 @@ def test_learning_rates_of_every_step(
 
     monkeypatch.setattr(DomainLM, "training_step", watched)
     model = {"lr": 1e-3, "schedule": schedule, "final_lr_share": 0.2}
+    model |= {"warmup_steps": warmup_steps}
     fit(base, root, tmp_path, model=model, r=1.0, max_drops=2)
-    assert rates == pytest.approx([1e-3 * share for share in RATES[schedule]])
+    assert rates == pytest.approx([1e-3 * share for share in RATES[schedule, warmup_steps]])
 
 
 def test_optimizer_keeps_the_moments_of_what_stays(base: Path, root: Path, tmp_path: Path) -> None:

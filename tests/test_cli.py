@@ -140,6 +140,7 @@ BAD = {
     "negative rate": (["--model.lr", "-1"], "model.lr"),
     "negative decay": (["--model.weight_decay", "-1"], "model.weight_decay"),
     "a rate that rises": (["--model.final_lr_share", "2"], "model.final_lr_share"),
+    "a warm-up below zero": (["--model.warmup_steps", "-1"], "model.warmup_steps"),
     "no tokens": (["--model.train_tokens", "0"], "model.train_tokens"),
     "several devices": (["--trainer.devices", "2"], "set trainer.devices to 1"),
     "no such strategy": (["--trainer.strategy", "nosuch"], "nosuch"),

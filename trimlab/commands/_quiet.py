@@ -8,6 +8,8 @@ import warnings
 def quiet() -> None:
     """Silences the notices of Lightning, Transformers and what they import."""
     warnings.filterwarnings("ignore", module=r"lightning|torch\.|jsonargparse")
+    import lightning.pytorch  # noqa: F401  # sets the levels of its loggers
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # transformers imports them

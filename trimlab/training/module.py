@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -25,6 +25,7 @@ from trimlab.training.gradients import StepLoss, add_gradients, with_gradients
 from trimlab.training.lora import add_adapters, check_lora, merge_adapters
 from trimlab.training.losses import load_loss
 from trimlab.training.optimizers import load_optimizer
+from trimlab.training.schedule import Schedule, ScheduleName
 from trimlab.training.state import add_state, fingerprint, replay_state
 from trimlab.training.steps import steps_per_epoch
 
@@ -48,6 +49,9 @@ class DomainLM(L.LightningModule):
         schedule: `linear` falls from `lr` over the planned epochs, `constant` stays, `restart`
             falls from `lr` after every drop.
         final_lr_share: Share of `lr` that a falling schedule ends at and stays at.
+        warmup_steps: Optimizer steps over which the learning rate rises to `lr`, at the start and
+            at every restart. The first steps of AdamW, whose moments are still empty, move every
+            weight by `lr`: much for a model that is fine-tuned already.
         train_embeddings: Also train embeddings, LM head and final norm (an ablation).
         train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
             computed in parts of similar length, whose gradients are added up: the same step with
@@ -73,8 +77,9 @@ class DomainLM(L.LightningModule):
         base: str = "smollm2-135m",
         lr: float = 1e-4,
         weight_decay: float = 0.0,
-        schedule: Literal["linear", "constant", "restart"] = "linear",
+        schedule: ScheduleName = "linear",
         final_lr_share: float = 0.1,
+        warmup_steps: int = 0,
         train_embeddings: bool = False,
         train_tokens: int = 1024,
         loss: str = "answers",
@@ -87,14 +92,14 @@ class DomainLM(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.strict_loading = False  # checkpoints have no frozen weights, see on_load_checkpoint
-        _check_numbers(lr, weight_decay, final_lr_share, train_tokens)
+        _check_numbers(lr, weight_decay, train_tokens)
         check_lora(lora_rank, lora_alpha, train_embeddings)
         self.train_optimizer = load_optimizer(optimizer)
         self.loss = load_loss(loss)
         if self.loss.needs_teacher:  # until there is one, see start_from
             self.loss = load_loss("answers")
         self.base, self.lr, self.weight_decay = base, lr, weight_decay
-        self.schedule, self.final_lr_share = schedule, final_lr_share
+        self.schedule = Schedule(schedule, final_lr_share, warmup_steps)
         self.train_embeddings, self.train_tokens = train_embeddings, train_tokens
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha or 2.0 * lora_rank
         self.model, self.tokenizer = self.load_base()
@@ -178,11 +183,12 @@ class DomainLM(L.LightningModule):
         """Drops sublayers; the optimizer keeps the moments of the parameters that stay."""
         self.stack.drop(*sublayers)
         self._fit_optimizer()
-        if self.schedule == "restart":
+        if self.schedule.name == "restart":
             self.restarted_at = self.global_step
+            first = self.schedule.share(0, planned=1, per_epoch=1)
             for optimizer in self._trainer.optimizers if self._trainer is not None else []:
                 for group in optimizer.param_groups:
-                    group["lr"] = self.lr
+                    group["lr"] = first * self.lr
 
     def _fit_optimizer(self) -> None:
         for optimizer in self._trainer.optimizers if self._trainer is not None else []:
@@ -282,10 +288,7 @@ class DomainLM(L.LightningModule):
         planned = per_epoch * max(1, self.planned_epochs or self.trainer.max_epochs or 1)
 
         def share(step: int) -> float:
-            if self.schedule == "constant":
-                return 1.0
-            length = planned if self.schedule == "linear" else per_epoch
-            return max(1 - (step - self.restarted_at) / length, self.final_lr_share)
+            return self.schedule.share(step - self.restarted_at, planned, per_epoch)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         every_step: Any = {"scheduler": scheduler, "interval": "step"}
@@ -313,13 +316,11 @@ class DomainLM(L.LightningModule):
         replay_state(self, checkpoint)
 
 
-def _check_numbers(lr: float, weight_decay: float, final_lr_share: float, tokens: int) -> None:
+def _check_numbers(lr: float, weight_decay: float, tokens: int) -> None:
     if not lr > 0:
         raise InputError(f"model.lr must be positive, not {lr}")
     if not weight_decay >= 0:
         raise InputError(f"model.weight_decay must be 0 or more, not {weight_decay}")
-    if not 0 <= final_lr_share <= 1:
-        raise InputError(f"model.final_lr_share must be between 0 and 1, not {final_lr_share}")
     if tokens < 1:
         raise InputError(f"model.train_tokens must be at least 1, not {tokens}")
 
