@@ -103,6 +103,13 @@ def test_a_scan_is_what_the_scorer_measures(scorer: str, parts: set[str]) -> Non
         assert found.total < scan_memory(full).total
 
 
+def test_a_scan_without_choices_is_of_the_right_ones() -> None:
+    job, full = make_job(trim__scorer="hidden_change"), make_job()
+    longest = max(item.right_tokens for item in job.workload.calibration)
+    assert max(batch.length for batch in job.scan_shapes) == longest
+    assert longest < max(batch.length for batch in full.scan_shapes)
+
+
 def test_what_is_measured_is_the_scan_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(measuring, "score_candidates", lambda *args, **named: asked.append(args))

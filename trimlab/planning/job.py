@@ -127,8 +127,11 @@ class Job:
     def scan_shapes(self) -> list[BatchShape]:
         """The batches of a scan."""
         asked = {found.choices for found in self.statistics.bypass.values()}
+        items = self.workload.calibration
+        if not self.statistics.needs_choices:
+            items = [item.right_alone for item in items]
         return batch_shapes(
-            self.workload.calibration,
+            items,
             self.capacity.tokens // 4,
             in_full=self.machine.cuda or "all" in asked,
         )

@@ -26,11 +26,18 @@ class ItemSize(NamedTuple):
         scored: Positions on which the LM head runs: of an item with choices, those of the
             likeliest one; it runs once for the first tokens of all others.
         all_scored: The same where every choice is scored in full, as on a GPU.
+        right_tokens: Its tokens with the right choice alone.
     """
 
     tokens: int
     scored: int
     all_scored: int
+    right_tokens: int
+
+    @property
+    def right_alone(self) -> "ItemSize":
+        """The item without its wrong choices."""
+        return ItemSize(self.right_tokens, self.scored, self.scored, self.right_tokens)
 
 
 class BatchShape(NamedTuple):
@@ -126,7 +133,9 @@ def of_rows(data: DomainData) -> Workload:
 
 def _size(item: EncodedItem) -> ItemSize:
     right = [i for i, c in zip(item.logit_index, item.choice_index, strict=True) if c == item.gold]
-    return ItemSize(len(item.tokens), len(set(right)), len(set(item.logit_index)))
+    right_tokens = sum(text in (0, 1 + item.gold) for text in item.continuations)
+    scored = len(set(right)), len(set(item.logit_index))
+    return ItemSize(len(item.tokens), *scored, right_tokens)
 
 
 def assumed(
@@ -146,7 +155,7 @@ def assumed(
     def items(n: int, extra: int) -> list[ItemSize]:
         # all choices begin behind one position
         scored = answer, answer + extra - extra // answer
-        return [ItemSize(length + extra, *scored) for length in spread(n, mean, longest)]
+        return [ItemSize(length + extra, *scored, length) for length in spread(n, mean, longest)]
 
     return Workload(
         items(counts["train"], 0),
