@@ -2,7 +2,7 @@
 
 from trimlab.data.domain import DomainData
 from trimlab.model.loading import about
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, with_stderr
 
 
 def model_card(base: str, data: DomainData, trimmed: ModelResult, untrimmed: ModelResult) -> str:
@@ -49,7 +49,8 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")
 
 | {task.name}, test, n = {trimmed.n} | untrimmed | this model |
 |---|---|---|
-| {task.metric} | {_score(untrimmed)} | {_score(trimmed)} |
+| {task.metric} | {with_stderr(untrimmed.value, untrimmed.stderr)} | \
+{with_stderr(trimmed.value, trimmed.stderr)} |
 | layer memory in this folder | 1 | {_ratio(layers)} |
 | whole model in this folder | 1 | {_ratio(model)} |
 | layer-memory ratio, kept sublayers only | 1 | {trimmed.layer_memory_ratio:.3f} |
@@ -68,7 +69,3 @@ measured on this folder, reloaded.{zeros}
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _score(result: ModelResult) -> str:
-    return f"{result.value:.1f} ± {result.stderr:.1f}"
