@@ -49,7 +49,7 @@ class FourBits(Baseline):
                     )
 
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes the packed weights with their scales."""
         examples: list[Any] = [
@@ -59,9 +59,9 @@ class FourBits(Baseline):
         # the library writes logs into the working directory
         with _gptqmodel() as library, chdir(folder):
             config = self.config(library)
-            config.device = str(place.device)
+            config.device = str(placement.device)
             quantiser = library.GPTQModel.load(str(source), config)
-            kernels = self._kernels(library, place)
+            kernels = self._kernels(library, placement)
             quantiser.quantize(
                 examples or None, batch_size=1, calibration_data_min_length=1, backend=kernels
             )
@@ -70,20 +70,20 @@ class FourBits(Baseline):
             library.DEVICE_THREAD_POOL.wait()
         shutil.rmtree(folder / "logs", ignore_errors=True)
 
-    def load(self, folder: Path, place: Placement | None = None) -> PreTrainedModel:
+    def load(self, folder: Path, placement: Placement | None = None) -> PreTrainedModel:
         """Loads the packed weights for the kernels that run there."""
-        place = place or find_placement()
+        placement = placement or find_placement()
         with _gptqmodel() as library:
-            kernels, device = self._kernels(library, place), str(place.device)
+            kernels, device = self._kernels(library, placement), str(placement.device)
             return library.GPTQModel.load(str(folder), device=device, backend=kernels).model
 
     @abstractmethod
     def config(self, library: Any) -> Any:
         """The library's config of the method."""
 
-    def _kernels(self, library: Any, place: Placement) -> Any:
+    def _kernels(self, library: Any, placement: Placement) -> Any:
         """The choice of gptqmodel on a GPU, kernels in PyTorch elsewhere."""
-        if place.device.type == "cuda":
+        if placement.device.type == "cuda":
             return library.BACKEND.AUTO
         return library.BACKEND[f"{self.method.upper()}_TORCH"]
 

@@ -40,16 +40,16 @@ class AWQ(FourBits):
     rows = 64
 
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes the packed weights with their scales."""
-        dense, tokenizer = load_model(model, **place._asdict())
+        dense, tokenizer = load_model(model, **placement._asdict())
         scale(SublayerStack(dense), texts, self.bits, self.group_size)
         scaled = folder / "scaled"
         dense.save_pretrained(scaled)
         tokenizer.save_pretrained(scaled)
         del dense
-        super().compress(str(scaled), [], folder, place)
+        super().compress(str(scaled), [], folder, placement)
         shutil.rmtree(scaled)
         _name_it_awq(folder)
 

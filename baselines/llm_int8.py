@@ -23,15 +23,15 @@ class LLMInt8(Baseline):
         self.threshold = threshold
 
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes weights of eight bits, without calibration."""
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=self.threshold)
         rounded = AutoModelForCausalLM.from_pretrained(
             model_folder(model),
             quantization_config=config,
-            dtype=place.dtype,
-            device_map={"": str(place.device)},
+            dtype=placement.dtype,
+            device_map={"": str(placement.device)},
             use_safetensors=True,
         )
         rounded.save_pretrained(folder)

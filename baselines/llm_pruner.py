@@ -44,10 +44,10 @@ class LLMPruner(Baseline):
             _check_block(block, stack.model.config.model_type)
 
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes the narrower model."""
-        wide, _ = load_model(model, **place._asdict())
+        wide, _ = load_model(model, **placement._asdict())
         stack = SublayerStack(wide)
         self.check(stack)
         for text in texts[: self.samples]:

@@ -41,10 +41,10 @@ class LLMStreamline(Baseline):
         self.ratio, self.epochs, self.lr = ratio, epochs, lr
 
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes the model with fewer blocks."""
-        deep, tokenizer = load_model(model, **place._asdict())
+        deep, tokenizer = load_model(model, **placement._asdict())
         stack = SublayerStack(deep)
         gone = min(len(stack.blocks) - 1, round((1 - self.ratio) * len(stack.blocks)))
         if not gone:

@@ -39,10 +39,10 @@ class SparseGPT(Baseline):
 
     @torch.inference_mode()
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes the sparse model as a dense one with zeros in it."""
-        dense, _ = load_model(model, **place._asdict())
+        dense, _ = load_model(model, **placement._asdict())
         stack = SublayerStack(dense)
         begun = [begin(stack, batch) for batch in text_batches(texts)]
         states = [state for state, _ in begun]  # (B, T, D) each

@@ -23,21 +23,22 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
-from checking.files import copy_run, copy_runs, json_lines
+from checking.files import copy_run, copy_runs
 from checking.steps import Check, Step
+
+from analysis.table_speed import GOALS, LLAMA_7B
+from trimlab.records.rows import read_rows
 
 EXPERIMENTS = Path(__file__).resolve().parent
 TRIMLAB = (sys.executable, "-m", "trimlab.cli")
 PROFILE = "smollm2-135m-gpu"
 
-# Part -> its share, at most, of the time that is left when it begins; the last one has all of it.
-PARTS = {"smoke": 0.5, "tests": 0.3, "sciq": 0.6, "shape-7b": 1.0}
 # In order of worth: benchmark, peer, and the option that `--rows` sets.
 BENCHMARKS = (
     ("scan", "lm-eval", "--rows"),
@@ -47,15 +48,10 @@ BENCHMARKS = (
     ("score", "lm-eval", "--rows"),
     ("run", "trainer", "--rows"),
 )
-# What one H100 is to reach: field of the record, least or most, value.
-GOALS = {
-    "scan": (("ratio", ">=", 20.0), ("ours_seconds", "<=", 60.0)),
-    "train": (
-        *(("ratio", ">=", 1.8), ("memory_ratio", "<=", 0.5)),
-        ("rates.share_of_matmul_rate", ">=", 0.4),
-    ),
-    "decode": (("ratio", ">=", 1.9),),
-    "prefill": (("ratio", ">=", 1.95),),
+# What one H100 is to reach beside the goals of the table of speed.
+MORE_GOALS = {
+    "scan": (("ours_seconds", "<=", 60.0),),
+    "train": (("rates.share_of_matmul_rate", ">=", 0.4),),
 }
 
 
@@ -81,19 +77,19 @@ def smoke(check: Check, seconds: float) -> None:
                 *("--trainer.accelerator", device or check.options.accelerator),
             ]
             check.run(
-                Step("smoke", f"smoke-{name}", ""),
+                Step("smoke", f"smoke-{name}"),
                 command,
                 end - time.monotonic(),
                 lambda folder=folder, name=name: copy_run(folder, check.out / "smoke" / name),
             )
     if all(step.state == "passed" for step in check.steps if step.part == "smoke"):
         found = same_drops(check.out / "smoke" / "cpu", check.out / "smoke" / "device")
-        check.note(Step("smoke", "same-drops", ""), "failed" if found else "passed", *found)
+        check.note(Step("smoke", "same-drops"), "failed" if found else "passed", *found)
 
 
 def same_drops(cpu: Path, device: Path) -> list[str]:
     """Differences between two runs; accuracies may differ by one item, whose choices nearly tie."""
-    ours, theirs = (json_lines(folder / "record.jsonl") for folder in (cpu, device))
+    ours, theirs = (read_rows(folder / "record.jsonl") for folder in (cpu, device))
     found = []
     if [row["history"] for row in ours] != [row["history"] for row in theirs]:
         found.append(f"drops {ours[-1]['history']} on the CPU, {theirs[-1]['history']} there")
@@ -107,7 +103,7 @@ def tests(check: Check, seconds: float) -> None:
     """The tests with the marker `gpu`."""
     folder = EXPERIMENTS.parent / "tests"
     files = [p for p in sorted(folder.rglob("test_*.py")) if "mark.gpu" in p.read_text()]
-    step = Step("tests", "pytest-gpu", "")
+    step = Step("tests", "pytest-gpu")
     if not files or find_spec("pytest") is None or check.options.device != "cuda":
         check.note(step, "skipped", "there is no GPU, no pytest, or no test with the marker gpu")
         return
@@ -131,7 +127,7 @@ def sciq(check: Check, seconds: float) -> None:
             *(() if options.rows is None else ("--limit", options.rows)),
             *(("--set", *settings) if settings else ()),
         ]
-        step = Step("sciq", "sweep", "")
+        step = Step("sciq", "sweep")
         check.run(step, command, seconds, lambda: copy_runs(Path(scratch), check.out / "runs"))
     if step.state in ("passed", "cut"):
         check.note(step, step.state, *_found(check.out / "runs"))
@@ -141,7 +137,7 @@ def shape_7b(check: Check, seconds: float) -> None:
     """The benchmarks of a shape, each with an equal share of the time that is left."""
     options, end = check.options, time.monotonic() + seconds
     for number, (name, peer, size) in enumerate(BENCHMARKS):
-        step = Step("shape-7b", f"bench-{name}", "")
+        step = Step("shape-7b", f"bench-{name}")
         if peer == "lm-eval" and find_spec("lm_eval") is None:
             peer, step.says = None, ["without its peer: lm-eval is not installed"]
         out = check.records / f"bench-{name}.jsonl"
@@ -160,13 +156,22 @@ def shape_7b(check: Check, seconds: float) -> None:
             check.note(step, step.state, *_goals(name, out))
 
 
+# Part -> its share, at most, of the time that is left when it begins; the last one has all of it.
+PARTS: dict[str, tuple[Callable[[Check, float], None], float]] = {
+    "smoke": (smoke, 0.5),
+    "tests": (tests, 0.3),
+    "sciq": (sciq, 0.6),
+    "shape-7b": (shape_7b, 1.0),
+}
+
+
 # ---- inside -------------------------------------------------------------------------------------
 
 
 def _found(runs: Path) -> Iterator[str]:
     """What the runs of a sweep have come to, unfinished ones included."""
     for path in sorted(runs.glob("*/record.jsonl")):
-        points = json_lines(path)
+        points = read_rows(path)
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         name = f"{config['trim']['scorer']}, r = {config['trim']['r']}"
         if points:
@@ -183,16 +188,26 @@ def _found(runs: Path) -> Iterator[str]:
 
 def _goals(name: str, path: Path) -> Iterator[str]:
     """The numbers in the record of a benchmark, beside the goals."""
-    for row in json_lines(path):
+    for row in read_rows(path):
         ratio = f", {row['ratio']:.2f} times {row['peer']}" if row.get("ratio") else ""
         yield f"{row['what']}: {row['ours_seconds']:.3g} s{ratio}"
-        for where, sign, goal in GOALS.get(name, ()):
+        for where, sign, goal in _goals_of(name, row.get("peer")):
             value: Any = row
             for key in where.split("."):
                 value = (value or {}).get(key)
             if value is not None:
                 met = value >= goal if sign == ">=" else value <= goal
                 yield f"goal {where} {sign} {goal:g}: {value:.3g}, {'met' if met else 'missed'}"
+
+
+def _goals_of(name: str, peer: str | None) -> Iterator[tuple[str, str, float]]:
+    """The goals of a benchmark against a peer: field of the record, least or most, value."""
+    for goal in GOALS:
+        if (goal.bench, goal.peer) == (name, peer) and LLAMA_7B in goal.faster:
+            yield "ratio", ">=", goal.faster[LLAMA_7B]
+            if LLAMA_7B in goal.memory:
+                yield "memory_ratio", "<=", goal.memory[LLAMA_7B]
+    yield from MORE_GOALS.get(name, ())
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -241,11 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the parts; the exit code."""
     options = _options(arguments)
     check = Check(options.out, options.minutes, options)
-    runners = {"smoke": smoke, "tests": tests, "sciq": sciq, "shape-7b": shape_7b}
     wanted = [name for name in PARTS if name in options.parts]
     for name in wanted:
-        share = PARTS[name] if name != wanted[-1] else 1.0
-        runners[name](check, share * check.left())
+        run, share = PARTS[name]
+        run(check, (share if name != wanted[-1] else 1.0) * check.left())
     print((check.out / "summary.md").read_text())
     return 1 if any(step.state == "failed" for step in check.steps) else 0
 

@@ -1,8 +1,6 @@
 """Tiny random models and a tiny tokenizer: everything a test needs, without network or files."""
 
-import json
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from experiments.checking.tiny import letter_rows
 from trimlab.model.family import family_of
 
 os.environ["WANDB_MODE"] = "disabled"  # tests of tracking say otherwise
@@ -27,6 +26,11 @@ settings.register_profile(
     "trimlab", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("trimlab")
+
+REPOSITORY = Path(__file__).parents[1]
+# the real rows of benchmarks: a folder with `sciq/train.jsonl` and so on; by default the one beside
+# the checkout
+DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
 
 TinyModel = Callable[..., PreTrainedModel]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
@@ -144,20 +148,7 @@ def plain_scores() -> PlainScores:
 
 def _letters_domain(folder: Path, sizes: tuple[int, int, int] = (24, 40, 24)) -> Path:
     """A domain that a tiny model can learn a little of: which letter the word begins with."""
-    generator = random.Random(0)
-    words: set[str] = set()
-    while len(words) < sum(sizes):
-        words.add("".join(generator.choices("abcde", k=generator.randint(3, 9))))
-    order = sorted(words)
-    generator.shuffle(order)
-    for name, size in zip(("train", "validation", "test"), sizes, strict=True):
-        chosen, order = order[:size], order[size:]
-        rows = [
-            {"question": word, "choices": list("abcde"), "answer": "abcde".index(word[0])}
-            for word in chosen
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    return letter_rows(folder, sizes, shortest=3)
 
 
 @pytest.fixture(scope="session")

@@ -104,10 +104,12 @@ def test_the_same_texts_give_the_same_weights(name, folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["llm_int8", *OWN])
 def test_a_method_computes_in_the_type_that_is_asked_for(name, folder, tmp_path):
-    place, method = Placement(torch.device("cpu"), torch.bfloat16), baseline_class(name)
+    placement, method = Placement(torch.device("cpu"), torch.bfloat16), baseline_class(name)
     tokenizer = load_model(str(folder))[1]
-    write_compressed(method(), str(folder), TEXTS, tmp_path / "half", tokenizer, place=place)
-    smaller = method().load(tmp_path / "half", place)
+    write_compressed(
+        method(), str(folder), TEXTS, tmp_path / "half", tokenizer, placement=placement
+    )
+    smaller = method().load(tmp_path / "half", placement)
     assert smaller.dtype == torch.bfloat16
     _, exact = compress(method(), folder, tmp_path / "whole")
     agreement = torch.corrcoef(torch.stack([logits(smaller).flatten(), logits(exact).flatten()]))

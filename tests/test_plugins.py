@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from trimlab.errors import InputError
-from trimlab.plugins import from_a_clone, plugin_class, plugin_module, plugin_names
+from trimlab.plugins import (
+    from_a_clone,
+    hyphenated_module,
+    hyphenated_names,
+    plugin_class,
+    plugin_module,
+    plugin_names,
+)
 
 
 class Animal:
@@ -50,6 +57,14 @@ def test_a_file_without_the_class_says_what_it_must_define(zoo: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(zoo: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"no animal '{name}'; there are cat, stone, or draw one"):
         plugin_module("trimlab_test_zoo", name, "animal", hint=", or draw one")
+
+
+def test_hyphens_stand_for_underscores(zoo: Path) -> None:
+    (zoo / "sea_cat.py").write_text("LEGS = 0\n")
+    assert hyphenated_names("trimlab_test_zoo") == ["cat", "sea-cat", "stone"]
+    assert hyphenated_module("trimlab_test_zoo", "sea-cat", "animal").LEGS == 0
+    with pytest.raises(InputError, match="no animal 'sea_cat'; there are cat, sea-cat, stone!"):
+        hyphenated_module("trimlab_test_zoo", "sea_cat", "animal", hint="!")
 
 
 def test_what_only_a_clone_has_is_named(zoo: Path) -> None:

@@ -1,7 +1,6 @@
 """The real model on real rows: minutes, so `make test-slow`.
 
-The rows are those of `TRIMLAB_DATA` (a folder with `sciq/train.jsonl` and so on), by default
-`../shared/data` beside the checkout.
+The rows are those of `conftest.DATA`.
 """
 
 import json
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import DATA, REPOSITORY
 from trimlab.data.domain import DomainData
 from trimlab.data.splits import read_test_items
 from trimlab.evaluation.answers import evaluate
@@ -21,9 +21,6 @@ from trimlab.model.sublayers import SublayerStack
 from trimlab.records.rows import read_rows
 from trimlab.scanning.candidates import candidates
 from trimlab.scanning.scan import scan
-
-REPOSITORY = Path(__file__).parent.parent
-DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
 
 pytestmark = pytest.mark.slow
 with_rows = pytest.mark.skipif(not (DATA / "sciq").exists(), reason=f"no benchmark rows in {DATA}")

@@ -62,7 +62,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def compress(
-        self, model: str, texts: CalibrationTokens, folder: Path, place: Placement
+        self, model: str, texts: CalibrationTokens, folder: Path, placement: Placement
     ) -> None:
         """Writes a smaller model.
 
@@ -70,20 +70,20 @@ class Baseline(ABC):
             model: A local folder, an embedded model or a hub id, as for `load_model`.
             texts: Token ids of the calibration texts.
             folder: The folder to write; it exists and is empty.
-            place: Where the method computes.
+            placement: Where the method computes.
 
         Raises:
             InputError: The method does not support this model.
         """
 
-    def load(self, folder: Path, place: Placement | None = None) -> PreTrainedModel:
+    def load(self, folder: Path, placement: Placement | None = None) -> PreTrainedModel:
         """Loads a folder that `compress` has written, as users of the method do.
 
         Args:
             folder: The folder.
-            place: Where the model computes; by default on a GPU if there is one.
+            placement: Where the model computes; by default on a GPU if there is one.
         """
-        return load_model(str(folder), **(place or find_placement())._asdict())[0]
+        return load_model(str(folder), **(placement or find_placement())._asdict())[0]
 
 
 def baseline_names() -> list[str]:
@@ -129,7 +129,7 @@ def write_compressed(
     tokenizer: Any,
     *,
     dead: Sequence[str] = (),
-    place: Placement | None = None,
+    placement: Placement | None = None,
 ) -> StoredSizes:
     """Writes the model that a baseline makes; the folder appears under its name once it is whole.
 
@@ -140,7 +140,7 @@ def write_compressed(
         folder: The folder to write; another model there is replaced.
         tokenizer: The model's tokenizer, saved beside it.
         dead: Beginnings of the names of dead sublayers' tensors, see `stored_sizes`.
-        place: Where the method computes; by default on a GPU if there is one.
+        placement: Where the method computes; by default on a GPU if there is one.
 
     Returns:
         Sizes of the new model.
@@ -153,6 +153,6 @@ def write_compressed(
     if folder.resolve() == Path(model).resolve():
         raise InputError(f"{folder} is the model itself; choose another folder")
     with atomic_folder(folder) as part:
-        baseline.compress(model, texts, part, place or find_placement())
+        baseline.compress(model, texts, part, placement or find_placement())
         tokenizer.save_pretrained(part)
         return stored_sizes(part, dead)

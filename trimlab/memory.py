@@ -1,4 +1,4 @@
-"""Memory of this process: its peak, and returning freed pages to the system."""
+"""Memory: what a device has free, the peak of this process, and returning freed pages."""
 
 import contextlib
 import ctypes
@@ -59,3 +59,14 @@ def resident_memory() -> int:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return pages * resource.getpagesize()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")), None)

@@ -35,10 +35,38 @@ def plugin_module(package: str, name: str, kind: str, hint: str = "") -> ModuleT
     Raises:
         InputError: There is no such file.
     """
-    names = plugin_names(package)
+    _check(name, plugin_names(package), kind, hint)
+    return importlib.import_module(f"{package}.{name}")
+
+
+def hyphenated_names(package: str) -> list[str]:
+    """The plug-ins of a package whose names have `-` where those of the files have `_`.
+
+    Args:
+        package: Dotted name of the package.
+    """
+    return [name.replace("_", "-") for name in plugin_names(package)]
+
+
+def hyphenated_module(package: str, name: str, kind: str, hint: str = "") -> ModuleType:
+    """Imports one of them.
+
+    Args:
+        package: Dotted name of the package.
+        name: One of `hyphenated_names(package)`.
+        kind: What a plug-in of this package is called in the error message.
+        hint: What the error message says after the names of the plug-ins.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    _check(name, hyphenated_names(package), kind, hint)
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")
+
+
+def _check(name: str, names: list[str], kind: str, hint: str) -> None:
     if name not in names:
         raise InputError(f"no {kind} {name!r}; there are {', '.join(names)}{hint}")
-    return importlib.import_module(f"{package}.{name}")
 
 
 def plugin_class(module: ModuleType, base: type) -> type[Any]:

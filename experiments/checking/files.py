@@ -1,9 +1,7 @@
-"""Records and run folders."""
+"""Run folders."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 # what is small in a run folder: no models, no checkpoints
 KEPT = ("record.jsonl", "summary.json", "config.yaml", "*.log", "logs/*", "logs/**/*.csv")
@@ -24,14 +22,3 @@ def copy_run(folder: Path, out: Path) -> None:
         target = out / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a record; one that is not whole yet is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows

@@ -22,7 +22,7 @@ class Step:
     Attributes:
         part: The part.
         name: Its name, and that of its log.
-        state: `passed`, `failed`, `cut` (ended at its time limit) or `skipped`.
+        state: `passed`, `failed`, `cut` (ended at its time limit) or `skipped`; empty at first.
         seconds: How long it ran.
         command: What was run.
         says: What it found, or why it is not there; the last line of a failed one.
@@ -30,7 +30,7 @@ class Step:
 
     part: str
     name: str
-    state: str
+    state: str = ""
     seconds: float = 0.0
     command: str = ""
     says: list[str] = field(default_factory=list)
@@ -49,6 +49,7 @@ class Check:
         self.options, self.out = options, out.resolve()
         # what is ended has some seconds to end in
         self.end = time.monotonic() + 60 * minutes - min(GRACE, 6 * minutes)
+        self.machine = _machine()
         self.steps: list[Step] = []
         self.records = self.out / "records"
         for folder in (self.records, self.out / "logs"):
@@ -110,12 +111,12 @@ class Check:
         """Writes summary.json and summary.md."""
         summary = {
             "options": {k: str(v) for k, v in vars(self.options).items()},
-            "machine": _machine(),
+            "machine": self.machine,
             "failed": any(step.state == "failed" for step in self.steps),
             "steps": [asdict(step) for step in self.steps],
         }
         (self.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        lines = [f"# GPU check: {summary['machine']['device']}", ""]
+        lines = [f"# GPU check: {self.machine['device']}", ""]
         lines += ["| part | step | state | seconds | findings |", "|---|---|---|---|---|"]
         for s in self.steps:
             says = "; ".join(s.says).replace("|", "/")

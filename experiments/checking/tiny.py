@@ -5,18 +5,14 @@ import random
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trimlab.model.shape_tokenizer import shape_tokenizer
 
 
 def tiny_model(folder: Path) -> Path:
     """A LLaMA of four blocks with random weights, and a tokenizer of bytes."""
-    names = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    shape_tokenizer([], 320).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=320,
@@ -34,18 +30,27 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def letter_rows(folder: Path) -> Path:
-    """A domain that a tiny model can learn: the first letter of a word."""
+def letter_rows(
+    folder: Path, sizes: tuple[int, int, int] = (80, 80, 80), shortest: int = 4
+) -> Path:
+    """A domain that a tiny model can learn: the first letter of a word.
+
+    Args:
+        folder: The folder of the rows.
+        sizes: Number of rows for training, validation and test.
+        shortest: Length of the shortest words.
+    """
     generator, words = random.Random(0), set[str]()
-    while len(words) < 240:
-        words.add("".join(generator.choices("abcde", k=generator.randint(4, 9))))
+    while len(words) < sum(sizes):
+        words.add("".join(generator.choices("abcde", k=generator.randint(shortest, 9))))
     order = sorted(words)
     generator.shuffle(order)
-    folder.mkdir()
-    for number, split in enumerate(("train", "validation", "test")):
+    folder.mkdir(exist_ok=True)
+    for split, size in zip(("train", "validation", "test"), sizes, strict=True):
+        chosen, order = order[:size], order[size:]
         rows = (
             {"question": word, "choices": list("abcde"), "answer": "abcde".index(word[0])}
-            for word in order[number * 80 : number * 80 + 80]
+            for word in chosen
         )
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

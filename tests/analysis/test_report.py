@@ -3,9 +3,12 @@
 To accept a wanted change: `TRIMLAB_ACCEPT=1 pytest tests/analysis`, and read the diff.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,6 +63,27 @@ def entries() -> dict[str, Entry]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
+    write_report(out, GOLDEN / "records")
+    return out
+
+
+@pytest.fixture(scope="module")
+def of_nothing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The report of no records, and what the verb prints."""
+    folder = tmp_path_factory.mktemp("nothing")
+    (folder / "results").mkdir()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run("report", "--out", folder / "out", "--results", folder / "results") == 0
+    return folder / "out", printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def over_another(of_nothing: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second report of the golden records, where another one was."""
+    out = tmp_path_factory.mktemp("over") / "out"
+    shutil.copytree(of_nothing[0], out)
+    (out / "figures" / "figures.png").write_text("mine")  # no name of ours
+    assert (out / "figures" / "figure4.png").exists()
     write_report(out, GOLDEN / "records")
     return out
 
@@ -353,10 +377,9 @@ def test_the_page_is_self_contained_and_every_link_leads_somewhere(report: Path)
     assert "dirty tree" in ours and "rehearsal, 20 rows" in ours
 
 
-def test_the_same_records_give_the_same_files(report: Path, tmp_path: Path) -> None:
-    write_report(tmp_path, GOLDEN / "records")
+def test_the_same_records_give_the_same_files(report: Path, over_another: Path) -> None:
     for path in report.rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path
+        assert path.read_bytes() == (over_another / path.relative_to(report)).read_bytes(), path
 
 
 def test_seeds_are_one_point_whichever_experiments_have_them() -> None:
@@ -371,14 +394,8 @@ def test_seeds_are_one_point_whichever_experiments_have_them() -> None:
         assert point["experiment"] == "table3" and point["seeds"] == [0, 1]
 
 
-def test_what_an_earlier_report_wrote_is_not_left(tmp_path: Path) -> None:
-    empty = tmp_path / "results"
-    empty.mkdir()
-    out = tmp_path / "out"
-    write_report(out, empty)
-    (out / "figures" / "figures.png").write_text("mine")  # no name of ours
-    assert (out / "figures" / "figure4.png").exists()
-    write_report(out, GOLDEN / "records")
+def test_what_an_earlier_report_wrote_is_not_left(over_another: Path) -> None:
+    out = over_another
     assert not (out / "figures" / "figure4.png").exists()
     assert (out / "figures" / "figure4-gemma-270m.png").exists()
     assert (out / "figures" / "figures.png").exists()
@@ -403,12 +420,10 @@ def test_the_committed_results_are_those_of_the_committed_records() -> None:
         assert data == json.loads(json.dumps(figure.data)), name
 
 
-def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    assert run("report", "--out", tmp_path / "out", "--results", folder) == 0
-    assert (tmp_path / "out" / "index.html").exists()
-    assert "index.html" in capsys.readouterr().out
+def test_the_verb(of_nothing: tuple[Path, str]) -> None:
+    out, printed = of_nothing
+    assert (out / "index.html").exists()
+    assert "index.html" in printed
 
 
 def test_the_verb_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from trimlab.bench import _likelihoods
 from trimlab.bench._epochs import evenly_spaced
+from trimlab.bench._lightning import BenchmarkLM
+from trimlab.bench._likelihoods import fastest_batch_size
+from trimlab.bench._model import BenchmarkModel
+from trimlab.bench._trainer import _arguments
 from trimlab.bench.scan import evenly_chosen, items_needed
+from trimlab.data.items import Item
 from trimlab.model.sublayers import Sublayer
 from trimlab.records.results import read_results
 from trimlab.scanning.scan import Scan
@@ -81,3 +88,44 @@ def test_train_can_train_the_choice_of_a_scan(
 def test_train_trains_evenly_spaced_sublayers() -> None:
     assert evenly_spaced(STACK, 0.25) == STACK[::4]
     assert evenly_spaced(STACK, 1) == STACK
+
+
+@pytest.mark.parametrize("name", ["train", "run"])
+def test_both_sides_compute_as_many_tokens_at_once(
+    name: str,
+    trimlab_bench: Callable[..., int],
+    tiny_options: Callable[[str], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(BenchmarkLM, "setup", lambda self, stage: made.append(self.train_tokens))
+    options = (*tiny_options(name), "--train_tokens", 48, "--out", tmp_path / "bench.jsonl")
+    assert trimlab_bench(name, "--against", "own", *options) == 0
+    assert made == [48, 48]
+
+
+def test_the_trainer_does_nothing_that_our_side_leaves_out(base: Path, tmp_path: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        model = BenchmarkModel(str(base), device=torch.device("cpu"), dtype=dtype)
+        found = _arguments(str(tmp_path), model, 4, 2)
+        assert found.max_grad_norm == 0  # no clipping
+        assert not found.bf16 and not found.fp16  # no casting: the weights have the type
+        assert found.weight_decay == 0 and not found.gradient_checkpointing
+
+
+def test_the_trial_fills_the_largest_batch_of_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def harness(_model: Any, _tokenizer: Any, items: list[Item], _size: int) -> Callable[[], None]:
+        tried.append(sum(len(item.choices) for item in items))
+        return lambda: None
+
+    monkeypatch.setattr(_likelihoods, "_with_harness", harness)
+    items = [Item("a", (" b", " c"), 0, where=str(number)) for number in range(200)]
+    model: Any = None
+    fastest_batch_size(model, model, items, (8, 128))
+    assert min(tried) >= 128
+    tried.clear()
+    fastest_batch_size(model, model, items, (1, 16))
+    assert tried == [16, 16]

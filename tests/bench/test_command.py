@@ -4,9 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from trimlab.bench._benchmark import BENCHMARKS
 from trimlab.plugins import plugin_names
+
+BUILT = torch.version.cuda or torch.version.hip
+NO_GPU = "no GPU can be used" if BUILT else "this PyTorch is built without CUDA"
 
 
 def test_without_json_a_table_is_printed(
@@ -31,9 +35,10 @@ def test_without_json_a_table_is_printed(
         (["score", "--batch_sizes", "[4,0]"], "--batch_sizes must be at least 1"),
         (["train", "--against", "trainer", "--micro_batch_size", 3], "3 does not divide"),
         (["train", "--r", 1.5], "--r must be in (0, 1], not 1.5"),
-        (["train", "--device", "cuda"], "torch finds no CUDA device here; take --device cpu"),
+        (["train", "--device", "cuda"], f"device cuda: {NO_GPU} ({torch.__version__}); take cpu"),
         (["train", "--device", "tpu"], "tpu"),
         (["train", "--dtype", "int3"], "int3"),
+        (["train", "--dtype", "float16"], "16-true loses small gradients: take bf16-true"),
         (["score", "--blocks", 2], "--blocks is for a --shape"),
         (["score", "--shape", "llama-7b"], "name a --model or a --shape, not both"),
         (["decode", "--methods", "[int5]"], "no method 'int5'; there are int4, llm_int8, "),

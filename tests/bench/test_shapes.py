@@ -11,7 +11,6 @@ from transformers import LlamaConfig
 
 from trimlab import cli
 from trimlab.bench import _device, _model
-from trimlab.bench._device import choose_device, choose_dtype
 from trimlab.bench._model import BenchmarkModel
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model
@@ -131,22 +130,6 @@ def test_memory_that_runs_out_says_what_to_lower(
     out = tmp_path / "bench.jsonl"
     assert bench("decode", "--shape", "smollm2-135m", "--blocks", 1, "--out", out) == 2
     assert "is not enough: lower the number of tokens or rows" in capsys.readouterr().err
-
-
-def test_the_type_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, has = torch.device("cuda", 0), True
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla V100")
-    assert choose_dtype(None, gpu) == choose_dtype("bfloat16", CPU) == torch.bfloat16
-    has = False
-    assert choose_dtype(None, gpu) == choose_dtype(None, CPU) == torch.float32
-    with pytest.raises(InputError, match="Tesla V100 lacks it; take float32"):
-        choose_dtype("bfloat16", gpu)
-
-
-def test_the_device_is_that_of_the_machine() -> None:
-    assert choose_device("cpu") == CPU
-    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.gpu

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
+from tests.conftest import DATA, REPOSITORY
+
 # what a node of a computing centre lacks; small, and fetched from the user's index
 LACKING = {"jsonargparse", "docstring_parser", "typeshed_client"}
 

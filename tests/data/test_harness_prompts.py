@@ -4,7 +4,6 @@ The harness's own task object is built from the YAML it installs, over a file of
 network.
 """
 
-import os
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import DATA
 from tests.data.examples import numbered_rows, write_rows
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
@@ -35,9 +35,6 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 pytestmark = pytest.mark.usefixtures("no_environment_report")
-
-REPOSITORY = Path(__file__).parents[2]
-DATA = Path(os.environ.get("TRIMLAB_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 def _asked_by_the_harness() -> dict[str, Task]:

@@ -1,7 +1,6 @@
 """The four row sets of a task."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import DATA
 from tests.data.examples import sizes_of, write_files
 from trimlab.data.items import Item
 from trimlab.data.rows import Row
@@ -175,7 +175,6 @@ def test_a_row_with_its_choices_in_another_order_is_the_same_row(tmp_path: Path)
 
 # ---- the real rows ------------------------------------------------------------------------------
 
-DATA = Path(os.environ.get("TRIMLAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RECORDED = json.loads((Path(__file__).parent / "real_row_sets.json").read_text())
 
 

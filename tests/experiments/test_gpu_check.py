@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-DATA = Path(os.environ.get("TRIMLAB_DATA", EXPERIMENTS.parents[1] / "shared" / "data"))
+from tests.conftest import DATA, REPOSITORY
 
-# In place of trimlab: fits and benchmarks take no time, and a sweep never ends.
+EXPERIMENTS = REPOSITORY / "experiments"
+
+# In place of trimlab: fits and benchmarks take no time, and a sweep never ends. FIT: accuracies of
+# the fits that do not reach 60 %.
 STUB = """
 import json, pathlib, sys, time
 verb, options = sys.argv[1], dict(zip(sys.argv[2:], sys.argv[3:]))
@@ -30,7 +31,8 @@ def write_run(folder, accuracy):
     write(folder / "models" / "0.75" / "model.safetensors", "large")
 
 if verb == "fit":
-    write_run(pathlib.Path(options["--run.dir"]), FIT[options["--trainer.accelerator"]])
+    folder = pathlib.Path(options["--run.dir"])
+    write_run(folder, FIT.get(folder.name, 60.0))
 elif verb == "sweep":
     write_run(pathlib.Path(options["--runs"]) / "abc", 91.0)
     time.sleep(600)
@@ -44,11 +46,11 @@ else:
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The script, whose fits have an accuracy of 60 % on the CPU."""
+    """The script, whose fits all have an accuracy of 60 %."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     module = importlib.import_module("gpu_check")
     stub = tmp_path / "stub.py"
-    stub.write_text("FIT = {'cpu': 60.0}\n" + STUB)
+    stub.write_text("FIT = {}\n" + STUB)
     monkeypatch.setattr(module, "TRIMLAB", (sys.executable, str(stub)))
     monkeypatch.setattr(module, "_options", _on_this_machine(module._options))
     return module
@@ -75,6 +77,14 @@ def test_same_drops_pass(check: Any, tmp_path: Path) -> None:
         "same-drops": "passed",
     }
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_another_accuracy_on_the_device_fails_the_check(check: Any, tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text("FIT = {'device': 70.0}\n" + STUB)
+    assert check.main(["--out", str(tmp_path / "out"), "--parts", "smoke"]) == 1
+    (step,) = (s for s in summary(tmp_path / "out")["steps"] if s["name"] == "same-drops")
+    assert step["state"] == "failed"
+    assert step["says"] == ["step 0: dev 60.0 on the CPU, 70.0 there"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from tests.host_waits import fake_cuda
 from trimlab.errors import InputError
-from trimlab.model.device import find_placement
+from trimlab.model.device import find_dtype, find_placement, has_bfloat16
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -19,6 +19,8 @@ def test_a_cpu_computes_in_float32_unless_told_otherwise(monkeypatch: pytest.Mon
 def test_a_gpu_is_taken_where_there_is_one() -> None:
     with fake_cuda():
         assert find_placement() == (CUDA, torch.bfloat16)
+        assert has_bfloat16(CUDA) and not has_bfloat16(CPU)
+        assert find_dtype("auto", torch.device("cuda", 0)) == torch.bfloat16
         assert find_placement("cuda:0", "float32") == (torch.device("cuda:0"), torch.float32)
         assert find_placement("cpu") == (CPU, torch.float32)
 
@@ -27,6 +29,7 @@ def test_a_gpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPa
     with fake_cuda():
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
         assert find_placement() == (CUDA, torch.float32)
+        assert not has_bfloat16(CUDA)
         with pytest.raises(InputError, match="stand-in has no bfloat16: take float16 or float32"):
             find_placement("cuda", "bfloat16")
 

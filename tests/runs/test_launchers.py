@@ -194,10 +194,11 @@ def test_stopping_cancels_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The commands of Slurm, as far as they are used: all jobs are number 12, and run."""
+    states = "'JobID|State|NodeList\\n12_0|RUNNING|n1\\n12_1|RUNNING|n2\\n'"
     commands = {
         "sbatch": "echo Submitted batch job 12",
         "srun": "",
-        "sacct": "printf 'JobID|State|NodeList\\n12_0|RUNNING|n1\\n12_1|RUNNING|n2\\n'",
+        "sacct": f"echo >> {tmp_path}/asked; printf {states}",
     }
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -223,7 +224,9 @@ def test_fits_are_submitted_as_one_array(cluster: Path, tmp_path: Path) -> None:
         assert f"#SBATCH --{option}\n" in script.read_text()
     # the next sweep finds them in the queue: this one was killed
     (cluster / "sbatch").write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
+    asked = len((tmp_path / "asked").read_text())
     again = Slurm().start(fits)
+    assert len((tmp_path / "asked").read_text()) == asked + 1  # for both
     assert [job.submitted.job_id for job in again] == ["12_0", "12_1"]  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="sbatch refuses the jobs: no such partition"):
         Slurm().start([fit(tmp_path, "", "c")])

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +20,10 @@ from trimlab.data.splits import read_test_items
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
 from trimlab.records.result_row import Test
-from trimlab.runs.checks import checkpoint_bytes, export_bytes
+from trimlab.runs.checks import check_outputs, checkpoint_bytes, export_bytes
 from trimlab.runs.findings import _tests_of
 from trimlab.runs.folder import RunFolder
-from trimlab.runs.options import RunOptions
+from trimlab.runs.options import RunOptions, TrimFrom
 from trimlab.runs.run_id import distinctive
 from trimlab.runs.summary import print_summary
 from trimlab.training.module import DomainLM
@@ -257,6 +258,37 @@ def test_a_disk_without_room_is_said_before_the_first_scan(
     with pytest.raises(InputError, match=r"needs up to 0\.00.* GB .*has room for 0\.0002 GB"):
         start(base, root, tmp_path / "run", max_drops=1)
     assert not (tmp_path / "run" / "record.jsonl").exists()
+
+
+def test_fine_tuning_before_the_first_drop_needs_room_for_all_sublayers(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, trim, usage = (
+        DomainLM(str(base)),
+        Trim(max_drops=1, r=0.25),
+        namedtuple("usage", "free"),
+    )
+    summary: Any = SimpleNamespace(stopped_because=None, fine_tuned=None, models=None, data=None)
+    run, layers = RunFolder(tmp_path), bytes_of(base, ".layers.")
+
+    def check(free: int, trim_from: TrimFrom = "fine_tuned") -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(free))
+        check_outputs(module, trim, RunOptions(tmp_path, trim_from=trim_from), run, summary, {})
+
+    # two checkpoints of weights and two moments each, and the model that trimming starts from
+    needed = 6 * layers + bytes_of(base)
+    check(needed)
+    with pytest.raises(InputError, match="and has room for"):
+        check(needed - 1)
+    check(needed - 1, "base")
+    # that model is there, and is not replaced: trimming and its export are left
+    (run.models / "full_depth").mkdir(parents=True)
+    (run.models / "full_depth" / "model.safetensors").write_bytes(b"0" * 1000)
+    summary.fine_tuned = {}
+    needed = checkpoint_bytes(module, trim) + export_bytes(module, trim, torch.float32)
+    check(needed)
+    with pytest.raises(InputError, match="and has room for"):
+        check(needed - 1)
 
 
 def test_the_needed_room_is_more_than_what_a_run_leaves(zero_filled: Path, base: Path) -> None:

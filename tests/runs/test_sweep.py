@@ -517,6 +517,24 @@ def test_a_killed_sweep_loses_nothing(swept: Path, root: Path, tmp_path: Path) -
     assert any("half-written" in notice for notice in again.notices)
 
 
+# A sweep whose fits take the lock of their run folder, and then no time of the processor.
+HOLDING = """
+import sys
+from trimlab import cli
+from trimlab.runs import sweep_queue
+hold = '''
+import fcntl, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir()
+lock = (folder / ".lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+time.sleep(600)
+'''
+sweep_queue.fit_command = lambda run, runs: [sys.executable, "-c", hold, str(runs / run.id)]
+cli.main(sys.argv[1:])
+"""
+
+
 def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path) -> None:
     """They would go on alone, and the next start would find their folders locked."""
     path = experiment(tmp_path, base)
@@ -524,7 +542,7 @@ def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path
     planned = plan(path, "tiny", data_root=root)[:jobs]
     locks = [tmp_path / "runs" / run.id / ".lock" for run in planned]
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root, "--jobs", jobs))],
+        [sys.executable, "-c", HOLDING, *map(str, command(path, root, "--jobs", jobs))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -535,7 +553,7 @@ def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path
     process.terminate()
     _, error = process.communicate()
     assert process.returncode == 1 and "the same command goes on where it was" in error
-    for lock in locks:
+    for lock in [*locks, *(tmp_path / "runs" / f"{run.id}.lock" for run in planned)]:
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
 

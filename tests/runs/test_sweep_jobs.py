@@ -16,7 +16,8 @@ from tests.runs.test_launchers import SlurmHere
 from tests.runs.test_sweep import exit_code, settings
 from trimlab.files import try_lock
 from trimlab.records.result_row import ExperimentCell
-from trimlab.runs import sweep_queue
+from trimlab.records.rows import append_row, read_rows
+from trimlab.runs import sweep_display, sweep_queue
 from trimlab.runs.fit_progress import FitProgress, fit_progress, seconds_left
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.launchers._launcher import Ended, Fit, Job, Launcher
@@ -86,7 +87,7 @@ def planned(*names: str) -> list[PlannedRun]:
 class Scripted(Launcher):
     """Fits that a test ends. `begin` and `end` make and finish a run by the template."""
 
-    capacity = 2
+    max_queued = 2
 
     def __init__(self, jobs: int | None = None):
         self.at_once = 2
@@ -253,6 +254,73 @@ def test_progress_is_read_from_the_run_folder(tmp_path: Path) -> None:
         assert fit_progress(folder) == FitProgress(phase, share)
     folder.summary.write_text(json.dumps(summary | {"compared": {"sparsegpt": []}}))
     assert fit_progress(folder) == FitProgress("ending", 1)
+
+
+def test_fine_tuning_before_the_first_drop_is_progress(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    config = {"run": {"trim_from": "fine_tuned"}, "trim": {"target_layer_memory": 0.5}}
+    folder.config.write_text(yaml.safe_dump(config))
+    summary: dict[str, Any] = {"untrimmed": {}}
+    folder.summary.write_text(json.dumps(summary))
+    assert fit_progress(folder) == FitProgress("fine-tuning at full depth", 0)
+    summary["fine_tuned"] = {}
+    folder.summary.write_text(json.dumps(summary))
+    assert fit_progress(folder) == FitProgress("trimming", 1 / 2)
+    row = {"layer_memory_ratio": 0.75, "model_memory_ratio": 1, "history": []}
+    folder.record.write_text(json.dumps(row) + "\n")
+    assert fit_progress(folder) == FitProgress("trimming: layers 75 %", 1.5 / 2)
+    folder.summary.write_text(json.dumps(summary | {"stopped_because": "target"}))
+    assert fit_progress(folder) == FitProgress("exporting", 1)
+
+
+def test_files_are_read_once_however_many_runs_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[str] = []
+
+    def progress(folder: RunFolder) -> FitProgress:
+        read.append(folder.path.name[0])
+        return FitProgress("trimming", 0.5)
+
+    monkeypatch.setattr(sweep_display, "SHOW_SECONDS", 0)
+    monkeypatch.setattr(sweep_display, "PLAIN_SECONDS", 0)
+    monkeypatch.setattr("trimlab.runs.fit_progress.fit_progress", progress)
+    launcher, runs = Scripted(), planned("a", "b", "c", "d")
+    asked: list[str] = []
+
+    def seconds(run: PlannedRun) -> float:
+        asked.append(run.id[0])
+        return 60.0
+
+    queue = sweep_queue.Queue(runs, launcher, tmp_path, lambda _: False)
+    display = sweep_display.SweepDisplay(runs, tmp_path, seconds, launcher.at_once)
+    started, _ = queue.start()
+    display.started(started, queue)
+    assert (read, asked) == (["a", "b"], ["a", "b", "c", "d"])
+    read.clear()
+    display.show(queue)
+    assert read == ["a", "b"]
+    queue.close()
+    assert capsys.readouterr().err.count("; left: 1 min") == 2
+
+
+def test_the_times_of_runs_are_read_again_when_there_are_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,), read = planned("a"), list[Path]()
+    sweep, path = Sweep([run], tmp_path / "results", tmp_path), tmp_path / "seconds.jsonl"
+
+    def rows(path: Path) -> Any:
+        read.append(path)
+        return read_rows(path)
+
+    monkeypatch.setattr("trimlab.runs.sweep.read_rows", rows)
+    row = {"profile": "tiny", "limit": None, "task": None, "at_once": 1}
+    assert [sweep.seconds(run) for _ in range(3)] == [None] * 3
+    for seconds, median in ((10.0, 10.0), (30.0, 20.0)):  # another sweep adds a row
+        append_row(path, row | {"seconds": seconds})
+        assert [sweep.seconds(run) for _ in range(3)] == [median] * 3
+    assert read == [path, path]
 
 
 def test_the_time_left() -> None:

@@ -128,7 +128,6 @@ def test_the_next_batch_is_queued_before_the_answers_to_one_are_read(
     groups, events = groups_of(items), list[str]()
     with fake_cuda() as waits:
         model = tiny_model("llama").to("cuda")
-        model.register_forward_pre_hook(lambda *_: None)
         model.model.register_forward_pre_hook(lambda *_: events.append(f"pass {len(waits)}"))
         waits.clear()
         answer(SublayerStack(model), groups)

@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import torch
 
 from trimlab.bench._data import BenchmarkData
-from trimlab.bench._device import DeviceName, DtypeName, choose_device, choose_dtype
+from trimlab.bench._device import DeviceName
 from trimlab.bench._model import LLAMA_SHAPED, BenchmarkModel
 from trimlab.bench._result import BenchmarkResult, identified, profile_of
 from trimlab.bench._timing import BenchmarkCandidate, Turns, time_alternately
 from trimlab.errors import InputError
+from trimlab.model.device import DtypeName, find_placement
 from trimlab.plugins import plugin_class, plugin_module
 from trimlab.records.provenance import provenance
 from trimlab.records.result_row import ExperimentCell, ResultRow, RunContext
@@ -38,9 +39,9 @@ class Benchmark(ABC):
             `llama-7b`, `smollm2-135m` and others (a wrong name lists them). Times and memory are
             those of the real model; nothing is downloaded.
         blocks: Number of blocks of the shape, to make it smaller or larger.
-        device: `cuda` or `cpu`; by default a GPU if there is one.
-        dtype: Type of the weights on both sides, `float32` or `bfloat16`; by default bfloat16 on
-            GPUs that have it and float32 elsewhere.
+        device: `cuda` or `cpu`; `auto` is a GPU if there is one.
+        dtype: Type of the weights on both sides; `auto` is bfloat16 on a GPU that has it, else
+            float32.
         task: Name of a task.
         root: Folder with local `.jsonl` files; without it, rows come from the hub.
         against: The peer; by default trimlab is timed alone.
@@ -63,8 +64,8 @@ class Benchmark(ABC):
         model: str = DEFAULT_MODEL,
         shape: str | None = None,
         blocks: int | None = None,
-        device: DeviceName | None = None,
-        dtype: DtypeName | None = None,
+        device: DeviceName = "auto",
+        dtype: DtypeName = "auto",
         task: str = "sciq",
         root: Path | None = None,
         against: str | None = None,
@@ -85,13 +86,13 @@ class Benchmark(ABC):
             shape = LLAMA_SHAPED
         self.against = against
         self.data = BenchmarkData(task, root, seed)
-        self.device = choose_device(device)
+        self.device, weights = find_placement(device, dtype)
         self.model = BenchmarkModel(
             model,
             shape,
             blocks,
             device=self.device,
-            dtype=choose_dtype(dtype, self.device),
+            dtype=weights,
             texts=self.data.texts,
         )
         self.repeats = {"ours": repeats, "peer": peer_repeats or repeats}

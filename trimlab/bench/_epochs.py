@@ -32,7 +32,11 @@ class Epoch(NamedTuple):
 
 
 def full_fine_tuning(
-    peer: str | None, model: BenchmarkModel, data: Callable[[], DomainData], micro_batch_size: int
+    peer: str | None,
+    model: BenchmarkModel,
+    data: Callable[[], DomainData],
+    micro_batch_size: int,
+    train_tokens: int,
 ) -> BenchmarkCandidate | None:
     """One epoch with all parameters trainable; its result is an `Epoch`.
 
@@ -43,11 +47,13 @@ def full_fine_tuning(
         model: The model.
         data: Makes the data of one turn.
         micro_batch_size: Rows per forward pass of the Trainer.
+        train_tokens: Most tokens that `own` computes at once: as many as the side it is timed
+            against.
     """
     if peer is None:
         return None
     if peer == "own":
-        return lambda: own_epoch(model, data(), r=1.0)
+        return lambda: own_epoch(model, data(), 1.0, train_tokens)
 
     from trimlab.bench._trainer import trainer_epoch  # imports accelerate
 
@@ -63,8 +69,8 @@ def own_epoch(
     model: BenchmarkModel,
     data: DomainData,
     r: float,
+    train_tokens: int,
     scanned: bool = False,
-    train_tokens: int = 1024,
 ) -> Callable[[], Epoch]:
     """One epoch with Lightning, ready to run.
 
@@ -72,9 +78,9 @@ def own_epoch(
         model: The model.
         data: Training rows, and calibration items if `scanned`.
         r: Sparse update ratio; at 1 the embeddings are trained, too.
+        train_tokens: Most tokens that are computed at once, see `DomainLM`.
         scanned: Train the most important sublayers by a two-step scan instead of evenly spaced
             ones.
-        train_tokens: Most tokens that are computed at once, see `DomainLM`.
     """
     module = BenchmarkLM(model, train_embeddings=r == 1, train_tokens=train_tokens)
     trainable = evenly_spaced(list(module.stack), r)

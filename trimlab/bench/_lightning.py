@@ -10,7 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimlab.bench._model import BenchmarkModel
 from trimlab.training.module import DomainLM
 
-PRECISIONS: dict[torch.dtype, Any] = {torch.float32: "32-true", torch.bfloat16: "bf16-true"}
+PRECISIONS: dict[torch.dtype, Any] = {
+    torch.float32: "32-true",
+    torch.bfloat16: "bf16-true",
+    torch.float16: "16-true",  # `check_precision` says why not
+}
 
 
 class BenchmarkLM(DomainLM):
@@ -37,10 +41,13 @@ def lightning_trainer(model: BenchmarkModel, **options: Any) -> L.Trainer:
         model: The model.
         **options: Further options of `L.Trainer`.
     """
+    gpu = model.device.type == "cuda"
+    # Lightning wants the number of a GPU
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else model.device
     return L.Trainer(
-        accelerator="gpu" if model.device.type == "cuda" else "cpu",
+        accelerator="gpu" if gpu else "cpu",
         devices=1,
-        strategy=_StayOnDevice(model.device),
+        strategy=_StayOnDevice(device),
         precision=PRECISIONS[model.dtype],
         logger=False,
         enable_checkpointing=False,

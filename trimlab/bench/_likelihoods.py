@@ -59,7 +59,17 @@ def fastest_batch_size(
     batch_sizes: Sequence[int],
     trial: int = 8,
 ) -> int:
-    """The harness's fastest batch size, tried on about `trial` items spread over all of them."""
+    """The harness's fastest batch size, tried on some items spread over all of them.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        items: The items.
+        batch_sizes: Batch sizes to try.
+        trial: Fewest items, where there are as many; they always fill the largest batch.
+    """
+    fewest = min(len(item.choices) for item in items)  # requests of an item
+    trial = max(trial, -(-max(batch_sizes) // fewest))
     some = items[:: max(1, len(items) // trial)]
 
     def candidate(size: int) -> BenchmarkCandidate:

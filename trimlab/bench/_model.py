@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.bench._device import check_fits
+from trimlab.bench._device import check_weights_fit
 from trimlab.errors import InputError
 from trimlab.model.loading import load_model, load_tokenizer
 from trimlab.model.shape import empty_model, random_model, shape_config
@@ -59,7 +59,7 @@ class BenchmarkModel:
         if blocks is not None:
             self._config.num_hidden_layers = blocks
         parameters = sum(p.numel() for p in empty_model(copy.deepcopy(self._config)).parameters())
-        check_fits(parameters * dtype.itemsize, device)
+        check_weights_fit(parameters * dtype.itemsize, device)
 
     @property
     def blocks(self) -> int | None:

@@ -62,6 +62,7 @@ def _arguments(
     if batch_size % micro:
         raise InputError(f"--micro_batch_size {micro} does not divide --batch_size {batch_size}")
     gpu = model.device.type == "cuda"
+    # without `bf16`: the weights have the type already, and on our side nothing is cast either
     return TrainingArguments(
         output_dir=folder,
         num_train_epochs=1,
@@ -69,8 +70,8 @@ def _arguments(
         gradient_accumulation_steps=batch_size // micro,
         learning_rate=1e-5,
         optim="adamw_torch_fused",
-        bf16=model.dtype == torch.bfloat16,
         weight_decay=0.0,
+        max_grad_norm=0.0,  # our side clips no gradients
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,

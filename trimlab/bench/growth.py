@@ -99,6 +99,6 @@ class GrowthBenchmark(Benchmark):
 
         def candidate() -> Callable[[], Epoch]:
             data = self.data.domain(self.model.tokenizer, self.rows)
-            return own_epoch(self.model, data, r, train_tokens=tokens)
+            return own_epoch(self.model, data, r, tokens)
 
         return candidate

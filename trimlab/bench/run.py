@@ -44,9 +44,10 @@ class RunBenchmark(Benchmark):
         batch_size: Rows per optimizer step.
         micro_batch_size: Rows per forward pass of the Trainer; by default 4 on a CPU and
             `batch_size` on a GPU.
-        train_tokens: Most tokens that trimlab computes at once in training; by default 1,024 on a
-            CPU and 4,096 on a GPU.
-        eval_tokens: The same in scans; by default 1,024 and 16,384.
+        train_tokens: Most tokens that trimlab, and the peer `own`, compute at once in training;
+            by default 1,024 on a CPU and 4,096 on a GPU.
+        eval_tokens: The same in scans; by default 1,024 on a CPU, and what the memory of a GPU
+            allows.
     """
 
     peers = EPOCH_PEERS
@@ -95,7 +96,9 @@ class RunBenchmark(Benchmark):
 
         ours, theirs = self.time(
             lambda: self._trim(data()),
-            full_fine_tuning(self.against, self.model, data, self.micro_batch_size),
+            full_fine_tuning(
+                self.against, self.model, data, self.micro_batch_size, self.train_tokens
+            ),
         )
         outcome: _Outcome = ours.result
         yield BenchmarkResult(

@@ -39,8 +39,8 @@ class ScanBenchmark(Benchmark):
         rows: Calibration items.
         peer_sublayers: Sublayers that the peer evaluates, spread over depth and kind. Its time is
             scaled to all of them: an evaluation costs the same whichever sublayer is bypassed.
-        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU and 16,384 on a
-            GPU.
+        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU, and what
+            the memory of a GPU allows.
         batch_sizes: Batch sizes of the harness to try; by default up to 16 on a CPU and up to 128
             on a GPU.
         drops: Number of sublayers to choose, against `all-scores`.

@@ -31,8 +31,8 @@ class ScoreBenchmark(Benchmark):
 
     Args:
         rows: Test items.
-        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU and 16,384 on a
-            GPU.
+        eval_tokens: Most tokens per batch of trimlab; by default 1,024 on a CPU, and what
+            the memory of a GPU allows.
         batch_sizes: Batch sizes of the harness; all are tried on some items first, and the
             fastest is timed. By default up to 16 on a CPU and up to 128 on a GPU.
     """

@@ -31,8 +31,8 @@ class TrainBenchmark(Benchmark):
         micro_batch_size: Rows per forward pass of the Trainer, which accumulates gradients up to
             `batch_size`: the logits of a whole batch over a large vocabulary fill the memory. By
             default 4 on a CPU and `batch_size` on a GPU.
-        train_tokens: Most tokens that trimlab computes at once; by default 1,024 on a CPU and
-            4,096 on a GPU.
+        train_tokens: Most tokens that trimlab, and the peer `own`, compute at once; by default
+            1,024 on a CPU and 4,096 on a GPU.
     """
 
     peers = EPOCH_PEERS
@@ -70,8 +70,10 @@ class TrainBenchmark(Benchmark):
 
         scanned = self.trainable == "scan" and self.r < 1
         ours, theirs = self.time(
-            lambda: own_epoch(self.model, data(), self.r, scanned, self.train_tokens),
-            full_fine_tuning(self.against, self.model, data, self.micro_batch_size),
+            lambda: own_epoch(self.model, data(), self.r, self.train_tokens, scanned),
+            full_fine_tuning(
+                self.against, self.model, data, self.micro_batch_size, self.train_tokens
+            ),
         )
         losses: JsonObject = {"ours_loss": ours.result.loss}
         if theirs:

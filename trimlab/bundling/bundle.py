@@ -92,12 +92,15 @@ def write_bundle(content: Content, out: Path, part_bytes: int) -> list[str]:
     with _staging(out) as tree:
         # rows first: a wrong name costs no download
         missing = [copy_rows(task, content.data_root, tree / "data") for task in content.tasks]
-        packed = _write_wheels(content, requirements, tree)
+        repository = clone()
+        packed = _write_wheels(content, requirements, repository, tree)
         if content.base is not None:
             copy_model(content.base, tree / "models" / _folder_name(content.base), content.dtype)
-        if (repository := clone()) is not None:
+        if repository is not None:
             _copy_sources(repository, tree)
-        write_text(tree / "RUN", "".join(f"{line}\n" for line in _commands(content, tree)))
+        write_text(
+            tree / "RUN", "".join(f"{line}\n" for line in _commands(content, repository, tree))
+        )
         sums = write_archive(tree, out, part_bytes)
     write_text(out / SCRIPT, Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8"))
     head = f"# trimlab bundle for Python {content.machine.python}\n"
@@ -106,10 +109,12 @@ def write_bundle(content: Content, out: Path, part_bytes: int) -> list[str]:
     return [*packed.notes, *filter(None, missing)]
 
 
-def _write_wheels(content: Content, requirements: Sequence[Requirement], tree: Path) -> Packed:
+def _write_wheels(
+    content: Content, requirements: Sequence[Requirement], repository: Path | None, tree: Path
+) -> Packed:
     wheels = tree / "wheels"
     wheels.mkdir()
-    packed = fetch_wheels(write_package(wheels), requirements, content.machine)
+    packed = fetch_wheels(write_package(wheels, repository), requirements, content.machine)
     text = "".join(f"{requirement}\n" for requirement in requirements)
     write_text(tree / "requirements.txt", text)
     return packed
@@ -127,7 +132,7 @@ def _folder_name(base: str) -> str:
     return Path(base.partition("@")[0]).expanduser().resolve().name
 
 
-def _commands(content: Content, tree: Path) -> Iterator[str]:
+def _commands(content: Content, repository: Path | None, tree: Path) -> Iterator[str]:
     """Commands to run on the machine, in the folder of the unpacked bundle."""
     # an embedded task brings its rows itself
     root = ["--data.root", "data"] if (tree / "data").is_dir() else []
@@ -138,7 +143,7 @@ def _commands(content: Content, tree: Path) -> Iterator[str]:
         yield f"env/bin/trimlab fit {shlex.join(options)}"
     else:
         yield "env/bin/trimlab --help"
-    if clone() is not None:
+    if repository is not None:
         options = [*(["--base", base] if base else []), *root]
         yield shlex.join(["env/bin/python", "experiments/gpu_check.py", "--out", "check", *options])
 

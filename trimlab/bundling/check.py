@@ -13,6 +13,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from trimlab.bundling.machine import Machine
+from trimlab.bundling.wheels import requirements_of
 from trimlab.errors import one_line
 
 
@@ -43,22 +45,14 @@ def problems(requirements: Sequence[Requirement]) -> Iterator[str]:
             yield f"{name} is {version}, and {requirement} is needed"
             continue
         if name == "trimlab":
-            left += _of_trimlab(requirement.extras or {""})
+            about = metadata.distribution(name).read_text("METADATA") or ""
+            left += requirements_of(about.encode(), requirement, Machine())
         for module in modules.get(name, []):
             if module.isidentifier() and not module.startswith("_"):
                 try:
                     importlib.import_module(module)
                 except Exception as error:
                     yield f"{module} of {name} {version} cannot be imported: {one_line(error)}"
-
-
-def _of_trimlab(extras: set[str]) -> Iterator[Requirement]:
-    for text in metadata.requires("trimlab") or ():
-        requirement = Requirement(text)
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
-            requirement.marker = None
-            yield requirement
 
 
 def main(path: str) -> int:

@@ -33,11 +33,12 @@ def clone() -> Path | None:
     return ROOT if project.get("project", {}).get("name") == NAME else None
 
 
-def write_package(folder: Path) -> Path:
+def write_package(folder: Path, repository: Path | None) -> Path:
     """Writes the wheel of trimlab.
 
     Args:
         folder: Where it goes.
+        repository: What `clone` returns.
 
     Returns:
         The wheel. The same source gives the same bytes.
@@ -45,7 +46,6 @@ def write_package(folder: Path) -> Path:
     Raises:
         InputError: trimlab is neither installed nor in a clone.
     """
-    repository = clone()
     files = dict(_package_files(ROOT / NAME))
     if repository is None:
         version, about = _installed()

@@ -1,6 +1,9 @@
 """Options of verbs that load a model: where it computes, and in which type."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimlab.model.device import Placement
 
 
 def add_placement(parser: Any) -> None:
@@ -21,12 +24,12 @@ def add_placement(parser: Any) -> None:
     )
 
 
-def check_placement(options: Any) -> None:
-    """Refuses a device that is not there, before anything is read.
+def check_placement(options: Any) -> "Placement":
+    """The device and the type asked for; to be called before anything is read.
 
     Raises:
         InputError: The device is not there, or lacks the type.
     """
     from trimlab.model.device import find_placement
 
-    find_placement(options.device, options.dtype)
+    return find_placement(options.device, options.dtype)

@@ -1,6 +1,7 @@
 """Pack what a run needs for a machine without a network."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ def run(arguments: list[str]) -> None:
     quiet()
     from trimlab.bundling.bundle import Content, write_bundle
     from trimlab.bundling.machine import Machine, read_have
+    from trimlab.commands._notes import print_notes
 
     have = read_have(options.have) if options.have else {}
     content = Content(
@@ -25,8 +27,7 @@ def run(arguments: list[str]) -> None:
         extras=options.extras,
         packages=options.packages,
     )
-    for note in write_bundle(content, options.out, int(options.part_mb * 1e6)):
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(write_bundle(content, options.out, int(options.part_mb * 1e6)))
     files = sorted(path for path in options.out.iterdir() if path.is_file())
     size = sum(path.stat().st_size for path in files)
     print(f"{options.out}: {len(files)} files, {size / 1e6:.1f} MB. Copy them to the machine, then")
@@ -50,6 +51,7 @@ def _parser() -> Any:
         "Example: trimlab bundle --base smollm2-135m --tasks sciq,piqa --data.root data "
         "--python 3.12 --platform manylinux_2_28_x86_64 --have node.txt --out bundle",
     )
+    add_list = partial(parser.add_argument, type=str, nargs="+", action="extend", default=[])
     parser.add_argument("--base", type=str | None, help="base model: embedded, folder, or hub id")
     parser.add_argument(
         "--dtype",
@@ -68,25 +70,12 @@ def _parser() -> Any:
         default="{}.{}".format(*sys.version_info),
         help="the machine's Python, such as 3.12",
     )
-    parser.add_argument(
+    add_list(
         "--platform",
-        type=str,
-        nargs="+",
-        action="extend",
-        default=[],
         help="the machine's platform, such as manylinux_2_28_x86_64 (older ones are included); by "
         "default this machine's",
     )
     parser.add_argument("--have", type=Path | None, help="what `pip list --format=freeze` prints")
-    parser.add_argument(
-        "--extras", type=str, nargs="+", action="extend", default=[], help="extras of trimlab"
-    )
-    parser.add_argument(
-        "--packages",
-        type=str,
-        nargs="+",
-        action="extend",
-        default=[],
-        help="further packages, such as lm-eval bitsandbytes>=0.50",
-    )
+    add_list("--extras", help="extras of trimlab")
+    add_list("--packages", help="further packages, such as lm-eval bitsandbytes>=0.50")
     return parser

@@ -24,9 +24,9 @@ def run(arguments: list[str]) -> None:
     for option, value in (("texts", options.texts), ("data.test_rows", options.data.test_rows)):
         if value is not None and value < 1:
             raise InputError(f"{option} must be at least 1, not {value}")
-    check_placement(options)
+    placement = check_placement(options)
     baseline = method(**options.method.as_dict())
-    found = _compare(baseline, options)
+    found = _compare(baseline, options, placement)
     if options.json:
         about = {"method": arguments[0], "model": options.model, "task": options.data.task}
         print(json.dumps(about | {"folder": str(options.out)} | found))
@@ -73,7 +73,7 @@ def _parser(name: str, method: Any) -> Any:
     return parser
 
 
-def _compare(baseline: Any, options: Any) -> dict[str, Any]:
+def _compare(baseline: Any, options: Any, placement: Any) -> dict[str, Any]:
     """Writes the smaller model, reloads it, and measures it beside the original."""
     from dataclasses import replace
 
@@ -82,15 +82,13 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     from trimlab.data.items import fingerprint
     from trimlab.data.source import source_options
     from trimlab.evaluation.speed import decode_speeds
-    from trimlab.model.device import find_placement
     from trimlab.model.loading import load_model
     from trimlab.model.sizes import dense_sizes, zeros_of
     from trimlab.model.sublayers import SublayerStack
     from trimlab.records.provenance import provenance
     from trimlab.runs.measure import measure
 
-    place = find_placement(options.device, options.dtype)
-    model, tokenizer = load_model(options.model, **place._asdict())
+    model, tokenizer = load_model(options.model, **placement._asdict())
     asked = options.data
     held_out: dict[str, Any] = {"calibration_rows": 1, "dev_rows": 1, "test_rows": asked.test_rows}
     source = source_options(asked)
@@ -100,8 +98,10 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
     original = SublayerStack(model)
     baseline.check(original)
     dense = replace(dense_sizes(original), zeros=zeros_of(original))
-    stored = write_compressed(baseline, options.model, texts, options.out, tokenizer, place=place)
-    smaller = SublayerStack(baseline.load(options.out, place))
+    stored = write_compressed(
+        baseline, options.model, texts, options.out, tokenizer, placement=placement
+    )
+    smaller = SublayerStack(baseline.load(options.out, placement))
     model.to(smaller.model.device)  # type: ignore[arg-type]
     speeds = decode_speeds({"original": original.model, "smaller": smaller.model})
     found: dict[str, Any] = {"rows": fingerprint(data.rows.test)}
@@ -122,6 +122,8 @@ def _compare(baseline: Any, options: Any) -> dict[str, Any]:
 def _table(found: dict[str, Any], titles: dict[str, str]) -> Any:
     from rich.table import Table
 
+    from trimlab.records.model_result import with_stderr
+
     metric = found["original"]["metric"]
     headings = ("model", f"{metric} %", "layer memory", "whole model", "zeros", "tokens/s")
     table = Table(*headings)
@@ -130,7 +132,7 @@ def _table(found: dict[str, Any], titles: dict[str, str]) -> Any:
         shares = (row["layer_memory_ratio"], row["model_memory_ratio"], row["zeros"])
         table.add_row(
             title,
-            f"{row['value']:.1f} ± {row['stderr']:.1f}",
+            with_stderr(row["value"], row["stderr"]),
             *(f"{100 * share:.1f} %" for share in shares),
             f"{row['tokens_per_second']:.1f}",
         )

@@ -19,10 +19,10 @@ def run(arguments: list[str]) -> None:
 
     options = _parser().parse_args(arguments)
     _check(options)
-    check_placement(options)
+    placement = check_placement(options)
     headings = ("task", "prompt", "metric", "value", "± standard error", "n")
     table = Table(*headings, title=options.model)
-    for row in _rows(options, _read_tasks(options)):
+    for row in _rows(options, placement, _read_tasks(options)):
         if options.json:
             print(json.dumps(row))
         numbers = (f"{row['value']:.2f}", f"{row['stderr']:.2f}", str(row["n"]))
@@ -137,17 +137,17 @@ def _read_tasks(options: Any) -> list[tuple[str, str, list[Any]]]:
     return tasks
 
 
-def _rows(options: Any, tasks: list[tuple[str, str, list[Any]]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    options: Any, placement: Any, tasks: list[tuple[str, str, list[Any]]]
+) -> Iterator[dict[str, Any]]:
     """A row per task and metric, with everything that a repetition needs."""
     from trimlab.commands._notes import print_notes
     from trimlab.data.domain import DomainData
     from trimlab.data.items import fingerprint
-    from trimlab.model.device import find_placement
     from trimlab.model.loading import load_model
     from trimlab.model.sublayers import SublayerStack
     from trimlab.records.provenance import provenance
 
-    placement = find_placement(options.device, options.dtype)
     model, tokenizer = load_model(options.model, **placement._asdict())
     stack = SublayerStack(model)
     limit = options.data.max_length or getattr(model.config, "max_position_embeddings", 1024)

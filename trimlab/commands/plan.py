@@ -70,10 +70,10 @@ def run(arguments: list[str]) -> None:
 def _parser() -> "argparse.ArgumentParser":
     import argparse
 
-    from trimlab.plugins import plugin_names
+    from trimlab.plugins import hyphenated_names
 
     def names(package: str) -> str:
-        return ", ".join(name.replace("_", "-") for name in plugin_names(package))
+        return ", ".join(hyphenated_names(package))
 
     parser = argparse.ArgumentParser(
         prog="trimlab plan",

@@ -7,6 +7,7 @@ import torch
 EVAL_TOKENS = 1024  # of a CPU: larger batches only pad more
 MEMORY_PER_TOKEN = 2**21  # bytes of a GPU for each token: a pass of LLaMA-7B takes a tenth of it
 LEAST_ON_GPU, MOST_ON_GPU = 4096, 65536  # tokens; more do not make a GPU faster
+TRAINING_ON_GPU = 4096  # tokens, with activations kept for a backward pass
 
 
 class Capacity(NamedTuple):
@@ -48,3 +49,8 @@ def gpu_capacity(memory: int, tokens: int = EVAL_TOKENS) -> Capacity:
         fitting = memory // MEMORY_PER_TOKEN
         tokens = 2 ** (min(max(fitting, LEAST_ON_GPU), MOST_ON_GPU).bit_length() - 1)
     return Capacity(tokens, pass_tokens=512)
+
+
+def training_tokens(device: torch.device) -> int:
+    """Most tokens of a training step's forward pass that fit most devices of a kind."""
+    return TRAINING_ON_GPU if device.type == "cuda" else EVAL_TOKENS

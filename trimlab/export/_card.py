@@ -3,7 +3,7 @@
 from trimlab.data.domain import DomainData
 from trimlab.model.loading import about
 from trimlab.records.lost_accuracy import lost_accuracy
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, with_stderr
 
 
 def model_card(
@@ -32,7 +32,9 @@ def model_card(
         zeros = """ Ordinary blocks have both sublayers: where one was dropped and the other
 kept, the dropped one is stored as zeros, which take memory and time and change no result."""
     worse = "".join(f"\n**{said}**\n" for said in lost_accuracy(trimmed, untrimmed, fine_tuned))
-    full = f"- Fine-tuned at full depth: {_score(fine_tuned)}\n" if fine_tuned else ""
+    full = ""
+    if fine_tuned is not None:
+        full = f"- Fine-tuned at full depth: {with_stderr(fine_tuned.value, fine_tuned.stderr)}\n"
     speed = ""
     if trimmed.tokens_per_second is not None:
         speed = (
@@ -61,7 +63,8 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")
 
 | {task.name}, test, n = {trimmed.n} | untrimmed | this model |
 |---|---|---|
-| {task.metric} | {_score(untrimmed)} | {_score(trimmed)} |
+| {task.metric} | {with_stderr(untrimmed.value, untrimmed.stderr)} | \
+{with_stderr(trimmed.value, trimmed.stderr)} |
 | layer memory in this folder | 1 | {_ratio(layers)} |
 | whole model in this folder | 1 | {_ratio(model)} |
 | layer-memory ratio, kept sublayers only | 1 | {trimmed.layer_memory_ratio:.3f} |
@@ -80,7 +83,3 @@ measured on this folder, reloaded.{zeros}
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _score(result: ModelResult) -> str:
-    return f"{result.value:.1f} ± {result.stderr:.1f}"

@@ -74,11 +74,15 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in get_args(DtypeName):
         known = ", ".join(get_args(DtypeName))
         raise InputError(f"dtype must be one of {known}, not {name!r}")
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    if name == "bfloat16" and device.type == "cuda" and not has_bfloat16:
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    if name == "bfloat16" and device.type == "cuda" and not has_bfloat16(device):
         raise InputError(
             f"{torch.cuda.get_device_name(device)} has no bfloat16: take float16 or float32"
         )
     return getattr(torch, name)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device is a GPU with units for bfloat16."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

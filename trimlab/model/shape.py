@@ -3,15 +3,14 @@
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from trimlab.errors import InputError
-from trimlab.plugins import plugin_module, plugin_names
+from trimlab.plugins import hyphenated_module, hyphenated_names
 
 SHAPES = "trimlab.model.shapes"
 
 
 def shape_names() -> list[str]:
     """Names of the shapes."""
-    return [name.replace("_", "-") for name in plugin_names(SHAPES)]
+    return hyphenated_names(SHAPES)
 
 
 def shape_config(name: str) -> PreTrainedConfig:
@@ -23,9 +22,7 @@ def shape_config(name: str) -> PreTrainedConfig:
     Raises:
         InputError: There is no such shape.
     """
-    if name not in shape_names():
-        raise InputError(f"no shape {name!r}; there are {', '.join(shape_names())}")
-    found = plugin_module(SHAPES, name.replace("-", "_"), "shape").CONFIG
+    found = hyphenated_module(SHAPES, name, "shape").CONFIG
     return type(found).from_dict(found.to_dict())
 
 

@@ -175,3 +175,8 @@ class ModelResult(TestResult):
             **about: Fields of this class.
         """
         return cls(**vars(test), **about)
+
+
+def with_stderr(value: float, stderr: float) -> str:
+    """A value with its standard error, in words."""
+    return f"{value:.1f} ± {stderr:.1f}"

@@ -5,14 +5,15 @@ import tempfile
 from pathlib import Path
 
 import torch
-import yaml
 
 from trimlab.algorithm import Trim
 from trimlab.errors import InputError, one_line
 from trimlab.files import check_writable
 from trimlab.model.loading import base_dtype
 from trimlab.planning.device import check_device_memory
+from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
+from trimlab.runs.compare import FULL_DEPTH
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.options import RunOptions
 from trimlab.training.lora import adapter_bytes
@@ -29,7 +30,12 @@ def export_dtype(base: str, options: RunOptions) -> torch.dtype:
 
 
 def check_outputs(
-    module: DomainLM, trim: Trim, options: RunOptions, folder: RunFolder, summary: RunSummary
+    module: DomainLM,
+    trim: Trim,
+    options: RunOptions,
+    folder: RunFolder,
+    summary: RunSummary,
+    config: JsonObject,
 ) -> None:
     """Refuses a run whose checkpoints or exports could not be written, or that a GPU cannot hold.
 
@@ -39,6 +45,7 @@ def check_outputs(
         options: The options of the run.
         folder: The run folder, which exists.
         summary: What has been done already, of a run that is resumed.
+        config: The resolved config of the run.
 
     Raises:
         InputError: Two ratios have the same name, a folder cannot be written, the tokenizer cannot
@@ -51,8 +58,8 @@ def check_outputs(
     _check_tokenizer(module, folder.path)
     _check_disk(module, trim, options, folder, summary)
     if summary.data is not None and module.model.device.type == "cuda":
-        config, sets = yaml.safe_load(folder.config.read_text()), summary.data["sets"]
-        check_device_memory(module.model.config, config, sets, module.model.device)
+        sets, device = summary.data["sets"], module.model.device
+        check_device_memory(module.model.config, config, sets, device)
 
 
 def _check_names(ratios: list[float]) -> None:
@@ -86,12 +93,19 @@ def _check_disk(
     folder = run.path
     trimming, comparing = summary.stopped_because is None, summary.fine_tuned is None
     checkpoints = trimming * checkpoint_bytes(module, trim)
-    checkpoints += (options.full_depth and comparing) * full_depth_bytes(module, trim)
     exporting = summary.models is None
     exports = exporting * export_bytes(module, trim, export_dtype(module.base, options))
-    # what a resumed run has written is replaced
+    if options.trim_from == "fine_tuned":  # in all sublayers, and before there is anything else
+        if comparing:
+            kept = module.stack.model_bytes  # what trimming starts from
+            first = (fine_tuning_bytes(module), kept)
+            checkpoints, exports = max(first, (checkpoints, exports + kept), key=sum)
+    elif options.full_depth and comparing:
+        checkpoints += full_depth_bytes(module, trim)
+    # what a resumed run has written is replaced, but for the model that trimming starts from
     parts = (run.checkpoints, run.models)
-    there = sum(p.stat().st_size for part in parts for p in part.rglob("*") if p.is_file())
+    files = (p for part in parts for p in part.rglob("*") if p.is_file())
+    there = sum(p.stat().st_size for p in files if run.models / FULL_DEPTH not in p.parents)
     free = shutil.disk_usage(folder).free + (trimming or exporting) * there
     if free < checkpoints + exports:
         raise InputError(
@@ -108,8 +122,8 @@ def checkpoint_bytes(module: DomainLM, trim: Trim) -> int:
         module: The module, untrimmed.
         trim: Algorithm 1.
     """
-    last = 2 * OPTIMIZER * _trained_bytes(module, trim)
-    kept = (2 + len(trim.save_at)) * _trained_bytes(module, trim)  # good.ckpt is replaced, too
+    last = 2 * OPTIMIZER * _trained_bytes(module, trim.r)
+    kept = (2 + len(trim.save_at)) * _trained_bytes(module, trim.r)  # good.ckpt is replaced, too
     return int(last + kept)
 
 
@@ -122,14 +136,23 @@ def full_depth_bytes(module: DomainLM, trim: Trim) -> int:
         module: The module, untrimmed.
         trim: Algorithm 1.
     """
-    return int(OPTIMIZER * _trained_bytes(module, trim))
+    return int(OPTIMIZER * _trained_bytes(module, trim.r))
 
 
-def _trained_bytes(module: DomainLM, trim: Trim) -> float:
+def fine_tuning_bytes(module: DomainLM) -> int:
+    """Most bytes of the checkpoints of a fine-tuning in all sublayers, before the first drop.
+
+    Args:
+        module: The module, untrimmed.
+    """
+    return int(2 * OPTIMIZER * _trained_bytes(module, r=1.0))
+
+
+def _trained_bytes(module: DomainLM, r: float) -> float:
     if module.lora_rank:
-        return trim.r * adapter_bytes(module.stack, module.lora_rank)
+        return r * adapter_bytes(module.stack, module.lora_rank)
     layers = module.stack.bytes_of(*module.stack.original)
-    return trim.r * layers + module.train_embeddings * (module.stack.model_bytes - layers)
+    return r * layers + module.train_embeddings * (module.stack.model_bytes - layers)
 
 
 def export_bytes(module: DomainLM, trim: Trim, dtype: torch.dtype) -> int:

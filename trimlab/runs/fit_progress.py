@@ -34,13 +34,16 @@ def fit_progress(folder: RunFolder) -> FitProgress:
     options = config.get("run", {})
     baselines = list(options.get("compare") or [])
     full_depth = bool(options.get("full_depth", True))
+    fine_tuned_first = options.get("trim_from") == "fine_tuned"
     parts = 1 + full_depth + len(baselines)
     if "untrimmed" not in summary:
         return FitProgress("testing the untrimmed model", 0)
+    if fine_tuned_first and "fine_tuned" not in summary:
+        return FitProgress("fine-tuning at full depth", 0)
     if "stopped_because" not in summary:
-        return _trimming(folder, config.get("trim", {}), parts)
+        return _trimming(folder, config.get("trim", {}), int(fine_tuned_first), parts)
     if "models" not in summary:
-        return FitProgress("exporting", 1 / parts)
+        return FitProgress("exporting", (1 + fine_tuned_first) / parts)
     if full_depth and "fine_tuned" not in summary:
         return FitProgress("fine-tuning at full depth", 1 / parts)
     for number, name in enumerate(baselines):
@@ -55,16 +58,19 @@ class FitWatch:
     Args:
         folder: Its run folder.
         seconds: Time that such a run takes, or None if it is unknown.
+
+    Attributes:
+        progress: Its progress at the last update.
     """
 
     def __init__(self, folder: Path, seconds: float | None):
         self._folder, self._seconds = RunFolder(folder), seconds
+        self.update()
         self._at_start, self._start = self.progress.share, time.perf_counter()
 
-    @property
-    def progress(self) -> FitProgress:
-        """Its progress now."""
-        return fit_progress(self._folder)
+    def update(self) -> None:
+        """Reads the progress."""
+        self.progress = fit_progress(self._folder)
 
     @property
     def elapsed(self) -> float:
@@ -97,12 +103,12 @@ def seconds_left(
 # ---- inside ------------------------------------------------------------------------------------
 
 
-def _trimming(folder: RunFolder, trim: JsonObject, parts: int) -> FitProgress:
+def _trimming(folder: RunFolder, trim: JsonObject, done: int, parts: int) -> FitProgress:
     point = _last_row(folder)
     if point is None:
-        return FitProgress("trimming", 0)
+        return FitProgress("trimming", done / parts)
     share, layers = _share_of_trimming(point, trim), point["layer_memory_ratio"]
-    return FitProgress(f"trimming: layers {100 * layers:.0f} %", share / parts)
+    return FitProgress(f"trimming: layers {100 * layers:.0f} %", (done + share) / parts)
 
 
 def _share_of_trimming(point: JsonObject, trim: JsonObject) -> float:

@@ -4,6 +4,7 @@ from trimlab.records.model_result import ModelResult
 from trimlab.records.run_summary import RunSummary
 
 TITLES = {"untrimmed": "untrimmed", "fine_tuned": "fine-tuned, full depth"}
+HEURISTICS = {"majority": "majority", "word_overlap": "word overlap, no model"}
 
 # after the name of a baseline: the model that it made smaller
 OF = {
@@ -22,11 +23,6 @@ def labelled_models(summary: RunSummary) -> list[tuple[str, ModelResult]]:
     for made in summary.compared.values():
         labelled += [(f"{model.title}, {OF[model.of or 'trimmed']}", model) for model in made]
     return labelled
-
-
-def with_stderr(value: float, stderr: float) -> str:
-    """A value with its standard error."""
-    return f"{value:.1f} ± {stderr:.1f}"
 
 
 def percent(ratio: float) -> str:

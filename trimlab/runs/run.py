@@ -111,7 +111,7 @@ class Run:
         with self.folder.claimed(self.config):
             self.summary = self._begin()
             if not self.summary.finished:
-                check_outputs(self.module, self.trim, self.options, self.folder, self.summary)
+                self._check_outputs()
                 with self.tracker.tracked(self.folder.path, self.config, self.summary):
                     self._phases()
             elif not self.page.path.exists():  # a run of an earlier version
@@ -137,6 +137,9 @@ class Run:
             self._compare(method)
         self.summary.finished = True
         self._write_summary()
+
+    def _check_outputs(self) -> None:
+        check_outputs(self.module, self.trim, self.options, self.folder, self.summary, self.config)
 
     # ---- phases -------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from trimlab.records.lost_accuracy import lost_accuracy
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, with_stderr
 from trimlab.records.run_summary import RunSummary
-from trimlab.runs.labels import TITLES, labelled_models, percent, with_stderr
+from trimlab.runs.labels import HEURISTICS, TITLES, labelled_models, percent
 
 
 def print_summary(summary: RunSummary, folder: Path) -> None:
@@ -77,7 +77,7 @@ def _table(summary: RunSummary) -> Table:
     for heading in (f"{summary.metric} %", *sizes, "tokens/s"):
         table.add_column(heading, justify="right")
     heuristics = summary.heuristic_baselines or {}
-    for name, label in (("word_overlap", "word overlap, no model"), ("majority", "majority")):
+    for name, label in reversed(HEURISTICS.items()):
         if name in heuristics:
             table.add_row(label, f"{heuristics[name]:.1f}")
     for label, model in labelled_models(summary):

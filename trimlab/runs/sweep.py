@@ -18,7 +18,7 @@ from rich.table import Table
 from trimlab.errors import InputError
 from trimlab.files import locked
 from trimlab.records.result_row import ResultRow
-from trimlab.records.rows import append_row, append_rows, read_rows
+from trimlab.records.rows import JsonObject, append_row, append_rows, read_rows
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.launchers._launcher import Ended, Launcher
@@ -57,6 +57,7 @@ class Sweep:
     ):
         self.planned, self.results, self.runs = planned, results, runs
         self.keep_models, self.launcher = keep_models, launcher or Local()
+        self._times: tuple[int, list[JsonObject]] = (0, [])  # of runs so far: bytes and rows
         # the recorded rows, by experiment
         self._recorded = {path.stem: _recorded(path) for path in sorted(results.glob("*.jsonl"))}
 
@@ -75,7 +76,7 @@ class Sweep:
         """
         every = [
             row
-            for row in read_rows(self.runs / "seconds.jsonl")
+            for row in self._seconds_so_far()
             if (row["profile"], row["limit"]) == (run.place.profile, run.place.limit)
         ]
         every = [r for r in every if r.get("at_once", 1) == self.launcher.per_machine] or every
@@ -164,6 +165,14 @@ class Sweep:
                 for path in (folder.models, folder.checkpoints):
                     shutil.rmtree(path, ignore_errors=True)
             return rows
+
+    def _seconds_so_far(self) -> list[JsonObject]:
+        """The rows of `seconds.jsonl`, which this sweep and others append to."""
+        path = self.runs / "seconds.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._times[0]:
+            self._times = (size, read_rows(path))
+        return self._times[1]
 
     def _keep_seconds(self, run: PlannedRun, task: str, seconds: float) -> None:
         about = {"run": run.id, "profile": run.place.profile, "limit": run.place.limit}

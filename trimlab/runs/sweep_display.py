@@ -17,7 +17,7 @@ from trimlab.runs.fit_progress import FitWatch
 from trimlab.runs.plan import PlannedRun
 from trimlab.runs.sweep_queue import Queue, Running, log_file
 
-SHOW_SECONDS = 1.0  # between two looks into the run folders
+SHOW_SECONDS = 1.0  # interval at which the run folders are read
 PLAIN_SECONDS = 60.0  # between two lines of a run where there is no terminal
 
 
@@ -56,9 +56,11 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
 
     def started(self, runs: Sequence[PlannedRun | Running], queue: Queue) -> None:
         """Says that runs begin, or have been made already."""
+        if not runs:
+            return
+        left = duration(self._left(queue, self._at_work(queue)))
         for begun in runs:
             run = begun.run if isinstance(begun, Running) else begun
-            left = duration(self._left(queue))
             self._say(f"{self._name(run)} ({run.id}); left: {left}")
 
     def failed(self, run: PlannedRun, why: str) -> None:
@@ -75,13 +77,14 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         if self._console.is_terminal:
             self._live.update(self._table(queue))
             return
-        for run, watch in self._at_work(queue):
+        at_work = self._at_work(queue)
+        for run, watch in at_work:
             progress = watch.progress
             phase, last = self._said.setdefault(run.id, ("", self._shown))
             if progress.phase != phase and self._shown - last >= PLAIN_SECONDS:
                 self._said[run.id] = (progress.phase, self._shown)
-                left = f"left: {duration(watch.left)}; in all: {duration(self._left(queue))}"
-                self._say(f"{self._name(run)}: {progress.phase}, {left}")
+                left, in_all = duration(watch.left), duration(self._left(queue, at_work))
+                self._say(f"{self._name(run)}: {progress.phase}, left: {left}; in all: {in_all}")
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -93,16 +96,17 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         return f"{number} {run.place.experiment}: {run.title}"
 
     def _at_work(self, queue: Queue) -> list[tuple[PlannedRun, FitWatch]]:
-        """The runs that are on a machine, with a watch for each."""
+        """The runs that are on a machine, with a watch for each, just updated."""
         runs = [running.run for running in queue.running if not running.job.waits()]
         for run in runs:
-            if run.id not in self._watches:
+            if run.id in self._watches:
+                self._watches[run.id].update()
+            else:
                 self._watches[run.id] = FitWatch(self._folder / run.id, self._seconds(run))
         return [(run, self._watches[run.id]) for run in runs]
 
-    def _left(self, queue: Queue) -> float | None:
+    def _left(self, queue: Queue, at_work: Sequence[tuple[PlannedRun, FitWatch]]) -> float | None:
         """Seconds until all runs have ended, or None if the time of one is unknown."""
-        at_work = self._at_work(queue)
         begun = {run.id for run, _ in at_work}
         submitted = [running.run for running in queue.running if running.run.id not in begun]
         running = [watch.left for _, watch in at_work]
@@ -118,13 +122,14 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         grid.add_column(width=20)
         for _ in range(3):
             grid.add_column(no_wrap=True)
-        for run, watch in self._at_work(queue):
+        at_work = self._at_work(queue)
+        for run, watch in at_work:
             progress = watch.progress
             bar = ProgressBar(total=1, completed=progress.share, width=20)
             left = f"left: {duration(watch.left)}"
             grid.add_row(self._name(run), bar, progress.phase, duration(watch.elapsed), left)
         to_come = len(queue.waiting) + sum(running.job.waits() for running in queue.running)
-        grid.add_row(f"to come: {to_come}; left for all: {duration(self._left(queue))}")
+        grid.add_row(f"to come: {to_come}; left for all: {duration(self._left(queue, at_work))}")
         return grid
 
 

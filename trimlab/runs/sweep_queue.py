@@ -53,7 +53,7 @@ class Queue:
     ):
         self.waiting, self.running = list(waiting), list[Running]()
         self._launcher, self._folder, self._is_made = launcher, folder, is_made
-        self._elsewhere: set[str] = set()  # runs that another process was seen to hold
+        self._announced: set[str] = set()  # runs that another process holds, as was said
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -67,15 +67,15 @@ class Queue:
         Returns:
             Runs that were started now, and runs that another sweep has made.
         """
-        locks, made, elsewhere = dict[str, IO[bytes]](), [], 0
+        locks, made, held = dict[str, IO[bytes]](), [], 0
         try:
             for run in list(self.waiting):
-                if len(self.running) + len(locks) + elsewhere >= self._launcher.capacity:
+                if len(self.running) + len(locks) + held >= self._launcher.max_queued:
                     break
                 lock = try_lock(self._lock_file(run))
                 if lock is None:
-                    elsewhere += 1
-                    self._say_elsewhere(run)
+                    held += 1  # by another process
+                    self._announce(run)
                 elif self._is_made(run):
                     lock.close()
                     made.append(run)
@@ -127,9 +127,10 @@ class Queue:
     def _lock_file(self, run: PlannedRun) -> Path:
         return self._folder / f"{run.id}.lock"
 
-    def _say_elsewhere(self, run: PlannedRun) -> None:
-        if run.id not in self._elsewhere:
-            self._elsewhere.add(run.id)
+    def _announce(self, run: PlannedRun) -> None:
+        """Says once that a run is held by another process."""
+        if run.id not in self._announced:
+            self._announced.add(run.id)
             path = self._lock_file(run)
             print(f"waiting for the process that holds {path}", file=sys.stderr)
 

@@ -16,11 +16,15 @@ from collections import Counter
 from functools import cache
 
 from trimlab.data.heuristic_baselines import stems
-from trimlab.data.items import Item
 from trimlab.data.rows import Row
-from trimlab.data.source import DataSource
-from trimlab.data.task import Task
-from trimlab.data.tasks._icd10cm import classification, diagnoses, rank
+from trimlab.data.tasks._icd10cm import (
+    ICD10Task,
+    classification,
+    diagnoses,
+    is_copy,
+    rank,
+    rows_of,
+)
 
 CHOICES = 5
 PER_CATEGORY = 14  # most questions about the diagnoses of one category
@@ -29,19 +33,12 @@ SPLITS = {"test": 0.25, "validation": 0.15, "train": 0.6}
 COMMON = 3  # a stem in so many titles tells nothing
 
 
-class ICD10Chapters(Task):
+class ICD10Chapters(ICD10Task):
     r"""`Question: Which chapter of ICD-10-CM covers "{diagnosis}"?\nAnswer:` -> ` {title}`."""
 
-    licence = "public domain (ICD-10-CM); MIT (package simple-icd-10-cm)"
-
-    def rows(self, split: str, source: DataSource) -> list[Row]:
-        """Builds the questions of a split from the package; the source is not read."""
-        return _questions()[split]
-
-    def item(self, row: Row, prompt: str) -> Item:
-        """The row has the question, the choices and the answer."""
-        choices = tuple(f" {title}" for title in row.texts("choices"))
-        return Item(f"Question: {row.text('question')}\nAnswer:", choices, row.index("answer"))
+    def questions(self) -> dict[str, list[Row]]:
+        """Those with titles of chapters as choices."""
+        return _questions()
 
 
 @cache
@@ -101,8 +98,7 @@ def _asked(names: list[str]) -> list[str]:
     asked: list[str] = []
     for name in sorted(names, key=rank):
         words = stems(name)
-        copy = any(2 * len(words & stems(other)) > len(words | stems(other)) for other in asked)
-        if words and not copy:
+        if words and not is_copy(words, map(stems, asked)):
             asked.append(name)
     return asked[:PER_CATEGORY]
 
@@ -121,13 +117,10 @@ def _rows(split: str, by_title: dict[str, list[str]], telling: dict[str, set[str
         for title, names in by_title.items()
         for name in sorted(names, key=rank)[:each]
     ]
-    rows = []
-    for number, (name, title) in enumerate(sorted(pairs, key=lambda pair: rank(*pair))):
+    questions = []
+    for name, title in sorted(pairs, key=lambda pair: rank(*pair)):
         others = [t for t in by_title if t != title and not stems(name) & telling[t]]
-        choices = sorted(others, key=lambda other: rank(name, other))[: CHOICES - 1]
-        answer = number % CHOICES
-        choices.insert(answer, title)
-        question = f'Which chapter of ICD-10-CM covers "{name}"?'
-        columns = {"question": question, "choices": choices, "answer": answer}
-        rows.append(Row(columns, f"icd10_chapters {split} row {number}"))
-    return rows
+        wrong = sorted(others, key=lambda other: rank(name, other))[: CHOICES - 1]
+        text = f'Which chapter of ICD-10-CM covers "{name}"?'
+        questions.append((text, title, wrong))
+    return rows_of(f"icd10_chapters {split}", questions, CHOICES)

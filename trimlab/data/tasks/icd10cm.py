@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from functools import cache
 
 from trimlab.data.heuristic_baselines import stems
-from trimlab.data.items import Item
 from trimlab.data.rows import Row
-from trimlab.data.source import DataSource
-from trimlab.data.task import Task
 from trimlab.data.tasks._icd10cm import (
     NOT_A_NAME,
+    ICD10Task,
     capital,
     classification,
     diagnoses,
+    is_copy,
     rank,
+    rows_of,
 )
 
 CHOICES = 4
@@ -37,19 +37,12 @@ SPLITS = {"test": 0.28, "validation": 0.22, "train": 0.5}
 LINKS = "of|to|with|by|involving|for|in|on|due|from|at|and|or|without"
 
 
-class ICD10CM(Task):
+class ICD10CM(ICD10Task):
     r"""`Question: Which category covers {diagnosis}?\nAnswer:` -> ` {category title}`."""
 
-    licence = "public domain (ICD-10-CM); MIT (package simple-icd-10-cm)"
-
-    def rows(self, split: str, source: DataSource) -> list[Row]:
-        """Builds the questions of a split from the package; the source is not read."""
-        return _questions()[split]
-
-    def item(self, row: Row, prompt: str) -> Item:
-        """The row has the question, the choices and the answer."""
-        choices = tuple(f" {title}" for title in row.texts("choices"))
-        return Item(f"Question: {row.text('question')}\nAnswer:", choices, row.index("answer"))
+    def questions(self) -> dict[str, list[Row]]:
+        """Those with short category titles as choices."""
+        return _questions()
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,7 @@ def _questions_of(
         if len(before) == PER_TITLE:
             break
         text, words = f"Which category covers {name}?", stems(name)
-        # left and right, or the four intents of one poisoning, are one question
-        copy = any(2 * len(words & other.stems) > len(words | other.stems) for other in before)
-        if copy or _tells(text, gold.title):
+        if is_copy(words, (other.stems for other in before)) or _tells(text, gold.title):
             continue
         distractors = _distractors(gold, text, near)
         if len(distractors) == CHOICES - 1:
@@ -121,15 +112,10 @@ def _questions_of(
 
 
 def _rows(split: str, questions: list[_Question]) -> list[Row]:
-    """The questions as rows, in a fixed order, with every answer position equally often."""
-    rows = []
-    for number, question in enumerate(sorted(questions, key=lambda q: rank(q.text, q.answer))):
-        answer = number % CHOICES
-        choices = question.distractors.copy()
-        choices.insert(answer, question.answer)
-        columns = {"question": question.text, "choices": choices, "answer": answer}
-        rows.append(Row(columns, f"icd10cm {split} row {number}"))
-    return rows
+    """The questions as rows, in a fixed order."""
+    ordered = sorted(questions, key=lambda q: rank(q.text, q.answer))
+    found = ((q.text, q.answer, q.distractors) for q in ordered)
+    return rows_of(f"icd10cm {split}", found, CHOICES)
 
 
 def _distractors(gold: _Category, question: str, near: list[_Category]) -> list[str]:

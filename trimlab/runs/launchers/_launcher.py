@@ -69,13 +69,13 @@ class Launcher(ABC):
 
     Attributes:
         at_once: Largest number of fits that run at the same time.
-        capacity: Largest number of fits that it takes: a cluster has a queue of its own.
+        max_queued: Largest number of fits that it takes: a cluster has a queue of its own.
         per_machine: Number of fits that share a machine: a fit's time depends on it.
-        poll_seconds: Time between two looks at the fits.
+        poll_seconds: Polling interval in seconds.
     """
 
     at_once: int
-    capacity: int
+    max_queued: int
     per_machine: int = 1
     poll_seconds: float = 0.2
 
@@ -95,7 +95,7 @@ class Launcher(ABC):
         """Starts fits.
 
         Args:
-            fits: At most `capacity`, together with those that have not ended.
+            fits: At most `max_queued`, together with those that have not ended.
 
         Returns:
             A job for each.

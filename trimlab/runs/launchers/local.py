@@ -24,7 +24,7 @@ class Local(Launcher):
     """
 
     def __init__(self, jobs: int | None = None):
-        self.at_once = self.capacity = self.per_machine = 1 if jobs is None else jobs
+        self.at_once = self.max_queued = self.per_machine = 1 if jobs is None else jobs
         cores = _cores()
         if not 1 <= self.at_once <= cores:
             raise InputError(

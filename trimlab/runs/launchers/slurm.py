@@ -22,8 +22,8 @@ from trimlab.runs.launchers._launcher import (
     start_process,
 )
 
-# in front of a command: submitit hears the signals of preemption, and ends the fit
-DEAF_TO_PREEMPTION = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
+# in front of a command, which then ignores the signals of preemption: submitit ends the fit
+IGNORE_SIGNALS = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 
 
 class Slurm(Launcher):
@@ -33,7 +33,7 @@ class Slurm(Launcher):
     checkpoint. The folders of the runs must be on a file system that the nodes share.
     """
 
-    capacity = 1000  # the largest array of a plain Slurm, where MaxArraySize is 1001
+    max_queued = 1000  # the largest array of a plain Slurm, where MaxArraySize is 1001
     poll_seconds = 2.0
     executor = "slurm"  # submitit's name of it; tests have no cluster
 
@@ -88,10 +88,10 @@ class Slurm(Launcher):
 
     def start(self, fits: Sequence[Fit]) -> Sequence[Job]:
         """Submits fits as one array, but those whose jobs a killed sweep has left."""
-        found = {fit.run: _left_by_another_sweep(fit) for fit in fits}
-        new = [fit for fit in fits if found[fit.run] is None]
-        submitted = dict(zip((fit.run for fit in new), self._submit(new), strict=True))
-        return [found[fit.run] or submitted[fit.run] for fit in fits]
+        jobs = _left_by_another_sweep(fits)
+        new = [fit for fit in fits if fit.run not in jobs]
+        jobs |= zip((fit.run for fit in new), self._submit(new), strict=True)
+        return [jobs[fit.run] for fit in fits]
 
     def stop(self, jobs: Sequence["SlurmJob"]) -> None:
         """Cancels jobs."""
@@ -139,7 +139,7 @@ class SlurmJob(Job):
     """
 
     def __init__(self, fit: Fit, submitted: Any):
-        self.submitted, self._fit = submitted, fit
+        self.run, self.submitted, self._fit = fit.run, submitted, fit
         self._file = _job_file(fit)
 
     def poll(self) -> Ended | None:
@@ -191,7 +191,7 @@ class FitCall:
         """
         start = time.perf_counter()
         environment = fit_environment(os.environ, self.cpus)
-        fit = replace(self.fit, command=[*DEAF_TO_PREEMPTION, *self.fit.command])
+        fit = replace(self.fit, command=[*IGNORE_SIGNALS, *self.fit.command])
         self._process = start_process(fit, environment, folder=self.folder)
         try:
             code = self._process.wait()
@@ -231,17 +231,28 @@ def _job_file(fit: Fit) -> Path:
     return fit.log.with_suffix(".job")
 
 
-def _left_by_another_sweep(fit: Fit) -> SlurmJob | None:
-    """The job of a fit that is in the queue or on a node, submitted by a sweep that was killed."""
+def _left_by_another_sweep(fits: Sequence[Fit]) -> dict[str, SlurmJob]:
+    """Jobs in the queue or on a node that a killed sweep has submitted, by run."""
+    known = [job for fit in fits if (job := _remembered(fit)) is not None]
+    found = {}
+    for number, job in enumerate(known):
+        # one question to the cluster is about all jobs that submitit knows of
+        mode = "cache" if number else "force"
+        state = job.submitted.watcher.get_state(job.submitted.job_id, mode=mode)
+        if state != "UNKNOWN" and not job.submitted.done():
+            found[job.run] = job
+    return found
+
+
+def _remembered(fit: Fit) -> SlurmJob | None:
+    """The job of a fit whose number `SlurmJob.remember` has kept."""
     from submitit import SlurmJob as Submitted
 
     try:
         row = json.loads(_job_file(fit).read_text())
     except (OSError, ValueError):
         return None
-    job = SlurmJob(fit, Submitted(folder=row["folder"], job_id=row["job"]))
-    alive = job.submitted.watcher.get_state(row["job"], mode="force") != "UNKNOWN"
-    return job if alive and not job.submitted.done() else None
+    return SlurmJob(fit, Submitted(folder=row["folder"], job_id=row["job"]))
 
 
 def _last_line(error: Exception) -> str:

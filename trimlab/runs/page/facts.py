@@ -1,13 +1,12 @@
 """The words and tables of a run's page."""
 
 from trimlab.records.lost_accuracy import difference, lost_accuracy
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, with_stderr
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
-from trimlab.runs.labels import TITLES, labelled_models, percent, with_stderr
+from trimlab.runs.labels import HEURISTICS, TITLES, labelled_models, percent
 from trimlab.runs.page.figures import metric_title
 
-HEURISTICS = {"majority": "majority", "word_overlap": "word overlap, no model"}
 FEW_ITEMS = 5.0  # a standard error in percent, above which a comparison says little
 
 

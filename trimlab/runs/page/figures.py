@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from trimlab.model.sublayers import Sublayer
+from trimlab.records.model_result import with_stderr
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.dropping import lowest_scores
-from trimlab.runs.labels import with_stderr
 from trimlab.runs.page.chart import Axis, Chart, key, markup, svg, text
 from trimlab.runs.page.curves import Curve, Curves, thinned
 
@@ -48,7 +48,7 @@ def accuracy_figure(summary: RunSummary, points: Sequence[OperatingPoint]) -> Ma
     dev = list(zip(_percent(points), (point.dev for point in points), strict=True))
     chart.line(dev, "c1")
     for place, point in zip(dev, points, strict=True):
-        said = f"step {point.step}: dev {point.dev:.1f} ± {point.dev_stderr:.1f}"
+        said = f"step {point.step}: dev {with_stderr(point.dev, point.dev_stderr)}"
         said += f" (n = {point.dev_n}), {place[0]:.1f} % of the layer memory"
         chart.mark(place, "circle c1", said)
     for _, model in tested:
@@ -84,7 +84,7 @@ def dev_figure(curves: Curves, points: Sequence[OperatingPoint], metric: str) ->
     chart = _over_steps(f"dev {metric_title(metric)}", [*curves.dev, *ends], points)
     chart.line(curves.dev or places, "c1")
     for place, point in zip(places, points, strict=True):
-        said = f"step {point.step}: {point.dev:.1f} ± {point.dev_stderr:.1f} (n = {point.dev_n})"
+        said = f"step {point.step}: {with_stderr(point.dev, point.dev_stderr)} (n = {point.dev_n})"
         chart.mark(place, "circle c1", said, point.dev_stderr)
     entries = [("line", "c1", "every epoch"), ("circle", "c1", "operating point, ± standard error")]
     entries += _drops(chart, points)
