@@ -479,7 +479,7 @@ def test_the_readmes_python(
 
 def test_every_file_that_the_readme_names_exists() -> None:
     section = README[README.index("## How it works") : README.index("### Adding one of each")]
-    parts = (REPOSITORY / "trimlab", REPOSITORY / "analysis")
+    parts = (REPOSITORY / "trimlab", REPOSITORY / "analysis", REPOSITORY / "experiments")
     known = {path.name for part in parts for path in part.rglob("*")}
     known |= {path.name for path in REPOSITORY.iterdir()}
     names = re.findall(r"(\w+\.py|\w+(?=/))", section.split("```")[1])
