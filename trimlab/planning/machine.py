@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimlab.planning.tracing import Op, OpKey
-from trimlab.plugins import plugin_module, plugin_names
+from trimlab.plugins import hyphenated_module, hyphenated_names
 
 MACHINES = "trimlab.planning.machines"
 CONTEXT = 600 * 2**20  # of a CUDA process: context, kernels, workspaces of cuBLAS
@@ -94,7 +94,7 @@ def _rows(key: OpKey) -> tuple[int, OpKey]:
 
 def machine_names() -> list[str]:
     """Names of the machines."""
-    return [name.replace("_", "-") for name in plugin_names(MACHINES)]
+    return hyphenated_names(MACHINES)
 
 
 def load_machine(name: str) -> Machine:
@@ -107,4 +107,4 @@ def load_machine(name: str) -> Machine:
         InputError: There is no such machine.
     """
     hint = "; without --machine the plan is for this one"
-    return plugin_module(MACHINES, name.replace("-", "_"), "machine", hint).MACHINE
+    return hyphenated_module(MACHINES, name, "machine", hint).MACHINE

@@ -4,6 +4,7 @@ import lightning as L
 import torch
 
 from trimlab.errors import InputError
+from trimlab.model.device import has_bfloat16
 
 PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed")
 
@@ -17,7 +18,7 @@ def check_precision(trainer: L.Trainer) -> None:
     precision = trainer.precision
     check_precision_name(precision)
     device = trainer.strategy.root_device
-    if precision.startswith("bf16") and device.type == "cuda" and not _has_bf16(device):
+    if precision.startswith("bf16") and device.type == "cuda" and not has_bfloat16(device):
         raise InputError(
             f"trainer.precision {precision}: {torch.cuda.get_device_name(device)} has no bfloat16: "
             "take trainer.precision 32-true"
@@ -41,8 +42,3 @@ def check_precision_name(precision: str) -> None:
         raise InputError(
             f"trainer.precision {precision} is not supported: take one of {', '.join(PRECISIONS)}"
         )
-
-
-def _has_bf16(device: torch.device) -> bool:
-    with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
