@@ -43,7 +43,7 @@ def test_a_model_below_the_fine_tuned_one_is_called_so() -> None:
     said = lost_accuracy(score(LESS), score(LEAST), score(GOOD))
     assert said == [
         (
-            "The trimmed model keeps 78 % of the score of the model fine-tuned at full depth: "
+            "The trimmed model keeps 77.8 % of the score of the model fine-tuned at full depth: "
             "\N{MINUS SIGN}20.0 ± 4.0 points."
         ),
         ADVICE,

@@ -1,6 +1,7 @@
 """A whole run on a tiny model: what it leaves behind, and that a killed one ends the same."""
 
 import csv
+import gc
 import json
 import math
 import multiprocessing
@@ -437,6 +438,22 @@ def test_killed_run_from_the_fine_tuned_model_resumes_bit_for_bit(
 
     kill_and_resume(tmp_path / "run", place, again)
     assert_same_run(tmp_path / "run", from_fine_tuned)
+
+
+def test_the_first_fine_tuning_leaves_no_memory_behind(
+    base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+    start_from = DomainLM.start_from
+
+    def counted(module: DomainLM, folder: Path) -> None:
+        alive.append(sum(type(found) is type(module) for found in gc.get_objects()))
+        start_from(module, folder)
+
+    before = sum(isinstance(found, DomainLM) for found in gc.get_objects())
+    monkeypatch.setattr(DomainLM, "start_from", counted)
+    start(base, root, tmp_path / "run", **FROM_FINE_TUNED)
+    assert alive[0] <= before + 1  # the module that is trimmed
 
 
 def test_a_teacher_needs_a_fine_tuned_model(base: Path, root: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def lost_accuracy(
         missing = difference(trimmed, fine_tuned)
         if share < KEPT_SHARE and missing.is_clear:
             said.append(
-                f"The trimmed model keeps {100 * share:.0f} % of the score of the model fine-tuned "
+                f"The trimmed model keeps {100 * share:.1f} % of the score of the model fine-tuned "
                 f"at full depth: {missing}."
             )
     return [*said, ADVICE] if said else []

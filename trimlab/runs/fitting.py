@@ -78,5 +78,6 @@ def fit(
     )
     resume = str(last) if last.exists() else None
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    data.trainer = None  # which holds the module, its gradients and its optimizer
     module.merge_adapters()
     return trainer.global_step
