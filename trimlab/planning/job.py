@@ -126,14 +126,13 @@ class Job:
     @cached_property
     def scan_shapes(self) -> list[BatchShape]:
         """The batches of a scan."""
-        asked = {found.choices for found in self.statistics.bypass.values()}
         items = self.workload.calibration
         if not self.statistics.needs_choices:
             items = [item.right_alone for item in items]
         return batch_shapes(
             items,
             self.capacity.tokens // 4,
-            in_full=self.machine.cuda or "all" in asked,
+            in_full=self.machine.cuda or "all" in self.statistics.choices,
         )
 
     @cached_property
@@ -144,7 +143,7 @@ class Job:
     @property
     def scan_reads_head(self) -> bool:
         """Whether a scan runs the LM head."""
-        return any(found.choices != "none" for found in self.statistics.bypass.values())
+        return bool(self.statistics.choices)
 
     def candidates_at_once(self, batch: BatchShape) -> int:
         """Candidates of a scan that share a pass over a batch, in each worker."""

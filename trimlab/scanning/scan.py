@@ -99,9 +99,14 @@ class StatisticSet(NamedTuple):
         )
 
     @property
+    def choices(self) -> set[str]:
+        """The choices that bypass statistics ask for; empty where none runs the LM head."""
+        return {s.choices for s in self.bypass.values()} - {"none"}
+
+    @property
     def needs_choices(self) -> bool:
         """Whether a statistic reads wrong choices, too: those of outputs read every token."""
-        return bool(self.output) or any(s.choices != "none" for s in self.bypass.values())
+        return bool(self.output or self.choices)
 
 
 class BatchStatistics(NamedTuple):
