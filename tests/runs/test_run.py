@@ -450,6 +450,7 @@ def test_the_first_fine_tuning_leaves_no_memory_behind(
         alive.append(sum(type(found) is type(module) for found in gc.get_objects()))
         start_from(module, folder)
 
+    gc.collect()
     before = sum(isinstance(found, DomainLM) for found in gc.get_objects())
     monkeypatch.setattr(DomainLM, "start_from", counted)
     start(base, root, tmp_path / "run", **FROM_FINE_TUNED)

@@ -124,7 +124,6 @@ class Run:
         if self.options.trim_from == "fine_tuned":
             epochs = self.options.fine_tuning_epochs
             self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
-            release_memory()  # its module, gradients and moments refer to each other
             self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
@@ -268,6 +267,7 @@ class Run:
             self._end_of_phase(name, start)
 
     def _end_of_phase(self, name: str, start: float) -> None:
+        release_memory()  # modules, gradients and moments of a fit refer to each other
         self.summary.phase_seconds[name] = time.perf_counter() - start
         self._write_summary()
 
