@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -177,6 +178,15 @@ def test_a_preempted_job_goes_on(tmp_path: Path) -> None:
     assert len(work.log.read_text().splitlines()) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that a test starts hear SIGINT, which a shell lets its background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_stopping_cancels_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)  # for the file of a result
     launcher = SlurmHere()
