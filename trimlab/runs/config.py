@@ -20,13 +20,15 @@ from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
+from trimlab.runs.recipe import DEFAULT_RECIPE, recipe_arguments, recipe_names, with_recipe
 from trimlab.runs.run import Run
 from trimlab.runs.run_id import distinctive
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
 
-# where a run is kept and how it is watched: without influence on its result
-NOT_THE_RESULT = ("config", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
+# where a run is kept and how it is watched, without influence on its result; and the name of the
+# recipe, whose options are resolved
+NOT_THE_RESULT = ("config", "recipe", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
 
 
 class FitCLI(LightningCLI):
@@ -40,7 +42,7 @@ class FitCLI(LightningCLI):
         super().__init__(
             DomainLM,
             DomainData,
-            args=present_names(args) if isinstance(args, dict) else _present(args),
+            args=with_recipe(present_names(args)) if isinstance(args, dict) else _present(args),
             run=False,
             save_config_callback=None,
             seed_everything_default=0,
@@ -59,6 +61,12 @@ class FitCLI(LightningCLI):
         parser.add_class_arguments(Trim, "trim")
         parser.add_class_arguments(RunOptions, "run")
         parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_argument(
+            "--recipe",
+            default=DEFAULT_RECIPE,
+            help="a file in trimlab/runs/recipes, whose options stand below all that is given: "
+            + ", ".join(recipe_names()),
+        )
         parser.add_argument(
             "--resume",
             action="store_true",
@@ -149,7 +157,7 @@ class Resolver(FitCLI):
             InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
         """
         try:
-            parsed = self.parser.parse_object(present_names(config))
+            parsed = self.parser.parse_object(with_recipe(present_names(config)))
         except ArgumentError as error:
             raise InputError(str(error)) from error
         row = self.resolved(parsed)
@@ -181,11 +189,11 @@ def read_config(path: Path) -> JsonObject:
 
 
 def _present(arguments: Sequence[str]) -> list[str]:
-    """Arguments of `trimlab fit` under present names, in config files, too.
+    """Arguments of `trimlab fit` under present names, in config files, too, behind their recipe.
 
     A config file with an earlier name is replaced by its translated text; others stay files.
     """
-    translated = present_arguments(arguments)
+    translated, configs = present_arguments(arguments), list[JsonObject]()
     for i, argument in enumerate(translated):
         option, equals, path = argument.partition("=")
         if option not in ("--config", "-c"):
@@ -198,7 +206,8 @@ def _present(arguments: Sequence[str]) -> list[str]:
         except InputError:
             continue  # the parser reports it
         present = present_names(content)
+        configs.append(present)
         if present != content:
             text = yaml.safe_dump(present, sort_keys=False)
             translated[place] = f"{option}={text}" if equals else text
-    return translated
+    return [*recipe_arguments(translated, configs), *translated]

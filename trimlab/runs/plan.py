@@ -18,6 +18,7 @@ from trimlab.records.result_row import ExperimentCell
 from trimlab.records.rows import JsonObject
 from trimlab.runs.config import Resolver, read_config
 from trimlab.runs.options import present_name, present_names
+from trimlab.runs.recipe import merged
 from trimlab.runs.run_id import run_id
 
 
@@ -122,17 +123,6 @@ def nested(dotted: JsonObject) -> JsonObject:
             place = place.setdefault(section, {})
         place[option] = value
     return row
-
-
-def merged(*configs: JsonObject) -> JsonObject:
-    """Configs over one another: of two values of a key the later one stays."""
-    result: JsonObject = {}
-    for config in configs:
-        for key, value in config.items():
-            if isinstance(value, dict) and isinstance(result.get(key), dict):
-                value = merged(result[key], value)
-            result[key] = value
-    return result
 
 
 # ---- inside ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from trimlab.data.domain import DomainData
 from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_names
+from trimlab.runs.recipe import DEFAULT_RECIPE, with_recipe
 from trimlab.runs.run import Run
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
@@ -21,6 +22,7 @@ def trim(
     task: str = "icd10_chapters",
     run_dir: str | Path = "runs/trim",
     *,
+    recipe: str = DEFAULT_RECIPE,
     model: JsonObject | None = None,
     data: JsonObject | None = None,
     run: JsonObject | None = None,
@@ -35,6 +37,7 @@ def trim(
         base: Base model: embedded name, local folder, or hub id.
         task: Task name; `jsonl` or `text` with `data={"root": ...}` for your own data.
         run_dir: Run folder; starting again in the folder of an unfinished run resumes it.
+        recipe: A file in `trimlab/runs/recipes`, whose options stand below all that is given.
         model: Further arguments of `DomainLM`, e.g. `{"lr": 5e-5}`.
         data: Further arguments of `DomainData`, e.g. `{"train_rows": 400}`.
         run: Further fields of `RunOptions`, e.g. `{"full_depth": False}`.
@@ -49,8 +52,9 @@ def trim(
     Raises:
         InputError: Something in the input cannot work; the message says what to do.
     """
-    config = present_names(
+    given = present_names(
         {
+            "recipe": recipe,
             "seed_everything": seed,
             "model": {"base": str(base), **(model or {})},
             "data": {"task": task, "seed": seed, **(data or {})},
@@ -59,6 +63,7 @@ def trim(
             "trainer": trainer or {},
         }
     )
+    config = {k: v for k, v in with_recipe(given).items() if k != "recipe"}
     L.seed_everything(seed, workers=True, verbose=False)
     module = DomainLM(**config["model"])
     rows = DomainData(module.tokenizer, **config["data"])
@@ -66,7 +71,7 @@ def trim(
     return Run(
         module=module,
         data=rows,
-        trim=Trim(**options),
+        trim=Trim(**config["trim"] | options),
         options=RunOptions(dir=Path(run_dir), **config["run"]),
         config=json.loads(json.dumps(config, default=str)),
         make_trainer=lambda **more: make_trainer(**settings | more),
