@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -15,6 +16,7 @@ from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 from trimlab.errors import InputError
 from trimlab.model.family import FAMILIES
+from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer
 from trimlab.plugins import plugin_names
 from trimlab.training.losses import Loss
@@ -164,7 +166,7 @@ def test_a_loss_of_all_positions_reads_valid_hidden_states(
 
 
 def test_unknown_losses_are_refused(tmp_path: Path, tiny_folder: Any) -> None:
-    with pytest.raises(InputError, match="no loss 'nosuch'; there are answers"):
+    with pytest.raises(InputError, match="no loss 'nosuch'; there are .*answers"):
         DomainLM(str(tiny_folder(tmp_path)), loss="nosuch")
 
 
@@ -196,3 +198,18 @@ def test_parts_of_a_batch(lengths: list[int], max_tokens: int) -> None:
         for name in TENSORS:
             assert torch.equal(getattr(part, name), getattr(own, name)), name
         assert part.input_ids.numel() <= max_tokens or len(part) == 1
+
+
+@pytest.mark.parametrize("family", plugin_names(FAMILIES))
+def test_half_precision_is_that_of_a_model_loaded_in_it(
+    tmp_path: Path, tiny_folder: Any, family: str
+) -> None:
+    """Rounded frequencies of rotary positions would be other positions."""
+    folder = str(tiny_folder(tmp_path, family))
+    module = DomainLM(folder)
+    HalfPrecision("bf16-true").convert_module(module)
+    expected = load_model(folder, dtype=torch.bfloat16)[0]
+    ids = torch.arange(40)[None] % module.model.config.vocab_size
+    found = module.model.eval()(ids, use_cache=False).logits
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected(ids, use_cache=False).logits)

@@ -38,8 +38,8 @@ def phases(job: Job) -> list[PhaseMemory]:
 
 
 def untrimmed(job: Job) -> PhaseMemory:
-    """The evaluation of the untrimmed model, before training changes the type of its weights."""
-    job = job.changed(precision="32-true", lora_rank=0, loss="answers")
+    """The evaluation of the untrimmed model, in the type of the fits."""
+    job = job.changed(lora_rank=0, loss="answers")
     return PhaseMemory("untrimmed", _process(job) | {"activations": _evaluation(job, "test")})
 
 

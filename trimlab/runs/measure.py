@@ -106,6 +106,7 @@ class Tester:
         base: The untrimmed model's name.
         fingerprint: Fingerprint of its weights.
         device: Where models compute.
+        dtype: The type in which the untrimmed model computes.
         progress: Show bars with the time left.
         folder: The run folder.
     """
@@ -115,6 +116,7 @@ class Tester:
     base: str
     fingerprint: str
     device: torch.device
+    dtype: torch.dtype
     progress: bool
     folder: Path
 
@@ -232,6 +234,8 @@ class Tester:
                 *self.options.eval_tasks,
             ],
         }
+        if self.dtype != torch.float32:
+            depends_on["dtype"] = str(self.dtype)
         if self.data.task.metric != "accuracy":
             depends_on["metric"] = self.data.task.metric
         return self.options.shared / config_hash(depends_on)
@@ -240,7 +244,7 @@ class Tester:
         """The untrimmed model's log-likelihoods of the test items' choices.  # (N, K)"""
         path = self._untrimmed_folder / "untrimmed.safetensors"
         if not path.exists():
-            stack = SublayerStack(load_model(self.base)[0])
+            stack = SublayerStack(load_model(self.base, dtype=self.dtype)[0])
             self._keep_likelihoods(self._measure(stack, "untrimmed").answers)
         return load_file(path)["likelihoods"]
 

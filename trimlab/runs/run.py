@@ -69,16 +69,19 @@ class Run:
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
         module.check(self.trainer)
+        dense = dense_sizes(module.stack)
+        # to the type of the fits: a GPU may have no room for float32 weights
+        self.trainer.precision_plugin.convert_module(module)
         self.tester = Tester(
             data=data,
             options=options,
             base=module.base,
             fingerprint=module.fingerprint,
             device=self.trainer.strategy.root_device,
+            dtype=module.model.dtype,
             progress=trim.progress,
             folder=self.folder.path,
         )
-        # before training, which drops sublayers and may change the precision
         self.comparison = Comparison(
             module=module,
             data=data,
@@ -87,7 +90,7 @@ class Run:
             make_trainer=make_trainer,
             tracker=tracker,
             planned_epochs=trim.planned_epochs(module.stack),
-            dense=dense_sizes(module.stack),
+            dense=dense,
         )
 
     def __call__(self) -> RunSummary:

@@ -16,6 +16,7 @@ from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_scores, model_inputs
 from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
+from trimlab.model.buffers import exact_buffers
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.training.activations import checkpoint_activations
@@ -118,6 +119,11 @@ class DomainLM(L.LightningModule):
         self.dev = Estimate(float("nan"), float("nan"), 0)  # of the epoch that just ended
         self._step_loss = StepLoss()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "DomainLM":
+        # what `.to(dtype)` and Lightning's half precisions call
+        with exact_buffers(self.model):
+            return super()._apply(fn, recurse)
+
     def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The base model and its tokenizer; a subclass may have them from elsewhere."""
         return load_model(self.base, for_training=True)
@@ -144,7 +150,7 @@ class DomainLM(L.LightningModule):
         """
         trained, _ = load_model(str(folder))
         self.model.load_state_dict(trained.state_dict())
-        self.initial, self.fingerprint = folder, fingerprint(self.model)
+        self.initial, self.fingerprint = folder, fingerprint(trained)
         self.loss = load_loss(self.hparams["loss"])
         if self.loss.needs_teacher:
             self.teacher = SublayerStack(trained)
@@ -265,7 +271,8 @@ class DomainLM(L.LightningModule):
 
     def _teacher_here(self) -> SublayerStack | None:
         if self.teacher is not None and self.teacher.model.device != self.device:
-            self.teacher.model.to(self.device, self.model.dtype)  # type: ignore[call-overload]
+            with exact_buffers(self.teacher.model):
+                self.teacher.model.to(self.device, self.model.dtype)  # type: ignore[call-overload]
         return self.teacher
 
     def on_validation_epoch_start(self) -> None:
