@@ -43,7 +43,7 @@ def tiny(base: Path, root: Path) -> list[object]:
         *("--model.base", base, "--data.task", "jsonl", "--data.root", root),
         *("--data.train_rows", 16, "--data.calibration_rows", 10, "--data.dev_rows", 10),
         *("--data.test_rows", 10, "--data.batch_size", 8, "--run.full_depth", "false"),
-        *("--run.speed", "false", "--trim.progress", "false"),
+        *("--run.trim_from", "base", "--run.speed", "false", "--trim.progress", "false"),
         *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     ]
 
