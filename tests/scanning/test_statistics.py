@@ -265,3 +265,20 @@ def test_hidden_change_is_the_relative_distance_where_answers_are_predicted(
             without = plain_hidden(stack, batch)[0, read]
         changes.append(float(torch.dist(without, whole) ** 2 / torch.linalg.norm(whole) ** 2))
     assert found.statistics["hidden_change"][2] == pytest.approx(sum(changes) / len(changes))
+
+
+def test_answer_loss_is_the_mean_over_the_tokens_of_right_answers(
+    stack: SublayerStack, items: list[EncodedItem]
+) -> None:
+    batches = scan_batches(items, 10_000)
+    found = scan(stack, batches, measures=["answer_loss", "accuracy"])
+    dropped = found.candidates[2]
+    losses: list[float] = []
+    for item in items:
+        (batch,) = scan_batches([item], 10_000)
+        with stack.bypass(*dropped), torch.no_grad():
+            log_probs = stack.head(plain_hidden(stack, batch)[0]).log_softmax(-1)  # (T, V)
+        scored = zip(item.logit_index, item.targets, item.choice_index, strict=True)
+        losses += [-float(log_probs[at, token]) for at, token, k in scored if k == item.gold]
+    assert len(losses) > len(items)
+    assert found.statistics["answer_loss"][2] == pytest.approx(sum(losses) / len(losses))

@@ -21,12 +21,13 @@ class AnswerLoss(BypassStatistic):
         return "none"
 
     def of_items(self, passes: BypassedPasses) -> Tensor:
-        n, batch = len(passes.hidden), passes.batch
-        repeated = batch.repeated(n)
-        log_probs = token_log_probs(passes.stack, passes.hidden.flatten(0, 1), repeated).double()
-        sums = log_probs.new_zeros(n * len(batch)).index_add_(0, repeated.item_index, -log_probs)
-        tokens = torch.bincount(repeated.item_index, minlength=n * len(batch)).double()
-        return torch.stack([sums.view(n, -1), tokens.view(n, -1)])  # (2, C, B)
+        host = passes.batch.on_host
+        right = passes.batch.scoring(host.choice_index == host.gold[host.item_index])
+        repeated = right.repeated(len(passes.hidden))
+        log_probs = token_log_probs(passes.stack, passes.hidden.flatten(0, 1), repeated)  # (C * P,)
+        values = torch.stack([-log_probs.double(), torch.ones_like(log_probs).double()])
+        sums = values.new_zeros(2, len(repeated)).index_add_(1, repeated.item_index, values)
+        return sums.view(2, len(passes.hidden), -1)  # (2, C, B)
 
     def reduce(self, values: Tensor) -> list[float]:
         return (values[0].sum(-1) / values[1].sum(-1)).tolist()
