@@ -1,5 +1,6 @@
 """Tiny random models and a tiny tokenizer: everything a test needs, without network or files."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,16 @@ settings.register_profile(
     "trimlab", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("trimlab")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported to no garbage collection any more.
+
+    A run collects behind every phase: half a second each with the modules of all libraries.
+    """
+    gc.collect()
+    gc.freeze()
+
 
 REPOSITORY = Path(__file__).parents[1]
 # the real rows of benchmarks: a folder with `sciq/train.jsonl` and so on; by default the one beside

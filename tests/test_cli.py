@@ -49,13 +49,12 @@ def tiny(base: Path, root: Path) -> list[object]:
 
 
 def test_help_is_quick_and_names_the_verbs() -> None:
-    code = (
-        "import sys\nfrom trimlab import cli\n"
-        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'transformers', 'lightning', 'jsonargparse'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-X", "importtime", "-m", "trimlab.cli"]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    imported = set(re.findall(r"\| +(\w+)", done.stderr))
+    assert "trimlab" in imported and "argparse" in imported
+    assert not {"torch", "transformers", "lightning", "jsonargparse"} & imported
     for word in (*plugin_names(cli.VERBS), "examples:", "exit codes"):
         assert word in done.stdout
 
@@ -450,8 +449,10 @@ def test_the_readmes_commands(
             arguments = [*arguments[:2], *tiny, *arguments[2:], "--trim.min_accuracy_share", "0"]
         elif verb == "data":
             arguments += tiny[: tiny.index("--run.full_depth")]
-        elif verb == "sweep":
-            arguments.append("--dry-run")  # what a sweep makes is tested in test_sweep.py
+        elif verb == "sweep" and "--dry-run" not in arguments:
+            # what a sweep makes is tested in test_sweep.py, and the line before is its dry run
+            assert shlex.join(["trimlab", verb, *arguments, "--dry-run"]) in commands
+            continue
         elif verb == "plan" and "--config" in arguments:
             arguments += tiny
         elif verb == "bench":
