@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trimlab import cli
+from trimlab.bench._benchmark import load_benchmark
 from trimlab.commands import fit
 from trimlab.plugins import plugin_names
 
@@ -460,6 +461,9 @@ def test_the_readmes_commands(
             arguments = [smaller.get(argument, argument) for argument in arguments]
             arguments[-1] = "[pairs]"  # 2:4 sparsity has kernels on a GPU only
             arguments += ["--blocks", "2", "--repeats", "1"]
+            arguments += [
+                f"--{o}={value}" for o, value in load_benchmark(arguments[0]).tiny.items()
+            ]
         assert run(verb, *arguments) == 0, command
 
 
