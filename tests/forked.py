@@ -7,6 +7,7 @@ another hash seed) is tested in a new one.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from tempfile import TemporaryFile
@@ -58,6 +59,9 @@ class Forked:
 def _call(
     files: tuple[IO[str], IO[str]], function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    # as in a new process, whatever a test has left in this one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # the descriptors too: libraries and children of this process write to these
     for number, file in enumerate(files, 1):
         os.dup2(file.fileno(), number)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,25 @@ def test_an_exception_is_printed_and_a_child_of_the_child_is_heard() -> None:
     assert done.err.startswith("and its errors\n") and "RuntimeError: the roof" in done.err
 
 
+@pytest.fixture
+def deaf() -> Iterator[None]:
+    """This process goes on at a SIGTERM, as after a sweep in it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("deaf")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_the_child_alone(number: signal.Signals) -> None:
+def test_a_signal_ends_the_child_alone(number: signal.Signals, tmp_path: Path) -> None:
     def sleep() -> None:
-        print("begun")
+        (tmp_path / "begun").touch()
         time.sleep(600)
 
     child = Forked(sleep)
+    while not (tmp_path / "begun").exists():
+        assert child.process.is_alive()
+        time.sleep(0.01)
     assert child.process.pid is not None
     os.kill(child.process.pid, number)
     assert child.wait().code == -number
