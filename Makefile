@@ -2,7 +2,8 @@
 
 # the first of these that is Python 3.11 or newer makes the environment
 PYTHON ?= python3 python3.13 python3.12 python3.11
-# pytest processes of the default suite, one thread each
+# pytest processes of the default suite, one thread each: half of the tests for each of two, and the
+# rest of the slower one is shared; neighbours have fixtures in common
 WORKERS ?= 2
 # more arguments for the command of a target: make test ARGS="-k packing"
 ARGS ?=
@@ -29,7 +30,7 @@ check: setup ## ruff, pyright and import-linter
 	$(BIN)/lint-imports --no-logo
 
 test: setup check ## make check, then the default tests: no network, at most 10 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: setup ## the slow tests: a real model on real rows (../shared/data)
 	$(BIN)/pytest -m slow $(ARGS)

@@ -87,26 +87,33 @@ def test_same_scores_drops_and_order_as_the_plain_algorithm(
             right += scores.index(max(scores)) == item.gold
         return 100 * right / len(items)
 
-    def norm(sublayer: Sublayer) -> float:
-        seen: list[torch.Tensor] = []
-        hook = stack.modules(sublayer)[-1].register_forward_hook(
-            lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out)
-        )
-        total = 0.0
+    def norms() -> dict[Sublayer, float]:
+        seen: dict[Sublayer, torch.Tensor] = {}
+        hooks = [
+            stack.modules(sublayer)[-1].register_forward_hook(
+                lambda _m, _a, out, sublayer=sublayer: seen.update(
+                    {sublayer: out[0] if isinstance(out, tuple) else out}
+                )
+            )
+            for sublayer in stack
+        ]
+        totals = dict.fromkeys(stack, 0.0)
         assert data.rows is not None
         for item in data.rows.calibration:
-            squares = 0.0
+            squares = dict.fromkeys(stack, 0.0)
             start = len(plain.tokenizer(item.context)["input_ids"])
             for k, choice in enumerate(item.choices):
                 text = plain.tokenizer(item.context + choice)["input_ids"][:-1]
-                seen.clear()
                 with torch.no_grad():
                     plain.model(torch.tensor([text]), use_cache=False)
-                # an item is its context, once, and every choice up to its last token
-                squares += float(seen[0][0, 0 if k == 0 else start :].square().sum())
-            total += squares**0.5
-        hook.remove()
-        return total
+                for sublayer, output in seen.items():
+                    # an item is its context, once, and every choice up to its last token
+                    squares[sublayer] += float(output[0, 0 if k == 0 else start :].square().sum())
+            for sublayer in stack:
+                totals[sublayer] += squares[sublayer] ** 0.5
+        for hook in hooks:
+            hook.remove()
+        return totals
 
     def scores() -> dict[Sublayer, tuple[float, float]]:
         assert data.rows is not None
@@ -114,9 +121,9 @@ def test_same_scores_drops_and_order_as_the_plain_algorithm(
         for sublayer in stack:
             with stack.bypass(sublayer):
                 a[sublayer] = accuracy(data.rows.calibration)
-        norms = {sublayer: norm(sublayer) for sublayer in stack}
-        least = min(norms.values())
-        return {s: (s_scan(a[s], 0.01), 100 * least / norms[s]) for s in stack}
+        norm = norms()
+        least = min(norm.values())
+        return {s: (s_scan(a[s], 0.01), 100 * least / norm[s]) for s in stack}
 
     initial = scores()  # lines 1 and 2
     ranked = sorted(initial, key=lambda s: initial[s])

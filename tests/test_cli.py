@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trimlab import cli
+from trimlab.bench._benchmark import load_benchmark
 from trimlab.commands import fit
 from trimlab.plugins import plugin_names
 
@@ -49,13 +50,12 @@ def tiny(base: Path, root: Path) -> list[object]:
 
 
 def test_help_is_quick_and_names_the_verbs() -> None:
-    code = (
-        "import sys\nfrom trimlab import cli\n"
-        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'transformers', 'lightning', 'jsonargparse'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-X", "importtime", "-m", "trimlab.cli"]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    imported = set(re.findall(r"\| +(\w+)", done.stderr))
+    assert "trimlab" in imported and "argparse" in imported
+    assert not {"torch", "transformers", "lightning", "jsonargparse"} & imported
     for word in (*plugin_names(cli.VERBS), "examples:", "exit codes"):
         assert word in done.stdout
 
@@ -450,8 +450,10 @@ def test_the_readmes_commands(
             arguments = [*arguments[:2], *tiny, *arguments[2:], "--trim.min_accuracy_share", "0"]
         elif verb == "data":
             arguments += tiny[: tiny.index("--run.full_depth")]
-        elif verb == "sweep":
-            arguments.append("--dry-run")  # what a sweep makes is tested in test_sweep.py
+        elif verb == "sweep" and "--dry-run" not in arguments:
+            # what a sweep makes is tested in test_sweep.py, and the line before is its dry run
+            assert shlex.join(["trimlab", verb, *arguments, "--dry-run"]) in commands
+            continue
         elif verb == "plan" and "--config" in arguments:
             arguments += tiny
         elif verb == "bench":
@@ -459,6 +461,9 @@ def test_the_readmes_commands(
             arguments = [smaller.get(argument, argument) for argument in arguments]
             arguments[-1] = "[pairs]"  # 2:4 sparsity has kernels on a GPU only
             arguments += ["--blocks", "2", "--repeats", "1"]
+            arguments += [
+                f"--{o}={value}" for o, value in load_benchmark(arguments[0]).tiny.items()
+            ]
         assert run(verb, *arguments) == 0, command
 
 

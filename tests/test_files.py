@@ -1,7 +1,6 @@
 """Atomic writes: a whole file or folder under its name, or what was there before, or none."""
 
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import Forked
 from trimlab.errors import InputError
 from trimlab.files import atomic_file, atomic_folder, is_replaceable, shared_folder, write_text
 
@@ -39,10 +39,8 @@ def write_half(path: Path, error: BaseException) -> None:
 
 def kill_in(write: Callable[[], None]) -> None:
     """Runs `write` in another process, which must be killed by it."""
-    process = multiprocessing.get_context("fork").Process(target=write)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    ended = Forked(write).wait()
+    assert ended.code == -signal.SIGKILL, ended.err
 
 
 # ---- files --------------------------------------------------------------------------------------

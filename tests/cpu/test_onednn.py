@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import TinyModel
+from tests.tiny import TinyModel
 from trimlab.cpu.onednn import onednn_linears
 from trimlab.model.family import FAMILIES
 from trimlab.model.sublayers import Sublayer, SublayerStack

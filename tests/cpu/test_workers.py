@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TinyModel
+from tests.tiny import TinyModel
 from trimlab.cpu.onednn import onednn_linears
 from trimlab.cpu.workers import MAX_WORKERS, open_workers
 from trimlab.data.batching import scan_batches

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import TinyTokenizer
+from tests.tiny import TinyTokenizer
 from trimlab.data.batching import (
     TENSORS,
     Batch,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TinyTokenizer
+from tests.tiny import TinyTokenizer
 from trimlab.data.domain import DomainData
 from trimlab.data.items import Item
 from trimlab.data.rows import Row

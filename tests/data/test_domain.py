@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TinyTokenizer
+from tests.tiny import TinyTokenizer
 from trimlab.data.batching import Batch, collate
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import encode

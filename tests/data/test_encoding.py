@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from tests.conftest import TinyTokenizer
+from tests.tiny import TinyTokenizer
 from trimlab.data.encoding import EncodedItem, encode, encode_all, prompt_ids, token_ids
 from trimlab.data.items import Item
 from trimlab.errors import InputError

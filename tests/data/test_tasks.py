@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TinyTokenizer
 from tests.data.examples import (
     all_items,
     file_of,
@@ -17,6 +16,7 @@ from tests.data.examples import (
     write_files,
     write_rows,
 )
+from tests.tiny import TinyTokenizer
 from trimlab.data.rows import Row
 from trimlab.data.splits import read_row_sets, read_test_items
 from trimlab.data.task import TASKS, Task, load_task

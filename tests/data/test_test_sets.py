@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TinyTokenizer
 from tests.data.examples import numbered_rows, sizes_of, write_rows
+from tests.tiny import TinyTokenizer
 from trimlab.data.items import Item, fold
 from trimlab.data.source import DataSource
 from trimlab.data.splits import SETS, RowSets, read_row_sets, read_test_items, read_test_set

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.conftest import PlainScores, TinyFolder, TinyModel, TinyTokenizer
+from tests.tiny import PlainScores, TinyFolder, TinyModel, TinyTokenizer
 from trimlab.data.batching import collate
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import encode

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TinyModel
+from tests.tiny import TinyModel
 from trimlab.evaluation import speed
 from trimlab.evaluation.decoding import greedy_tokens
 from trimlab.evaluation.speed import decode, decode_latency_ms, decode_speeds, read_prompt

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.conftest import TinyModel
+from tests.tiny import TinyModel
 from trimlab.errors import InputError
 from trimlab.model.sublayers import Sublayer, SublayerStack
 

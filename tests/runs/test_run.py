@@ -4,7 +4,6 @@ import csv
 import gc
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import trimlab
+from tests.forked import Forked
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
 from trimlab.records.rows import TIMING_FIELDS, read_rows
@@ -328,12 +328,8 @@ def kill(
     exit_code: int = -signal.SIGKILL,
 ) -> None:
     """Starts a run in a process of its own, which dies."""
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: (crash(folder), run(folder))
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == exit_code
+    ended = Forked(lambda: (crash(folder), run(folder))).wait()
+    assert ended.code == exit_code, ended.err
 
 
 def kill_and_resume(folder: Path, place: str, again: Callable[[Path], Any]) -> None:

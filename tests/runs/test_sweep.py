@@ -4,20 +4,24 @@ import fcntl
 import json
 import os
 import re
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.forked import Forked
 from trimlab import cli
 from trimlab.errors import InputError
 from trimlab.records.results import read_results
 from trimlab.records.rows import TIMING_FIELDS, append_rows
+from trimlab.runs import sweep_queue
 from trimlab.runs.config import Resolver
 from trimlab.runs.findings import rows_of
 from trimlab.runs.folder import RunFolder
@@ -29,7 +33,14 @@ from trimlab.runs.sweep import Sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHIPPED = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in p.read_text()]
+START, STOP = Local.start, Local.stop
 PROFILES = [path.stem for path in sorted((EXPERIMENTS / "profiles").glob("*.yaml"))]
+
+
+@cache
+def shipped(name: str, profile: str = "gemma-270m") -> list[PlannedRun]:
+    """The runs of a shipped experiment, three seeds of each cell."""
+    return plan(EXPERIMENTS / f"{name}.yaml", profile, seeds=3)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +48,20 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("base"), "gemma3_text", num_hidden_layers=4)
 
 
-def settings(base: Path) -> list[str]:
-    """Overrides that make any run a matter of a second."""
-    return [
-        *(f"model.base={base}", "data.task=jsonl", "run.eval_tasks=[]", "run.speed=false"),
-        *("data.train_rows=16", "data.calibration_rows=10", "data.dev_rows=10"),
-        *("data.test_rows=10", "data.batch_size=8", "trainer.enable_progress_bar=false"),
-        *("trainer.accelerator=cpu", "trainer.precision=32-true"),
-        "trim.drops_per_step=3",
-    ]
+def settings(base: Path) -> dict[str, Any]:
+    """Options that make any run a matter of a second."""
+    rows = dict.fromkeys(("calibration_rows", "dev_rows", "test_rows"), 10)
+    return {
+        "model": {"base": str(base)},
+        "data": {"task": "jsonl", "train_rows": 16, "batch_size": 8, **rows},
+        "run": {"eval_tasks": [], "speed": False},
+        "trim": {"drops_per_step": 3},
+        "trainer": {
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "enable_progress_bar": False,
+        },
+    }
 
 
 class EndedJob(Job):
@@ -79,8 +95,7 @@ def exit_code(*arguments: object) -> int:
 
 def experiment(folder: Path, base: Path, content: dict[str, Any] | None = None) -> Path:
     (folder / "profiles").mkdir(exist_ok=True)
-    tiny = {name: yaml.safe_load(value) for name, value in (s.split("=") for s in settings(base))}
-    profile = yaml.safe_dump(nested(tiny))
+    profile = yaml.safe_dump(settings(base))
     for name in ("tiny", "other"):
         (folder / "profiles" / f"{name}.yaml").write_text(profile)
     path = folder / "letters.yaml"
@@ -209,32 +224,34 @@ def test_a_rehearsal_takes_few_rows_and_is_another_run(tmp_path: Path, base: Pat
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_experiment_is_planned(path: Path, profile: str) -> None:
-    assert plan(path, profile)
+    assert shipped(path.stem, profile)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_experiment_runs_on_a_tiny_model(
     path: Path, base: Path, root: Path, tmp_path: Path
 ) -> None:
-    tiny = [*settings(base), "trim.max_drops=2"]
-    if "run.compare" in plan(path, "gemma-270m")[0].place.cell:  # four bits need wider layers
-        tiny.append("run.compare=[llm_pruner, llm_streamline, sparsegpt, llm_int8]")
-    planned = plan(path, "gemma-270m", settings=tiny, data_root=root)[0]
+    first = shipped(path.stem)[0]
+    tiny = {"trim": {"max_drops": 2}, "data": {"root": str(root)}}
+    if "run.compare" in first.place.cell:  # four bits need wider layers
+        tiny["run"] = {"compare": ["llm_pruner", "llm_streamline", "sparsegpt", "llm_int8"]}
+    content = merged(first.config, settings(base), tiny)
+    place = replace(first.place, run=run_id(Resolver()(content)))
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(planned.config))
+    config.write_text(yaml.safe_dump(content))
     folder = tmp_path / "run"
     assert (
         exit_code("fit", "--config", config, "--run.dir", folder, "--trim.progress", "false") == 0
     )
-    rows = [row.to_row() for row in rows_of(planned.place, RunFolder(folder))]
+    rows = [row.to_row() for row in rows_of(place, RunFolder(folder))]
     append_rows(tmp_path / f"{path.stem}.jsonl", rows)
-    assert {record["run"] for record in read_results(tmp_path)} == {planned.id}
+    assert {record["run"] for record in read_results(tmp_path)} == {place.run}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_what_an_experiment_asks_for_stands_above_the_profile(path: Path) -> None:
     asked = yaml.safe_load(path.read_text()).get("config", {}).get("run", {})
-    for planned in plan(path, "gemma-270m"):
+    for planned in shipped(path.stem):
         own = {name for name in asked if f"run.{name}" in planned.place.cell}
         kept = {name: planned.config["run"][name] for name in asked.keys() - own}
         assert kept == {name: asked[name] for name in kept}
@@ -244,7 +261,7 @@ def test_experiments_share_their_runs() -> None:
     """The same question under two names is one run."""
 
     def ids(name: str) -> set[str]:
-        return {p.id for p in plan(EXPERIMENTS / f"{name}.yaml", "gemma-270m")}
+        return {p.id for p in shipped(name) if p.place.seed == 0}
 
     # all scores at r = 1/4, and two-step at r = 1, on the four benchmarks of both tables
     assert len(ids("table3") & ids("table6")) == 16
@@ -257,11 +274,7 @@ def test_recorded_runs_keep_their_ids() -> None:
     full = [r for r in records if r["limit"] is None and not r.get("overrides")]
     recorded = {(name, r["profile"], r["run"]) for r in full for name in r.experiments}
     swept = {(name, profile) for name, profile, _ in recorded if name != "bench"}
-    planned = {
-        (name, profile, run.id)
-        for name, profile in swept
-        for run in plan(EXPERIMENTS / f"{name}.yaml", profile, seeds=3)
-    }
+    planned = {(name, profile, run.id) for name, profile in swept for run in shipped(name, profile)}
     assert swept
     assert {row for row in recorded if row[0] != "bench"} <= planned
 
@@ -435,6 +448,15 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in free} for row in rows]
 
 
+def sweep_in_its_own_process(
+    arguments: Sequence[object], fits: Callable[..., list[str]] = sweep_queue.fit_command
+) -> None:
+    """A sweep whose fits are processes, too."""
+    Local.start, Local.stop = START, STOP
+    sweep_queue.fit_command = fits
+    cli.main([str(argument) for argument in arguments])
+
+
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_outright_goes_on(
     swept: Path, tmp_path: Path, base: Path, root: Path
@@ -443,16 +465,12 @@ def test_a_sweep_that_was_killed_outright_goes_on(
     jobs = min(2, len(os.sched_getaffinity(0)))
     path = experiment(tmp_path, base)
     planned = plan(path, "tiny", data_root=root)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trimlab.cli", *map(str, command(path, root, "--jobs", jobs))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    sweep = Forked(sweep_in_its_own_process, command(path, root, "--jobs", jobs))
     while not all((tmp_path / "runs" / p.id / ".lock").exists() for p in planned[:jobs]):
         time.sleep(0.05)
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+        assert sweep.process.is_alive()
+    sweep.process.kill()
+    assert sweep.wait().code == -signal.SIGKILL
     assert exit_code(*command(path, root, "--jobs", jobs)) == 0
     # in the order of the plan, and the same as from one after the other
     made, expected = (results(folder / "results") for folder in (tmp_path, swept))
@@ -517,22 +535,19 @@ def test_a_killed_sweep_loses_nothing(swept: Path, root: Path, tmp_path: Path) -
     assert any("half-written" in notice for notice in again.notices)
 
 
-# A sweep whose fits take the lock of their run folder, and then no time of the processor.
+# A fit that takes the lock of its run folder, and then no time of the processor.
 HOLDING = """
-import sys
-from trimlab import cli
-from trimlab.runs import sweep_queue
-hold = '''
 import fcntl, pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir()
 lock = (folder / ".lock").open("w")
 fcntl.flock(lock, fcntl.LOCK_EX)
 time.sleep(600)
-'''
-sweep_queue.fit_command = lambda run, runs: [sys.executable, "-c", hold, str(runs / run.id)]
-cli.main(sys.argv[1:])
 """
+
+
+def holding(run: PlannedRun, runs: Path) -> list[str]:
+    return [sys.executable, "-c", HOLDING, str(runs / run.id)]
 
 
 def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path) -> None:
@@ -541,18 +556,13 @@ def test_a_terminated_sweep_ends_its_runs(tmp_path: Path, base: Path, root: Path
     jobs = min(2, len(os.sched_getaffinity(0)))
     planned = plan(path, "tiny", data_root=root)[:jobs]
     locks = [tmp_path / "runs" / run.id / ".lock" for run in planned]
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, *map(str, command(path, root, "--jobs", jobs))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    sweep = Forked(sweep_in_its_own_process, command(path, root, "--jobs", jobs), holding)
     while not all(lock.exists() for lock in locks):
-        assert process.poll() is None
+        assert sweep.process.is_alive()
         time.sleep(0.05)
-    process.terminate()
-    _, error = process.communicate()
-    assert process.returncode == 1 and "the same command goes on where it was" in error
+    sweep.process.terminate()
+    ended = sweep.wait()
+    assert ended.code == 1 and "the same command goes on where it was" in ended.err
     for lock in [*locks, *(tmp_path / "runs" / f"{run.id}.lock" for run in planned)]:
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more

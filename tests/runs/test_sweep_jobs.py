@@ -22,7 +22,7 @@ from trimlab.runs.fit_progress import FitProgress, fit_progress, seconds_left
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.launchers._launcher import Ended, Fit, Job, Launcher
 from trimlab.runs.launchers.local import Local
-from trimlab.runs.plan import PlannedRun, nested
+from trimlab.runs.plan import PlannedRun
 from trimlab.runs.sweep import Sweep
 from trimlab.runs.sweep_display import last_lines, time_left
 
@@ -42,8 +42,7 @@ for path in template.iterdir():
 def template(tmp_path_factory: pytest.TempPathFactory, base: Path, root: Path) -> Path:
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("template")
-    options = dict(text.split("=") for text in settings(base))
-    config: Any = nested({name: yaml.safe_load(value) for name, value in options.items()})
+    config = settings(base)
     config["trim"] |= {"max_drops": 2, "progress": False}
     config["data"]["root"] = str(root)
     config["run"] |= {"full_depth": False, "dir": str(folder / "run")}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import TinyModel, TinyTokenizer
+from tests.tiny import TinyModel, TinyTokenizer
 from trimlab.cpu.workers import Workers, open_workers
 from trimlab.data.batching import collate, scan_batches
 from trimlab.data.encoding import EncodedItem, encode

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TinyModel, TinyTokenizer
 from tests.host_waits import fake_cuda
 from tests.scanning.test_early_stopping import items_of
+from tests.tiny import TinyModel, TinyTokenizer
 from trimlab.data.batching import Batch, batches, collate, scan_batches
 from trimlab.data.capacity import capacity
 from trimlab.data.encoding import EncodedItem

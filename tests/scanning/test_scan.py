@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.conftest import PlainScores, TinyModel, TinyTokenizer
+from tests.tiny import PlainScores, TinyModel, TinyTokenizer
 from trimlab.data.batching import batches, collate
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import TinyModel, TinyTokenizer
 from tests.scanning.test_early_stopping import items_of
+from tests.tiny import TinyModel, TinyTokenizer
 from trimlab.data.batching import Batch, scan_batches
 from trimlab.data.encoding import EncodedItem
 from trimlab.errors import InputError

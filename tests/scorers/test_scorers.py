@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import TinyModel, TinyTokenizer
+from tests.tiny import TinyModel, TinyTokenizer
 from trimlab.data.batching import scan_batches
 from trimlab.data.domain import DomainData
 from trimlab.data.encoding import encode

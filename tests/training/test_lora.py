@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import TinyFolder
+from tests.tiny import TinyFolder
 from trimlab.data.batching import collate
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import TinyModel, TinyTokenizer
+from tests.tiny import TinyModel, TinyTokenizer
 from trimlab.data.batching import Batch, collate
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.conftest import TinyFolder
+from tests.tiny import TinyFolder
 from trimlab.data.batching import Batch, collate
 from trimlab.data.encoding import encode
 from trimlab.data.items import Item

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from tests.conftest import TinyModel
+from tests.tiny import TinyModel
 from trimlab.errors import InputError
 from trimlab.model.family import FAMILIES, family_of
 from trimlab.model.sublayers import Sublayer, SublayerStack

@@ -1,12 +1,13 @@
 """Writes `report.html` from what a run folder holds and from the run's data."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from trimlab.data.domain import DomainData
 from trimlab.files import write_text
@@ -46,13 +47,6 @@ class RunPage:
             warnings.warn(f"{self.path} was not written: {error!r}", stacklevel=2)
 
     def _html(self, summary: RunSummary) -> str:
-        environment = Environment(
-            loader=PackageLoader("trimlab.runs.page"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         points = self.folder.points()
         curves = read_curves(self.folder.path, summary.metric)
         full_depth = read_curves(self.folder.path / FULL_DEPTH, summary.metric)
@@ -81,7 +75,20 @@ class RunPage:
             "about": facts.about(summary),
             "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         }
-        return environment.get_template("report.html").render(page)
+        return _template().render(page)
+
+
+@cache
+def _template() -> Template:
+    """The template of the page, compiled once."""
+    environment = Environment(
+        loader=PackageLoader("trimlab.runs.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
 
 
 class RefreshPage(L.Callback):
