@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trimlab.bench._inference import weight_bytes
+from trimlab.bench._limits import weight_bytes
 from trimlab.bench._methods._method import METHODS, load_method
 from trimlab.bench._methods.mostly_mlps import mostly_mlps
 from trimlab.bench._methods.sparse24 import two_of_four
