@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
-Tier = Literal["T1", "T2"]
+Tier = Literal["T1", "T2", "T3"]
 
 
 class PackedBlock(NamedTuple):
