@@ -12,7 +12,7 @@ from trimlab.bench._methods._method import Method
 from trimlab.engines._engine import LoadedModel, load_engine
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode, read_prompt
-from trimlab.export._format import load_format
+from trimlab.export._format import FLOATS, format_names, load_format
 from trimlab.model.sublayers import SublayerStack
 
 TRANSFORMERS = "transformers"
@@ -40,7 +40,7 @@ def check_engine(
         return
     engine.check()
     if device.type != "cpu":
-        raise InputError(f"--engine {name} is timed on the CPU: add --device cpu")
+        raise InputError(f"--engine {name} is timed on a CPU: add --device cpu")
     for method, what in methods.items():
         if not what.drops:
             raise InputError(f"--methods {method} has kernels in transformers alone")
@@ -57,8 +57,9 @@ class ExportedModels:
     """
 
     def __init__(self, engine: str, dtype: str | None, threads: int, place: Path):
-        self.engine, self.threads = load_engine(engine), threads
-        self.format, self.dtype = load_format(self.engine.format), dtype
+        self.engine, self.dtype, self.threads = load_engine(engine), dtype, threads
+        formats = (load_format(name) for name in format_names())
+        self.format = next(found for found in formats if found.engine == engine)
         self.place, self._open = place, ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,9 +90,10 @@ class ExportedModels:
     def load(self, name: str) -> LoadedModel:
         """Loads an export in its engine, in the place of the one before."""
         self._open.close()
-        return self._open.enter_context(
-            self.engine.load(self.place / name, threads=self.threads)
-        )
+        # whole weights are computed with in their own type, compressed ones as the engine likes
+        kept = FLOATS.get(self.dtype or "float32")
+        model = self.engine.load(self.place / name, threads=self.threads, dtype=kept)
+        return self._open.enter_context(model)
 
 
 def after_prompt(

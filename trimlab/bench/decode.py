@@ -16,8 +16,8 @@ class DecodeBenchmark(InferenceBenchmark):
     By default every other block is dropped; the time does not depend on which. The peer `full` is
     the whole model. With `--methods "[pairs,mostly_mlps,llm_int8,int4,sparse24]"` other splits and
     quantised or sparse models take turns with them (Table 1): `mostly_mlps` drops five MLPs for
-    each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU. Rates say which
-    share of this machine's measured memory bandwidth was reached.
+    each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU. Rates say
+    which share of this machine's measured memory bandwidth was reached.
 
     Args:
         new_tokens: Tokens per turn.
