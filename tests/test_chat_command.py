@@ -38,7 +38,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, typed: str, *arguments: object) -> int
 
 def answer(folder: Path, prompt: str) -> str:
     """What transformers generates after a prompt."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.no_grad():
