@@ -60,12 +60,13 @@ def compare(
     return Difference(float(largest / scale), float(kl))
 
 
-def check_equal(difference: Difference, *dtypes: torch.dtype) -> None:
+def check_equal(difference: Difference, *dtypes: torch.dtype, rounding: float = 0.0) -> None:
     """Refuses a difference that the order of summation cannot explain.
 
     Args:
         difference: The difference.
         *dtypes: The types that the logits were computed in; the coarsest one counts.
+        rounding: What the engine rounds more coarsely than that, as a share of the largest logit.
 
     Raises:
         RuntimeError: It is too large.
@@ -73,7 +74,7 @@ def check_equal(difference: Difference, *dtypes: torch.dtype) -> None:
     eps = max(torch.finfo(dtype).eps for dtype in dtypes)
     # a wrong weight, mask or position is off by whole units; a thousand roundings of bfloat16 are
     # larger than that
-    if not difference.logits <= min(1000 * eps, MOST_ALLOWED):
+    if not difference.logits <= min(max(1000 * eps, rounding), MOST_ALLOWED):
         raise RuntimeError(
             f"the reloaded export's logits differ by {difference.logits:.2g} of the largest one"
         )
