@@ -180,5 +180,6 @@ def is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    model = "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    weights = (".safetensors", ".gguf", ".onnx", ".xml")
+    model = "config.json" in names and any(name.endswith(weights) for name in names)
     return model or not names

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trimlab.bench._inference import weight_bytes
+from trimlab.bench._limits import weight_bytes
 from trimlab.bench._methods._method import METHODS, load_method
 from trimlab.bench._methods.mostly_mlps import mostly_mlps
 from trimlab.bench._methods.sparse24 import two_of_four
@@ -81,4 +81,16 @@ def test_methods_take_turns_and_have_a_row_each(
         rates, (seconds,) = row["rates"], row["ours_turns"]
         assert rates["ours_tokens_per_second"] == 2 / seconds
         assert rates["ours_ms_per_token"] == 1000 * seconds / 2
-        assert row["settings"]["weight_bytes"] < row["settings"]["peer_weight_bytes"]
+        settings = row["settings"]
+        assert settings["weight_bytes"] < settings["peer_weight_bytes"]
+        # how far from the limit: what is read in a second, as a share of what can be
+        for side, peer in (("ours", ""), ("peer", "peer_")):
+            read = settings[f"{peer}bytes_per_token"] * rates[f"{side}_tokens_per_second"]
+            assert rates[f"{side}_share_of_bandwidth"] == pytest.approx(read / rates["bandwidth"])
+    # of three blocks, `pairs` keeps two attentions; keys and values of 2 heads of 8, in float32
+    assert pairs["settings"]["peer_cache_bytes_per_token"] == 3 * 2 * 2 * 8 * 4
+    assert pairs["settings"]["cache_bytes_per_token"] == 2 * 2 * 2 * 8 * 4
+    # the embeddings of an untied model are not read, and the cache holds 4 tokens and half of 2
+    unread = 64 * 32 * 4
+    read = pairs["settings"]["weight_bytes"] - unread + 5 * 2 * 2 * 2 * 8 * 4
+    assert pairs["settings"]["bytes_per_token"] == pytest.approx(read)

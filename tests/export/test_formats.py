@@ -9,10 +9,21 @@ import torch
 
 from trimlab.errors import InputError
 from trimlab.export._format import FORMATS, Export, ExportFormat, format_names, load_format
+from trimlab.export._traced import TracedFormat
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
 every_format = pytest.mark.parametrize("name", format_names())
+# tracing a graph takes half a minute, also of a tiny model
+every_written_format = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow])
+        if isinstance(load_format(name), TracedFormat)
+        else name
+        for name in format_names()
+    ],
+)
 # the middle blocks without one sublayer each, which packs into one block fewer
 DROPPED = [Sublayer(1, "mlp"), Sublayer(2, "attention")]
 
@@ -51,7 +62,7 @@ def test_a_check_changes_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@every_format
+@every_written_format
 def test_an_export_is_reloaded_and_compared(
     name: str, tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:

@@ -1,14 +1,17 @@
 """Inference of a model made cheaper by some methods, each against the whole model."""
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import PreTrainedModel
 
 from trimlab.bench._benchmark import Benchmark
+from trimlab.bench._engines import TRANSFORMERS, ExportedModels, check_engine
+from trimlab.bench._limits import Limit, cache_bytes, weight_bytes
 from trimlab.bench._methods._method import Method, load_method
 from trimlab.bench._result import BenchmarkResult
 from trimlab.bench._timing import BenchmarkCandidate, Turns, time_alternately
@@ -18,6 +21,27 @@ from trimlab.records.rows import JsonObject
 
 FIRST = "pairs"  # the method of all records that name none
 FULL = "full"
+
+
+# sizes that a row holds of the peer, too
+SIDES = {"weight_bytes", "cache_bytes_per_token", "bytes_per_token", "flops_per_token"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a turn.
+
+    Attributes:
+        what: Description.
+        tokens: Tokens that are read or generated.
+        workload: Its size.
+        limit: What bounds its speed.
+    """
+
+    what: str
+    tokens: int
+    workload: JsonObject
+    limit: Limit
 
 
 class InferenceBenchmark(Benchmark):
@@ -34,105 +58,128 @@ class InferenceBenchmark(Benchmark):
 
     Args:
         methods: Names of the methods.
+        engine: `transformers`, or an engine that runs exports of the models, the whole one's too:
+            `llama.cpp`, `onnxruntime` or `openvino`. Exports are checked against their model
+            before they are timed.
+        export_dtype: Type of the exported weights, see `trimlab export`; by default the model's.
         **common: Options of every benchmark.
 
     Raises:
         InputError: There is no such method, it is named twice, or it has no kernels for the device
-            and the type of the weights.
+            and the type of the weights, or the engine cannot run it.
     """
 
     peers = (FULL,)
 
-    def __init__(self, methods: tuple[str, ...] = (FIRST,), **common: Any):
+    def __init__(
+        self,
+        methods: tuple[str, ...] = (FIRST,),
+        engine: str = TRANSFORMERS,
+        export_dtype: str | None = None,
+        **common: Any,
+    ):
         super().__init__(**common)
         if not methods or len(set(methods)) < len(methods):
             raise InputError("--methods: name each method once, and one at least")
         self.methods = {name: load_method(name) for name in methods}
         for method in self.methods.values():
             method.check(self.model.device, self.model.dtype)
+        self.engine, self.export_dtype = engine, export_dtype
+        check_engine(engine, export_dtype, self.model.device, self.methods)
 
     def time_methods(
-        self,
-        what: str,
-        prepare: Callable[[PreTrainedModel], Callable[[], None]],
-        tokens: int,
-        workload: JsonObject,
+        self, work: Work, prepare: Callable[[Any], Callable[[], None]]
     ) -> Iterator[BenchmarkResult]:
         """Times every method, and the whole model if it is the peer. One model is in memory.
 
         Args:
-            what: Description of the timed work.
-            prepare: Makes one turn of a model; not timed.
-            tokens: Tokens that a turn reads or generates.
-            workload: Size of the work.
+            work: The timed work.
+            prepare: Makes one turn of a model, of transformers or of the engine; not timed.
         """
         sizes: dict[str, JsonObject] = {}
+        with ExitStack() as held:
+            exports = self._exports(held)
 
-        def candidate(name: str, method: Method | None) -> BenchmarkCandidate:
-            def prepared() -> Callable[[], None]:
-                stack = SublayerStack(self.model.load_alone().eval())
-                if method is not None:
-                    method.apply(stack)
-                sizes[name] = _sizes(stack)
-                return prepare(stack.model)
+            def candidate(name: str, method: Method | None) -> BenchmarkCandidate:
+                def prepared() -> Callable[[], None]:
+                    if exports is not None:
+                        if name not in sizes:
+                            stack = self._stack(method)
+                            stored = exports.write(name, stack, self.model.tokenizer)
+                            sizes[name] = _sizes(stack, stored, work.limit)
+                            del stack
+                        return prepare(exports.load(name))
+                    stack = self._stack(method)
+                    sizes[name] = _sizes(stack, weight_bytes(stack.model), work.limit)
+                    return prepare(stack.model)
 
-            return prepared
+                return prepared
 
-        candidates = {name: candidate(name, method) for name, method in self.methods.items()}
-        repeats = dict.fromkeys(candidates, self.repeats["ours"])
-        if self.against:
-            candidates[FULL] = candidate(FULL, None)
-            repeats[FULL] = self.repeats["peer"]
-        turns = time_alternately(candidates, repeats)
-        for name, method in self.methods.items():
-            settings = sizes[name] | {"method": name, "title": method.title}
-            if FULL in sizes:
-                settings["peer_weight_bytes"] = sizes[FULL]["weight_bytes"]
-            yield BenchmarkResult(
-                what=what if name == FIRST else f"{what}, {method.title}",
-                ours=turns[name],
-                theirs=turns.get(FULL),
-                peer=self.against,
-                workload=workload | ({} if name == FIRST else {"method": name}),
-                settings=settings,
-                rates=_rates(tokens, turns[name], turns.get(FULL)),
-            )
+            candidates = {name: candidate(name, method) for name, method in self.methods.items()}
+            repeats = dict.fromkeys(candidates, self.repeats["ours"])
+            if self.against:
+                candidates[FULL] = candidate(FULL, None)
+                repeats[FULL] = self.repeats["peer"]
+            turns = time_alternately(candidates, repeats)
+        for name in self.methods:
+            yield self._result(name, work, turns, sizes)
+
+    def _stack(self, method: Method | None) -> SublayerStack:
+        stack = SublayerStack(self.model.load_alone().eval())
+        if method is not None:
+            method.apply(stack)
+        return stack
+
+    def _exports(self, held: ExitStack) -> ExportedModels | None:
+        """The models in the engine; None where the engine is transformers."""
+        if self.engine == TRANSFORMERS:
+            return None
+        place = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        return held.enter_context(
+            ExportedModels(self.engine, self.export_dtype, torch.get_num_threads(), place)
+        )
+
+    def _result(
+        self, name: str, work: Work, turns: Mapping[str, Turns], sizes: Mapping[str, JsonObject]
+    ) -> BenchmarkResult:
+        method, cell = self.methods[name], dict(work.workload)
+        # what earlier records do not name: the method `pairs` in transformers
+        cell |= {} if name == FIRST else {"method": name}
+        if self.engine != TRANSFORMERS:
+            cell |= {"engine": self.engine, "export_dtype": self.export_dtype}
+        settings = sizes[name] | {"method": name, "title": method.title, "engine": self.engine}
+        rates = _rates("ours", work, turns[name], sizes[name])
+        if FULL in turns:
+            whole = {f"peer_{key}": value for key, value in sizes[FULL].items() if key in SIDES}
+            settings |= whole
+            rates |= _rates("peer", work, turns[FULL], sizes[FULL])
+        rates[work.limit.name] = work.limit.rate
+        return BenchmarkResult(
+            what=work.what if name == FIRST else f"{work.what}, {method.title}",
+            ours=turns[name],
+            theirs=turns.get(FULL),
+            peer=self.against,
+            workload=cell,
+            settings=settings,
+            rates=rates,
+        )
 
 
-def _rates(tokens: int, ours: Turns, theirs: Turns | None) -> JsonObject:
-    rates: JsonObject = {}
-    for side, turns in (("ours", ours), ("peer", theirs)):
-        if turns is not None:
-            rates[f"{side}_tokens_per_second"] = tokens / turns.median
-            rates[f"{side}_ms_per_token"] = 1000 * turns.median / tokens
-    return rates
-
-
-def _sizes(stack: SublayerStack) -> JsonObject:
+def _rates(side: str, work: Work, turns: Turns, sizes: JsonObject) -> JsonObject:
+    """Rates of one side, and the share of what the device can do at most."""
+    per_second, limit = work.tokens / turns.median, work.limit
     return {
-        "layer_memory_ratio": stack.layer_memory_ratio,
-        "model_memory_ratio": stack.model_memory_ratio,
-        "weight_bytes": weight_bytes(stack.model),
+        f"{side}_tokens_per_second": per_second,
+        f"{side}_ms_per_token": 1000 / per_second,
+        f"{side}_share_of_{limit.name}": per_second * sizes[f"{limit.unit}_per_token"] / limit.rate,
     }
 
 
-def weight_bytes(model: nn.Module) -> int:
-    """Bytes of a model's weights and buffers as they are stored: packed ones, and their scales."""
-    found: dict[int, Tensor] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        for part in _stored(tensor):
-            found[id(part)] = part  # tied weights count once
-    return sum(part.numel() * part.element_size() for part in found.values())
-
-
-def _stored(tensor: Any) -> Iterator[Tensor]:
-    if is_traceable_wrapper_subclass(tensor):  # sparse: values and indices
-        names, _ = tensor.__tensor_flatten__()
-        yield from (getattr(tensor, name) for name in names)
-        return
-    yield tensor
-    scales = getattr(tensor, "quant_state", None) or getattr(tensor, "SCB", None)
-    if isinstance(scales, torch.Tensor):  # eight bits
-        yield scales
-    elif scales is not None:  # four bits
-        yield scales.absmax
+def _sizes(stack: SublayerStack, stored: int, limit: Limit) -> JsonObject:
+    return {
+        "layer_memory_ratio": stack.layer_memory_ratio,
+        "model_memory_ratio": stack.model_memory_ratio,
+        "weight_bytes": stored,
+        "cache_bytes_per_token": cache_bytes(stack),
+        f"{limit.unit}_per_token": limit.work(stack, stored),
+    }

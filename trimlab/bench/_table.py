@@ -40,10 +40,12 @@ def _cells(result: Bench) -> list[str]:
 
 
 def _rates(result: Bench) -> str:
-    """Tokens per second of both sides, and our operations as a share of what the device can do."""
+    """Tokens per second of both sides, and the shares of what the device can do."""
     rates = result.rates or {}
     found = [rates.get(f"{side}_tokens_per_second") for side in ("ours", "peer")]
     said = ", ".join(f"{rate:,.0f}" for rate in found if rate is not None)
-    if "share_of_matmul_rate" in rates:
-        said += f" ({100 * rates['share_of_matmul_rate']:.0f} % of matmul)"
+    for name, limit in (("matmul_rate", "matmul"), ("bandwidth", "bandwidth")):
+        shares = [rates.get(f"{side}share_of_{name}") for side in ("", "ours_", "peer_")]
+        if reached := ", ".join(f"{100 * share:.0f}" for share in shares if share is not None):
+            said += f" ({reached} % of {limit})"
     return said

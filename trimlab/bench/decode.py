@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from transformers import PreTrainedModel
-
-from trimlab.bench._inference import InferenceBenchmark
+from trimlab.bench._engines import after_prompt
+from trimlab.bench._inference import InferenceBenchmark, Work
+from trimlab.bench._limits import Limit, bytes_per_token, read_bandwidth
 from trimlab.bench._result import BenchmarkResult
-from trimlab.evaluation.speed import decode, read_prompt
+from trimlab.model.sublayers import SublayerStack
 
 
 class DecodeBenchmark(InferenceBenchmark):
@@ -16,7 +16,8 @@ class DecodeBenchmark(InferenceBenchmark):
     By default every other block is dropped; the time does not depend on which. The peer `full` is
     the whole model. With `--methods "[pairs,mostly_mlps,llm_int8,int4,sparse24]"` other splits and
     quantised or sparse models take turns with them (Table 1): `mostly_mlps` drops five MLPs for
-    each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU.
+    each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU. Rates say
+    which share of this machine's measured memory bandwidth was reached.
 
     Args:
         new_tokens: Tokens per turn.
@@ -32,11 +33,19 @@ class DecodeBenchmark(InferenceBenchmark):
     def measure(self) -> Iterator[BenchmarkResult]:
         """Times all new tokens, without loading the model and reading the prompt."""
 
-        def prepare(model: PreTrainedModel) -> Callable[[], None]:
-            decode(model, read_prompt(model, self.prompt_tokens), 1)  # the first pass is slower
-            read = read_prompt(model, self.prompt_tokens)
-            return lambda: decode(model, read, self.new_tokens)
+        def prepare(model: Any) -> Callable[[], None]:
+            after_prompt(model, self.prompt_tokens, 1)()  # the first pass is slower
+            return after_prompt(model, self.prompt_tokens, self.new_tokens)
 
-        workload = {"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
-        what = f"decoding {self.new_tokens} tokens"
-        yield from self.time_methods(what, prepare, self.new_tokens, workload)
+        def work(stack: SublayerStack, stored: int) -> float:
+            return bytes_per_token(stack, stored, self.prompt_tokens + self.new_tokens / 2)
+
+        yield from self.time_methods(
+            Work(
+                f"decoding {self.new_tokens} tokens",
+                self.new_tokens,
+                {"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens},
+                Limit("bandwidth", "bytes", read_bandwidth(self.device), work),
+            ),
+            prepare,
+        )

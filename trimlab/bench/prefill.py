@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from transformers import PreTrainedModel
-
-from trimlab.bench._inference import InferenceBenchmark
+from trimlab.bench._engines import after_prompt
+from trimlab.bench._flops import matmul_rate
+from trimlab.bench._inference import InferenceBenchmark, Work
+from trimlab.bench._limits import Limit, prompt_flops
 from trimlab.bench._result import BenchmarkResult
-from trimlab.evaluation.speed import read_prompt
+from trimlab.model.sublayers import SublayerStack
 
 
 class PrefillBenchmark(InferenceBenchmark):
     """Reads one prompt at batch size 1; by default it is as long as the paper's in Table 1.
 
     By default every other block is dropped; the time does not depend on which. The peer `full` is
-    the whole model. Other `--methods`: see `trimlab bench decode`.
+    the whole model. Other `--methods`: see `trimlab bench decode`. Rates say which share of the
+    rate of a large matrix product was reached.
 
     Args:
         prompt_tokens: Tokens of the prompt.
@@ -29,13 +31,23 @@ class PrefillBenchmark(InferenceBenchmark):
     def measure(self) -> Iterator[BenchmarkResult]:
         """Times the forward pass of the prompt, until the first token."""
 
-        def prepare(model: PreTrainedModel) -> Callable[[], None]:
+        def prepare(model: Any) -> Callable[[], None]:
             def run() -> None:
-                read_prompt(model, self.prompt_tokens)
+                after_prompt(model, self.prompt_tokens)
 
             run()  # the first pass of a model is slower
             return run
 
-        workload: dict[str, Any] = {"prompt_tokens": self.prompt_tokens}
-        what = f"reading {self.prompt_tokens} tokens"
-        yield from self.time_methods(what, prepare, self.prompt_tokens, workload)
+        def work(stack: SublayerStack, _stored: int) -> float:
+            return prompt_flops(stack, self.prompt_tokens) / self.prompt_tokens
+
+        rate = matmul_rate(self.device, self.model.dtype)
+        yield from self.time_methods(
+            Work(
+                f"reading {self.prompt_tokens} tokens",
+                self.prompt_tokens,
+                {"prompt_tokens": self.prompt_tokens},
+                Limit("matmul_rate", "flops", rate, work),
+            ),
+            prepare,
+        )

@@ -1,28 +1,28 @@
 """The interface of export formats.
 
-A format is one file in this folder that defines one subclass of `ExportFormat`; the file's name is
-the format's name.
+A format is one file in this folder that defines one subclass of `ExportFormat`; the format's name
+is the file's, with `-` for `_`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.engines._engine import LoadedModel, load_engine
 from trimlab.errors import InputError
-from trimlab.export._packing import Tier
-from trimlab.export._rounding import rounded_weights
-from trimlab.model.sublayers import SublayerStack, evaluating
-from trimlab.plugins import plugin_class, plugin_module, plugin_names
+from trimlab.export._compare import Difference, check_equal, check_similar, compare
+from trimlab.export._packing import Tier, pack, tier_of
+from trimlab.files import atomic_folder
+from trimlab.model.sublayers import SublayerStack
+from trimlab.plugins import hyphenated_module, hyphenated_names, plugin_class
 
 FORMATS = "trimlab.export"
 
-# logits of token ids, as an exported model computes them  # (1, T) -> (1, T, V)
-LogitsOf = Callable[[Tensor], Tensor]
+FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,49 @@ class Export:
 
     Attributes:
         folder: The model's folder.
-        tier: T1 (kept sublayers only) or T2 (dead sublayers fill gaps).
+        tier: T1 (kept sublayers only), T2 (dead sublayers fill gaps) or T3 (blocks that lack a
+            sublayer).
         blocks: Number of blocks.
         bytes_on_disk: Size of the folder.
-        logit_difference: Largest difference of the reloaded model's logits from the trimmed
-            model's, divided by the largest logit. Both are computed in the type that the trimmed
-            model has in memory, with weights as they were written.
-        dtype: The type of the written weights.
-        reloaded: The model as it was reloaded from the folder, in the written type, for
-            measurements.
+        dtype: The type of the written weights: `float32`, `q8_0`.
+        engine: Name of the engine that it was reloaded in.
+        difference: How far the reloaded model is from the trimmed model. Both are computed in the
+            type that the trimmed model has in memory, with weights as they were written, before
+            they were compressed.
+        compressed: How far the model with compressed weights is from the trimmed model, whose
+            weights are whole; None where weights are not compressed.
     """
 
     folder: Path
     tier: Tier
     blocks: int
     bytes_on_disk: int
-    logit_difference: float
-    dtype: torch.dtype
-    reloaded: PreTrainedModel = field(repr=False)
+    dtype: str
+    engine: str
+    difference: Difference
+    compressed: Difference | None = None
+
+    @property
+    def logit_difference(self) -> float:
+        """Largest difference of logits before compression, as a share of the largest logit."""
+        return self.difference.logits
 
 
 class ExportFormat(ABC):
-    """One way to write a trimmed model so that other programs run it."""
+    """One way to write a trimmed model so that other programs run it.
+
+    Attributes:
+        engine: Name of the engine that reads it.
+        compressions: Types of weights that `compress` makes of those that `save` has written.
+    """
+
+    engine: ClassVar[str]
+    compressions: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Names of the types that weights can have."""
+        return list(dict.fromkeys([*FLOATS, *self.compressions]))
 
     def check(self, stack: SublayerStack) -> None:
         """Refuses a model that the format cannot hold. Changes and writes nothing.
@@ -61,7 +82,8 @@ class ExportFormat(ABC):
 
         Raises:
             InputError: A dropped sublayer is not the residual identity (an ablation), so that no
-                ordinary model computes the same; or the format does not support this model.
+                ordinary model computes the same; the format does not support this model; or what
+                the format needs is not installed.
         """
         if stack.bypass_rule != "residual":
             raise InputError(
@@ -70,12 +92,67 @@ class ExportFormat(ABC):
             )
 
     @abstractmethod
+    def save(
+        self,
+        stack: SublayerStack,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        dtype: torch.dtype,
+    ) -> None:
+        """Writes the files of the trimmed model, weights in a floating-point type.
+
+        Args:
+            stack: The trimmed model, which stays as it is.
+            tokenizer: Its tokenizer.
+            folder: An empty folder.
+            dtype: The type of the written weights.
+        """
+
+    def compress(self, folder: Path, dtype: str) -> None:
+        """Replaces the weights of a folder that `save` has written by smaller ones.
+
+        Args:
+            folder: The folder.
+            dtype: One of `compressions`.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def start(self, folder: Path) -> list[str]:
+        """The commands that run an exported folder, one for each engine.
+
+        Args:
+            folder: The folder.
+        """
+
+    def load(self, folder: Path, trimmed: PreTrainedModel) -> LoadedModel:
+        """Loads an exported folder to compare it with the trimmed model.
+
+        Args:
+            folder: The folder.
+            trimmed: The model that was exported.
+        """
+        return load_engine(self.engine).load(folder, dtype=trimmed.dtype)
+
+    def tier(self, stack: SublayerStack) -> tuple[Tier, int]:
+        """The tier of an export, and its number of blocks."""
+        blocks = pack(stack)
+        return tier_of(blocks), len(blocks)
+
+    def saved_dtype(self, stack: SublayerStack, dtype: str | None) -> torch.dtype:
+        """The type that `save` writes on the way to weights of a type."""
+        return FLOATS.get(dtype or "", stack.model.dtype)
+
+    def rounding(self, stack: SublayerStack) -> float:
+        """By how much the engine's functions change logits, as a share of the largest one."""
+        return 0.0
+
     def write(
         self,
         stack: SublayerStack,
         tokenizer: PreTrainedTokenizerBase,
         folder: str | Path,
-        dtype: torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> Export:
         """Writes the trimmed model, once it has been reloaded and its logits agree.
 
@@ -83,67 +160,60 @@ class ExportFormat(ABC):
             stack: The trimmed model, which stays as it is.
             tokenizer: Its tokenizer, saved beside it.
             folder: The folder to write. An earlier export there is replaced.
-            dtype: The type of the written weights; None for the type that they have in memory.
+            dtype: The type of the written weights, one of `dtypes`; None for the type that they
+                have in memory.
 
         Returns:
             The export.
 
         Raises:
-            InputError: `check` refuses the model, the disk is full, or the place holds something
-                else than a model.
+            InputError: `check` refuses the model, there is no such type, the disk is full, or the
+                place holds something else than a model.
             RuntimeError: The reloaded model's logits differ.
         """
+        self.check(stack)
+        asked = None if dtype is None else str(dtype).removeprefix("torch.")
+        if asked is not None and asked not in self.dtypes:
+            raise InputError(f"no type {asked!r} in this format; there are {self.dtypes}")
+        folder, model = Path(folder).absolute(), stack.model
+        saved, compressed = self.saved_dtype(stack, asked), None
+        written = str(saved).removeprefix("torch.")
+        with atomic_folder(folder, model.num_parameters() * saved.itemsize) as part:
+            self.save(stack, tokenizer, part, saved)
+            with self.load(part, model) as reloaded:
+                engine, computed = reloaded.engine, reloaded.dtype
+                difference = compare(model, reloaded, saved)
+            check_equal(difference, model.dtype, computed, rounding=self.rounding(stack))
+            if asked is not None and asked != written:
+                self.compress(part, asked)
+                with self.load(part, model) as reloaded:
+                    compressed = compare(model, reloaded)
+                check_similar(compressed)
+        tier, blocks = self.tier(stack)
+        return Export(
+            folder=folder,
+            tier=tier,
+            blocks=blocks,
+            bytes_on_disk=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+            dtype=asked or written,
+            engine=engine,
+            difference=difference,
+            compressed=compressed,
+        )
 
 
 def format_names() -> list[str]:
     """Names of the export formats."""
-    return plugin_names(FORMATS)
+    return hyphenated_names(FORMATS)
 
 
 def load_format(name: str) -> ExportFormat:
     """Makes an export format.
 
     Args:
-        name: A file in this folder, such as `hf`.
+        name: One of `format_names()`, such as `hf`.
 
     Raises:
         InputError: There is no such format.
     """
-    return plugin_class(plugin_module(FORMATS, name, "export format"), ExportFormat)()
-
-
-MOST_ALLOWED = 0.25  # difference of logits in any type, as a share of the largest
-
-
-@torch.inference_mode()
-def compare_logits(
-    trimmed: PreTrainedModel, *exported: LogitsOf, dtype: torch.dtype | None = None
-) -> float:
-    """Compares logits of an exported model with those of the trimmed model.
-
-    Args:
-        trimmed: The model that was exported.
-        *exported: Ways to run the export, each from token ids on the trimmed model's device to
-            logits there.  # (1, T) -> (1, T, V)
-        dtype: The type that the exported weights were rounded to, if any.
-
-    Returns:
-        The largest difference, divided by the trimmed model's largest logit.
-
-    Raises:
-        RuntimeError: It is more than rounding can explain.
-    """
-    length = min(48, trimmed.config.max_position_embeddings)
-    ids = torch.arange(length, device=trimmed.device)[None] * 7 % trimmed.config.vocab_size
-    with evaluating(trimmed), rounded_weights(trimmed, dtype or trimmed.dtype):
-        expected = trimmed(ids, use_cache=False).logits  # (1, T, V)
-    scale = expected.abs().max()
-    difference = max(float((expected - run(ids)).abs().max() / scale) for run in exported)
-    # a wrong weight, mask or position is off by whole units; a thousand roundings of bfloat16 are
-    # larger than that
-    allowed = min(1000 * torch.finfo(trimmed.dtype).eps, MOST_ALLOWED)
-    if not difference <= allowed:
-        raise RuntimeError(
-            f"the reloaded export's logits differ by {difference:.2g} of the largest one"
-        )
-    return difference
+    return plugin_class(hyphenated_module(FORMATS, name, "export format"), ExportFormat)()

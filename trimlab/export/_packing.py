@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
-Tier = Literal["T1", "T2"]
+Tier = Literal["T1", "T2", "T3"]
 
 
 class PackedBlock(NamedTuple):
@@ -112,3 +112,14 @@ def packed_state(stack: SublayerStack, blocks: list[PackedBlock]) -> dict[str, T
         else:
             state[name] = weights[source[new] + name.removeprefix(new)]
     return state
+
+
+def drop_dead(stack: SublayerStack) -> None:
+    """Drops the sublayers of a stock model that add nothing: those that packing filled with zeros.
+
+    Args:
+        stack: The model, as it was loaded from an export of tier T2.
+    """
+    dead = [s for s in stack if not any(bool(weight.any()) for weight in stack.parameters(s))]
+    if len(dead) < len(stack):
+        stack.drop(*dead)

@@ -4,56 +4,45 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from trimlab.export._format import Export, ExportFormat, compare_logits
-from trimlab.export._packing import pack, packed_config, packed_state, tier_of
-from trimlab.files import atomic_folder
+from trimlab.engines.transformers import TransformersModel
+from trimlab.export._format import Export, ExportFormat
+from trimlab.export._packing import pack, packed_config, packed_state
 from trimlab.model.sublayers import SublayerStack
 
 
 class HuggingFace(ExportFormat):
     """The remaining sublayers as a stock checkpoint with fewer blocks."""
 
-    def write(
+    engine = "transformers"
+
+    def save(
         self,
         stack: SublayerStack,
         tokenizer: PreTrainedTokenizerBase,
-        folder: str | Path,
-        dtype: torch.dtype | None = None,
-    ) -> Export:
-        """Writes config, weights and tokenizer, see `ExportFormat.write`."""
-        self.check(stack)
-        folder, model = Path(folder).absolute(), stack.model
-        dtype = dtype or model.dtype
-        blocks = pack(stack)
+        folder: Path,
+        dtype: torch.dtype,
+    ) -> None:
+        """Writes config, weights and tokenizer, see `ExportFormat.save`."""
+        model, blocks = stack.model, pack(stack)
         config, state = packed_config(stack, blocks), packed_state(stack, blocks)
         config.architectures = [type(model).__name__]
         config.dtype = dtype
-        state = {name: weight.to(dtype).contiguous() for name, weight in state.items()}
-        with atomic_folder(folder, sum(weight.nbytes for weight in state.values())) as part:
-            config.save_pretrained(part)
-            if model.generation_config is not None:
-                model.generation_config.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            save_torch_state_dict(state, part)
-            reloaded = load_export(part, model.dtype)
-            difference = _compare(model, reloaded, dtype)
-        if dtype != model.dtype:
-            del state, reloaded  # each is as large as what comes
-            # not `.to(dtype)`: that rounds buffers, too, such as the frequencies of positions
-            reloaded = load_export(folder, dtype)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        return Export(
-            folder=folder,
-            tier=tier_of(blocks),
-            blocks=len(blocks),
-            bytes_on_disk=size,
-            logit_difference=difference,
-            dtype=dtype,
-            reloaded=reloaded,
-        )
+        config.save_pretrained(folder)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_torch_state_dict({n: w.to(dtype).contiguous() for n, w in state.items()}, folder)
+
+    def load(self, folder: Path, trimmed: PreTrainedModel) -> TransformersModel:
+        """Loads the folder where the trimmed model is, see `ExportFormat.load`."""
+        model = load_export(folder, trimmed.dtype)
+        return TransformersModel(model.to(trimmed.device))  # type: ignore[arg-type]
+
+    def start(self, folder: Path) -> list[str]:
+        """See `ExportFormat.start`."""
+        return [f"transformers chat {folder}", f"vllm serve {folder}"]
 
 
 def save_packed(
@@ -90,19 +79,3 @@ def load_export(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
     )
     return model.eval()
-
-
-def _compare(trimmed: PreTrainedModel, reloaded: PreTrainedModel, dtype: torch.dtype) -> float:
-    """Largest relative difference of logits, with and without a KV cache."""
-    reloaded = reloaded.to(trimmed.device)  # type: ignore[arg-type]
-
-    def cached(ids: Tensor) -> Tensor:
-        half = ids.shape[1] // 2
-        first = reloaded(ids[:, :half], use_cache=True)
-        second = reloaded(ids[:, half:], past_key_values=first.past_key_values, use_cache=True)
-        return torch.cat([first.logits, second.logits], dim=1)  # (1, T, V)
-
-    def whole(ids: Tensor) -> Tensor:
-        return reloaded(ids, use_cache=False).logits
-
-    return compare_logits(trimmed, whole, cached, dtype=dtype)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_speeds
 from trimlab.export._packing import packable_blocks
-from trimlab.export.hf import save_packed
+from trimlab.export.hf import load_export, save_packed
 from trimlab.model.loading import load_model
 from trimlab.model.notes import note_once
 from trimlab.model.sizes import dense_sizes, stored_sizes
@@ -123,7 +123,7 @@ class Exporter:
         about |= {
             "stored_layer_memory_ratio": stored.layers / dense.layers,
             "stored_model_memory_ratio": stored.model / dense.model,
-            "dtype": str(export.dtype).removeprefix("torch."),
+            "dtype": export.dtype,
             "folder": str(folder),
             "tier": export.tier,
             "blocks": export.blocks,
@@ -133,7 +133,7 @@ class Exporter:
         if export.tier == "T2":
             ratio = saved.asked_ratio or stack.layer_memory_ratio
             about["packable_blocks"] = packable_blocks(stack, ratio)
-        return SublayerStack(export.reloaded), about
+        return SublayerStack(load_export(export.folder, getattr(torch, export.dtype))), about
 
     def _dtype_for(self, stack: SublayerStack) -> torch.dtype:
         """The type of an export: the one asked for, or float32 if the weights do not fit in it."""

@@ -21,10 +21,12 @@ class Method(ABC):
     Attributes:
         title: Its name in Table 1.
         library: The library whose kernels it needs, or None.
+        drops: Whether it drops sublayers and does nothing else, so that every engine runs it.
     """
 
     title: ClassVar[str]
     library: ClassVar[str | None] = None
+    drops: ClassVar[bool] = False
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuses a device or a type of weights without kernels for the method.

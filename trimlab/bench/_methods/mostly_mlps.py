@@ -14,6 +14,7 @@ class MostlyMLPs(Method):
     """Drops five MLPs for each attention, evenly spaced, to half of the layer memory."""
 
     title = "TrimLLM (50%), mostly MLPs"
+    drops = True
 
     def apply(self, stack: SublayerStack) -> None:
         """Drops the sublayers."""

@@ -8,6 +8,7 @@ class Pairs(Method):
     """Drops every other block. Which ones does not change the time."""
 
     title = "TrimLLM (50%), pairs"
+    drops = True
 
     def apply(self, stack: SublayerStack) -> None:
         """Drops the sublayers."""

@@ -1,0 +1,1 @@
+"""Engines: programs that run an exported model, one file each, named after the engine."""

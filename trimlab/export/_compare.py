@@ -1,0 +1,99 @@
+"""Comparing what an engine computes with what the trimmed model computes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimlab.engines._engine import LoadedModel
+from trimlab.export._rounding import rounded_weights
+from trimlab.model.sublayers import evaluating
+
+MOST_ALLOWED = 0.25  # difference of logits in any type, as a share of the largest
+MOST_LOST = 1.0  # nats: coarse weights cost hundredths, a wrong scale whole units
+
+_PROMPT, _NEW = 8, 8  # tokens of the comparison that goes through the KV cache
+
+
+class Difference(NamedTuple):
+    """How far an engine's output is from the trimmed model's.
+
+    Attributes:
+        logits: Largest difference of log-probabilities, as a share of the largest logit. Of tokens
+            that the engine decoded with its KV cache: by how much the trimmed model's logit of
+            such a token is below its largest one.
+        kl: Kullback-Leibler divergence of the engine's next-token distributions from the trimmed
+            model's, in nats, mean over the positions.
+    """
+
+    logits: float
+    kl: float
+
+
+@torch.inference_mode()
+def compare(
+    trimmed: PreTrainedModel, exported: LoadedModel, dtype: torch.dtype | None = None
+) -> Difference:
+    """Compares an exported model in its engine with the trimmed model.
+
+    Args:
+        trimmed: The model that was exported.
+        exported: The export.
+        dtype: The type that the exported weights were rounded to; None compares with the trimmed
+            model's weights as they are.
+    """
+    length = min(48, trimmed.config.max_position_embeddings)
+    ids = torch.arange(length)[None] * 7 % trimmed.config.vocab_size  # (1, T)
+    prompt = ids[0, :_PROMPT].tolist()
+    new = list(exported.decode(prompt, min(_NEW, length - _PROMPT)))
+    with evaluating(trimmed), rounded_weights(trimmed, dtype or trimmed.dtype):
+        expected = _logits(trimmed, ids)  # (T, V)
+        continued = _logits(trimmed, torch.tensor([prompt + new]))[_PROMPT - 1 : -1]
+    scale = expected.abs().max()
+    chosen = continued[torch.arange(len(new)), torch.tensor(new)]
+    below = (continued.amax(-1) - chosen).max()
+    expected = expected.log_softmax(-1)
+    found = exported.logits(ids)[0].to(expected.dtype).log_softmax(-1)
+    largest = torch.maximum((expected - found).abs().max(), below)  # NaN stays
+    kl = (expected.exp() * (expected - found)).sum(-1).mean()
+    return Difference(float(largest / scale), float(kl))
+
+
+def check_equal(difference: Difference, *dtypes: torch.dtype, rounding: float = 0.0) -> None:
+    """Refuses a difference that the order of summation cannot explain.
+
+    Args:
+        difference: The difference.
+        *dtypes: The types that the logits were computed in; the coarsest one counts.
+        rounding: What the engine rounds more coarsely than that, as a share of the largest logit.
+
+    Raises:
+        RuntimeError: It is too large.
+    """
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
+    # a wrong weight, mask or position is off by whole units; a thousand roundings of bfloat16 are
+    # larger than that
+    if not difference.logits <= min(max(1000 * eps, rounding), MOST_ALLOWED):
+        raise RuntimeError(
+            f"the reloaded export's logits differ by {difference.logits:.2g} of the largest one"
+        )
+
+
+def check_similar(difference: Difference) -> None:
+    """Refuses compressed weights that compute something else.
+
+    Raises:
+        RuntimeError: The divergence is too large.
+    """
+    if not difference.kl <= MOST_LOST:
+        raise RuntimeError(
+            f"the compressed export's distributions diverge by {difference.kl:.2g} nats from the "
+            "trimmed model's"
+        )
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Logits of one text, on the CPU, in float32 at least.  # (1, T) -> (T, V)"""
+    logits = model(ids.to(model.device), use_cache=False).logits[0].cpu()
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
