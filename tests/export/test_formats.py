@@ -43,7 +43,7 @@ def test_there_are_formats_and_an_unknown_one_is_named() -> None:
 @every_format
 def test_a_format_says_what_it_is(name: str) -> None:
     assert isinstance(load_format(name), ExportFormat)
-    assert importlib.import_module(f"{FORMATS}.{name}").__doc__
+    assert importlib.import_module(f"{FORMATS}.{name.replace('-', '_')}").__doc__
 
 
 @every_format

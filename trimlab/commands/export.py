@@ -89,7 +89,7 @@ def _report(export: "Export", target: "ExportFormat", stack: "SublayerStack") ->
         f"the largest logit, KL divergence {export.difference.kl:.1e} nats"
     )
     if export.engine != target.engine:
-        print(f"not run: {target.engine}, the format's own engine, which is not installed")
+        print(f"not run here: {target.engine}, the format's own engine")
     if export.compressed is not None:
         print(
             f"weights in {export.dtype}: largest logit difference {export.compressed.logits:.1e}, "
