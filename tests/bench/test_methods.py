@@ -79,8 +79,8 @@ def test_methods_take_turns_and_have_a_row_each(
     assert pairs["peer_turns"] == mlps["peer_turns"] and len(pairs["ours_turns"]) == 1
     for row in (pairs, mlps):
         rates, (seconds,) = row["rates"], row["ours_turns"]
-        assert rates["ours_tokens_per_second"] == 2 / seconds
-        assert rates["ours_ms_per_token"] == 1000 * seconds / 2
+        assert rates["ours_tokens_per_second"] == pytest.approx(2 / seconds)
+        assert rates["ours_ms_per_token"] == pytest.approx(1000 * seconds / 2)
         settings = row["settings"]
         assert settings["weight_bytes"] < settings["peer_weight_bytes"]
         # how far from the limit: what is read in a second, as a share of what can be

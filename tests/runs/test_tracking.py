@@ -345,7 +345,8 @@ def test_the_command_keeps_it_out_of_the_config(base: Path, root: Path, tmp_path
     command = ["fit", "--config", REPOSITORY / "experiments" / "own_data.yaml"]
     command += ["--model.base", base, "--data.root", root, "--run.dir", tmp_path / "run"]
     command += ["--data.calibration_rows", 15, "--data.dev_rows", 15, "--run.full_depth", "false"]
-    command += ["--run.speed", "false", "--trim.target_layer_memory", 0.8]
+    command += ["--run.trim_from", "base", "--run.speed", "false"]
+    command += ["--trim.target_layer_memory", 0.8]
     command += ["--trim.min_accuracy_share", "null", "--trainer.accelerator", "cpu"]
     for mode in ("offline", "disabled"):  # the second one is a second start of the same run
         with pytest.raises(SystemExit) as stop:

@@ -71,7 +71,7 @@ class RunOptions:
         if self.trim_from == "fine_tuned" and not self.full_depth:
             raise InputError(
                 "run.trim_from fine_tuned needs the model at full depth: leave out "
-                "run.full_depth false"
+                "run.full_depth false, or give run.trim_from base"
             )
         if self.fine_tuning_epochs < 1:
             raise InputError(
