@@ -40,7 +40,7 @@ def test_a_graph_has_the_remaining_sublayers_alone(
     with torch.no_grad():
         expected = stack.model(ids, use_cache=False).logits
     sizes = []
-    for dtype in ("float32", "float16", "int8"):
+    for dtype in (d for d in ("float32", "float16", "int8") if d in found.dtypes):
         folder = tmp_path / dtype
         export = found.write(stack, tiny_tokenizer(), folder, dtype)
         assert export.tier == "T3" and export.difference.logits < 1e-2

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from trimlab.engines.openvino import WEIGHTS
 from trimlab.export._traced import TracedFormat, quiet, traced_inputs, weights_in
+from trimlab.model.sublayers import SublayerStack
 
 GROUP = 64  # weights of a row that share a scale, where a row is a multiple of it
 
@@ -17,13 +18,22 @@ class OpenVINO(TracedFormat):
     engine = "openvino"
     compressions = ("int8", "int4")
 
+    @property
+    def dtypes(self) -> list[str]:
+        """Without float16: OpenVINO would round the frequencies of positions, too."""
+        return ["float32", *self.compressions]
+
+    def saved_dtype(self, stack: SublayerStack, dtype: str | None) -> torch.dtype:
+        """See `ExportFormat.saved_dtype`."""
+        return torch.float32
+
     def trace(self, model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
         """See `TracedFormat.trace`."""
         from transformers.exporters.configs import OpenVINOConfig
         from transformers.exporters.exporter_openvino import OpenVINOExporter
 
-        with weights_in(model, torch.float32):
-            config = OpenVINOConfig(dynamic=True, compress_to_fp16=dtype == torch.float16)
+        with weights_in(model, dtype):
+            config = OpenVINOConfig(dynamic=True, compress_to_fp16=False)
             exported = OpenVINOExporter().export(model, traced_inputs(model), config)
             exported.save_pretrained(folder)
 
