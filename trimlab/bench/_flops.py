@@ -1,6 +1,5 @@
 """Floating-point operations that a training step needs, and the rate that a device reaches."""
 
-import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from trimlab.data.encoding import EncodedItem
-from trimlab.evaluation.speed import synchronise
+from trimlab.evaluation.speed import fastest_seconds
 from trimlab.model.sublayers import Sublayer, SublayerStack
 
 
@@ -94,14 +93,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> 
     """
     n = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
-    seconds = []
-    for _ in range(repeats + 1):
-        synchronise(device)
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / min(seconds[1:])  # the first one chooses a kernel
+    return 2 * n**3 / fastest_seconds(lambda: torch.mm(a, b), device, repeats)
 
 
 def _head_width(stack: SublayerStack) -> int:

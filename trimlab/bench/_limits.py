@@ -1,6 +1,5 @@
 """The physical limits of inference: how much a model reads and computes, and at what rate."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from trimlab.bench._flops import TextSizes, training_flops
-from trimlab.evaluation.speed import synchronise
+from trimlab.evaluation.speed import fastest_seconds
 from trimlab.model.sublayers import SublayerStack
 
 
@@ -40,14 +39,7 @@ def read_bandwidth(device: torch.device, repeats: int = 5) -> float:
     """
     rows = 2**16 if device.type == "cuda" else 2**14
     matrix, vector = torch.ones(rows, 2**12, device=device), torch.ones(2**12, device=device)
-    seconds = []
-    for _ in range(repeats + 1):
-        synchronise(device)
-        start = time.perf_counter()
-        torch.mv(matrix, vector)
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return matrix.nbytes / min(seconds[1:])  # the first one maps the pages
+    return matrix.nbytes / fastest_seconds(lambda: torch.mv(matrix, vector), device, repeats)
 
 
 @torch.inference_mode()

@@ -101,25 +101,20 @@ def _speaker(name: str, threads: int | None) -> Iterator[_Speaker]:
         name: A folder, in any format that `trimlab export` writes, or another name of a model.
         threads: CPU threads of the engine.
     """
+    from transformers import GenerationConfig
+
     from trimlab.engines._engine import engine_for, load_engine
+    from trimlab.evaluation.generation import end_tokens
     from trimlab.model.loading import load_tokenizer, model_folder
 
     folder = Path(name) if Path(name).is_dir() else model_folder(name)
     engine, tokenizer = load_engine(engine_for(folder)), load_tokenizer(str(folder))
     engine.check()
+    config = None
+    if (folder / "generation_config.json").is_file():
+        config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     with engine.load(folder, threads=threads) as model:
-        yield _Speaker(name, model, tokenizer, _ends(folder, tokenizer))
-
-
-def _ends(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: the tokenizer's, and those of the generation config."""
-    import json
-
-    ends, path = {tokenizer.eos_token_id}, folder / "generation_config.json"
-    if path.is_file():
-        more = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        ends.update(more if isinstance(more, list) else [more])
-    return frozenset(ends - {None})
+        yield _Speaker(name, model, tokenizer, frozenset(end_tokens(config, tokenizer)))
 
 
 def _lines() -> Iterator[str]:

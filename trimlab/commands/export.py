@@ -1,6 +1,5 @@
 """Write a trimmed model for Transformers, vLLM, llama.cpp and other engines."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ def run(arguments: list[str]) -> None:
 
     from trimlab.export._format import load_format
     from trimlab.export._packing import drop_dead
+    from trimlab.memory import main_memory
     from trimlab.model.loading import base_dtype, load_model
     from trimlab.model.sublayers import SublayerStack
 
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> None:
     name = str(source) if source is not None else options.model
     stored = base_dtype(name)
     model, tokenizer = load_model(name)
-    if 2 * model.num_parameters() * 4 > _memory():  # the model and the reloaded one
+    if 2 * model.num_parameters() * 4 > main_memory():  # the model and the reloaded one
         del model
         model, tokenizer = load_model(name, dtype=stored)
     stack = SublayerStack(model)
@@ -72,11 +72,6 @@ def _source(path: Path, ratio: float | None) -> Path | None:
             raise InputError(f"the run {path} has no model at ratio {ratio:g}; there are {there}")
         found = named[ratio]
     return Path(str(found.folder))
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _report(export: "Export", target: "ExportFormat", stack: "SublayerStack") -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.text import squad
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.data.batching import to_device
 from trimlab.data.encoding import prompt_ids, token_ids
@@ -74,7 +74,7 @@ def greedy_answer(
     """
     if most <= 0:
         return ""
-    all_ends = _ends(model, tokenizer) | ends
+    all_ends = end_tokens(model.generation_config, tokenizer) | ends
     written: list[int] = []
     prompt = read_prompt(model, to_device(torch.tensor([context]), model.device))
     for token in _values(islice(greedy_tokens(model, prompt), most), model.device):
@@ -191,8 +191,8 @@ def _compared(written: str, answer: str) -> dict[str, Tensor]:
     return compared(written)
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[Any]:
-    config = model.generation_config
+def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[Any]:
+    """Tokens that end an answer: the tokenizer's EOS, and those of a generation config."""
     ends: Any = None if config is None else config.eos_token_id  # one, several or none
     everything: list[Any] = [tokenizer.eos_token_id]
     everything += ends if isinstance(ends, list) else [ends]

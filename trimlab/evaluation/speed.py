@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -93,6 +93,24 @@ def synchronise(device: torch.device) -> None:
     """Waits until a GPU has finished all of its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def fastest_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Seconds of the fastest of some calls, without a first one that chooses kernels.
+
+    Args:
+        work: What is timed.
+        device: The device that computes it.
+        repeats: Number of timed calls.
+    """
+    seconds = []
+    for _ in range(repeats + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
 
 
 def _speed(values: list[float]) -> Speed:

@@ -100,9 +100,7 @@ class NemotronNas(ExportFormat):
             "model_type": "nemotron-nas",
             "dtype": str(dtype).removeprefix("torch."),
             "intermediate_size": width,
-            # qwen2 has biases on queries, keys and values, of which its config says nothing
-            "attention_bias": plain.model_type == "qwen2"
-            or getattr(plain, "attention_bias", False),
+            "attention_bias": _has_biases(plain),
             "block_configs": [_block_config(plain, block, width) for block in blocks],
         }
         for key in ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers"):

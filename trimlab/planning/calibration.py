@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import synchronise
-from trimlab.memory import give_back_memory, resident_memory
+from trimlab.memory import give_back_memory, main_memory, resident_memory
 from trimlab.planning.machine import CONTEXT, Machine, measured_rate
 from trimlab.planning.tracing import Op, OpKey
 
@@ -42,7 +42,7 @@ def this_machine(accelerator: str = "auto") -> Machine:
         return Machine(name, total, 1.0, 1.0, base=CONTEXT, efficiency=1.0, here=True)
     return Machine(
         "this machine",
-        _main_memory(),
+        main_memory(),
         1.0,
         1.0,
         cuda=False,
@@ -172,9 +172,3 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)
-
-
-def _main_memory() -> int:
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
