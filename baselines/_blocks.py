@@ -1,4 +1,4 @@
-"""Running a model block by block, as SparseGPT, AWQ and LLM-Streamline do."""
+"""Running a model block by block, as methods with calibration texts do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +58,29 @@ def run_block(block: nn.Module, call: Call, state: Tensor) -> Tensor:
     """Runs a block on a residual stream.  # (B, T, D) -> (B, T, D)"""
     arguments, named = call
     return block(state, *arguments, **named)
+
+
+def each_block(
+    stack: SublayerStack, texts: CalibrationTokens
+) -> Iterator[tuple[Any, dict[nn.Linear, Tensor]]]:
+    """Visits the blocks to change them: each is run on the outputs of the changed ones before it.
+
+    Args:
+        stack: The model.
+        texts: Token ids of the calibration texts.
+
+    Yields:
+        A block, and `X^T X` over all inputs of each of its linear layers.  # (C, C)
+    """
+    begun = [begin(stack, batch) for batch in text_batches(texts)]
+    states = [state for state, _ in begun]  # (B, T, D) each
+    for index, block in enumerate(stack.blocks):
+        calls = [of_blocks[index] for _, of_blocks in begun]
+        with grams_of(block) as grams:
+            for call, state in zip(calls, states, strict=True):
+                run_block(block, call, state)
+        yield block, grams
+        states = [run_block(block, call, state) for call, state in zip(calls, states, strict=True)]
 
 
 @contextmanager

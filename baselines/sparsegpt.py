@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from baselines._blocks import begin, grams_of, run_block, text_batches
+from baselines._blocks import each_block
+from baselines._least_squares import compensate, inverse_factor
 from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
 from trimlab.model.device import Placement
@@ -44,22 +45,13 @@ class SparseGPT(Baseline):
         """Writes the sparse model as a dense one with zeros in it."""
         dense, _ = load_model(model, **placement._asdict())
         stack = SublayerStack(dense)
-        begun = [begin(stack, batch) for batch in text_batches(texts)]
-        states = [state for state, _ in begun]  # (B, T, D) each
-        for index, block in enumerate(stack.blocks):
-            calls = [of_blocks[index] for _, of_blocks in begun]
-            with grams_of(block) as grams:
-                for call, state in zip(calls, states, strict=True):
-                    run_block(block, call, state)
+        for _, grams in each_block(stack, texts):
             for layer, gram in grams.items():
                 layer.weight.copy_(
                     sparsify(
                         layer.weight, gram, self.n, self.m, damp=self.damp, columns=self.columns
                     )
                 )
-            states = [
-                run_block(block, call, state) for call, state in zip(calls, states, strict=True)
-            ]
         dense.save_pretrained(folder)
 
 
@@ -83,27 +75,19 @@ def sparsify(
     Returns:
         The sparse weights, in the type of the inner products.  # (R, C)
     """
-    left = weight.to(gram.dtype, copy=True)  # corrected for the columns pruned so far  # (R, C)
-    hessian = gram.clone()
-    unused = hessian.diagonal() == 0  # inputs that are always zero
-    hessian.diagonal().masked_fill_(unused, 1)
-    left.masked_fill_(unused, 0)
-    hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    # row j holds the inverse Hessian of the columns from j on, over the root of its first entry
-    factor = torch.linalg.cholesky(inverse, upper=True)  # (C, C)
-    for start in range(0, left.shape[1], columns):
-        stop = min(start + columns, left.shape[1])
-        block, own = left[:, start:stop], factor[start:stop, start:stop]  # (R, B), (B, B)
-        errors, dropped = torch.zeros_like(block), torch.empty(0)
-        for j in range(stop - start):
+    used = weight.masked_fill(gram.diagonal() == 0, 0)  # no weights of inputs that are always zero
+
+    def prune(block: Tensor, own: Tensor) -> Tensor:
+        left, dropped = block.clone(), torch.empty(0)  # (R, B)
+        for j in range(left.shape[1]):
             if j % m == 0:
-                group = slice(j, min(j + m, stop - start))
-                costs = (block[:, group] / own.diagonal()[group]).square()  # (R, m)
+                group = slice(j, j + m)
+                costs = (left[:, group] / own.diagonal()[group]).square()  # (R, m)
                 dropped = costs.argsort(dim=1, stable=True)[:, :n] + j  # (R, n)
             pruned = dropped.eq(j).any(dim=1)  # (R,)
-            errors[:, j] = torch.where(pruned, block[:, j] / own[j, j], 0.0)
-            block[:, j + 1 :] -= errors[:, j, None] * own[j, j + 1 :]
-            block[:, j].masked_fill_(pruned, 0)  # a mask as an index would wait for a GPU
-        left[:, stop:] -= errors @ factor[start:stop, stop:]
-    return left
+            error = torch.where(pruned, left[:, j] / own[j, j], 0.0)
+            left[:, j + 1 :] -= error[:, None] * own[j, j + 1 :]
+            left[:, j].masked_fill_(pruned, 0)  # a mask as an index would wait for a GPU
+        return left
+
+    return compensate(used, inverse_factor(gram, damp), columns, prune)

@@ -17,7 +17,10 @@ from torch import nn
 import trimlab
 from baselines import awq
 from baselines._blocks import grams_of, text_batches
-from baselines.llm_pruner import LLMPruner, best, channel_importance, head_importance
+from baselines._narrow import best
+from baselines.billm import BiLLM, binarise, binary, break_point, packed_bytes, salient_columns
+from baselines.fasp import FASP, importance, restore
+from baselines.llm_pruner import LLMPruner, channel_importance, head_importance
 from baselines.llm_streamline import LLMStreamline, similarities
 from baselines.sparsegpt import SparseGPT, sparsify
 from trimlab.baseline import (
@@ -46,7 +49,7 @@ SIZES = {
 }  # as libraries want it
 OPTIONS = {"gptq": {"group_size": 32}, "awq": {"group_size": 32}}
 SMALL = {"calibration_rows": 8, "dev_rows": 8}
-OWN = ("llm_pruner", "llm_streamline", "sparsegpt")
+OWN = ("billm", "fasp", "llm_pruner", "llm_streamline", "sparsegpt")
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +87,7 @@ def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     dense = dense_sizes(SublayerStack(load_model(str(folder))[0]))
     assert stored.layers < 0.8 * dense.layers or stored.zeros > 0.4
-    assert stored == stored_sizes(tmp_path / "smaller")
+    assert stored == baseline.stored(tmp_path / "smaller")
     original, found = logits(load_model(str(folder))[0]), logits(smaller)
     assert torch.isfinite(found).all() and found.shape == original.shape
     stock = logits(load_model(str(tmp_path / "smaller"))[0])  # what `trimlab eval` does

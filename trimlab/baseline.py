@@ -85,6 +85,19 @@ class Baseline(ABC):
         """
         return load_model(str(folder), **(placement or find_placement())._asdict())[0]
 
+    def stored(self, folder: Path, dead: Sequence[str] = ()) -> StoredSizes:
+        """Sizes of the model in a folder that `compress` has written.
+
+        Args:
+            folder: The folder.
+            dead: Beginnings of the names of dead sublayers' tensors, see `stored_sizes`.
+        """
+        return stored_sizes(folder, dead)
+
+    def note(self, folder: Path) -> str | None:
+        """A line about a folder that `compress` has written, for its user; None for nothing."""
+        return None
+
 
 def baseline_names() -> list[str]:
     """Names of the baselines, the files in `baselines/`.
@@ -155,4 +168,4 @@ def write_compressed(
     with atomic_folder(folder) as part:
         baseline.compress(model, texts, part, placement or find_placement())
         tokenizer.save_pretrained(part)
-        return stored_sizes(part, dead)
+        return baseline.stored(part, dead)

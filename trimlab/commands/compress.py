@@ -27,12 +27,16 @@ def run(arguments: list[str]) -> None:
     placement = check_placement(options)
     baseline = method(**options.method.as_dict())
     found = _compare(baseline, options, placement)
+    note = baseline.note(options.out)
     if options.json:
         about = {"method": arguments[0], "model": options.model, "task": options.data.task}
+        about["note"] = note
         print(json.dumps(about | {"folder": str(options.out)} | found))
         return
     Console().print(_table(found, {"original": options.model, "smaller": baseline.title}))
     print(f"n = {found['smaller']['n']} test items; {options.out} is the smaller model")
+    if note:
+        print(note)
     if baseline.before_training:
         print("It has not been trained since: a fit does that, and --run.compare in one go.")
 

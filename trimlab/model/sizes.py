@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,12 @@ class StoredSizes:
     dead: float = 0.0
 
 
-def stored_sizes(folder: Path, dead: Sequence[str] = ()) -> StoredSizes:
+def stored_sizes(
+    folder: Path,
+    dead: Sequence[str] = (),
+    *,
+    matrix_bytes: Callable[[int, int], float] | None = None,
+) -> StoredSizes:
     """Sizes of a written model.
 
     Floating-point tensors (scales too) count two bytes an entry in whatever type they are saved:
@@ -48,13 +53,15 @@ def stored_sizes(folder: Path, dead: Sequence[str] = ()) -> StoredSizes:
     Args:
         folder: A Hugging Face folder with `*.safetensors`.
         dead: Beginnings of the names of dead sublayers' tensors, see `dead_sublayers`.
+        matrix_bytes: Bytes of a matrix of the blocks from its rows and columns, where the folder
+            holds unpacked what a method packs.
 
     Raises:
         InputError: The model type is not supported.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     blocks = f"{family_of(config).blocks}."
-    layers = whole = gone = 0
+    layers = whole = gone = 0.0
     matrices: list[tuple[int, int]] = []  # zeros and entries
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -62,12 +69,15 @@ def stored_sizes(folder: Path, dead: Sequence[str] = ()) -> StoredSizes:
                 tensor = file.get_slice(name)
                 shape, kind = tensor.get_shape(), tensor.get_dtype()
                 size = math.prod(shape) * (2 if kind in FLOATS else ITEM_BYTES[kind])
+                is_matrix = name.startswith(blocks) and kind in FLOATS and len(shape) == 2
+                if is_matrix and matrix_bytes is not None:
+                    size = matrix_bytes(*shape)
                 whole += size
                 if name.startswith(blocks):
                     layers += size
                     gone += size if name.startswith(tuple(dead)) else 0
-                    if kind in FLOATS and len(shape) == 2:
-                        matrices.append(_zeros(file.get_tensor(name)))
+                if is_matrix:
+                    matrices.append(_zeros(file.get_tensor(name)))
     return StoredSizes(layers, whole, _share(matrices), gone)
 
 

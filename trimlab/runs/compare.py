@@ -14,7 +14,7 @@ from trimlab.baseline import (
     write_compressed,
 )
 from trimlab.data.domain import DomainData
-from trimlab.model.sizes import StoredSizes, dead_sublayers, stored_sizes
+from trimlab.model.sizes import StoredSizes, dead_sublayers
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.model_result import ModelResult
 from trimlab.records.rows import JsonObject
@@ -150,7 +150,7 @@ class Comparison:
     ) -> JsonObject:
         """Lets a baseline write its model, unless there is one to keep; its sizes."""
         if keep and folder.exists():
-            stored = stored_sizes(folder, dead)
+            stored = baseline.stored(folder, dead)
         else:
             texts = calibration_tokens(self.data.train_items()[:CALIBRATION_TEXTS])
             tokenizer = self.module.tokenizer
