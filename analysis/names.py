@@ -23,10 +23,12 @@ TASKS = {
 BASELINES = {
     "llm_pruner": "LLM-Pruner",
     "llm_streamline": "LLM-Streamline",
+    "fasp": "FASP",
     "sparsegpt": "SparseGPT (2:4)",
     "llm_int8": "LLM.int8()",
     "awq": "AWQ-int4",
     "gptq": "GPTQ-int4",
+    "billm": "BiLLM",
 }
 
 # Titles of importance scores. Other scores go by their own name.

@@ -42,8 +42,9 @@ def build(records: Records, paper: Paper) -> Table:
         f"Accuracy in percent; the published values are {PUBLISHED}'s. Weights are compressed "
         "after full fine-tuning; LLM-Pruner and LLM-Streamline remove structure first, and what is "
         "left is trained in full for as many epochs. Memory is of weights of 16 bits and counts "
-        "what is stored: zeros of SparseGPT are stored like other weights. (TrimLLM's is that of "
-        "the sublayers that are left.) Methods calibrate on 128 training texts of the domain.",
+        "what is stored: zeros of SparseGPT like other weights, and for BiLLM also groups and "
+        "scales, 2.5 bits a weight (its paper counts signs, about 1.1). (TrimLLM's is that of the "
+        "sublayers that are left.) Methods calibrate on 128 training texts of the domain.",
         mine,
         methods,
         own_domain(mine, published_tasks(paper.rows("table2"))),

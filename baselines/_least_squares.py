@@ -57,8 +57,8 @@ def compensate(
     for start in range(0, left.shape[1], columns):
         stop = min(start + columns, left.shape[1])
         block, own = left[:, start:stop], factor[start:stop, start:stop]
-        change = block - approximate(block, own)
-        errors = torch.linalg.solve_triangular(own, change, upper=True, left=False)
+        found = approximate(block, own)
+        errors = torch.linalg.solve_triangular(own, block - found, upper=True, left=False)
         left[:, stop:] -= errors @ factor[start:stop, stop:]
-        block -= change
+        left[:, start:stop] = found
     return left
