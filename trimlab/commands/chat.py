@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimlab.commands._quiet import quiet
@@ -26,7 +25,11 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"--new_tokens must be at least 1, not {options.new_tokens}")
     names = [options.model] + ([options.beside] if options.beside else [])
     with ExitStack() as loaded:
-        speakers = [loaded.enter_context(_speaker(name, options.threads)) for name in names]
+        asked = (options.engine, None)
+        speakers = [
+            loaded.enter_context(_speaker(name, engine, options.threads))
+            for name, engine in zip(names, asked, strict=False)
+        ]
         if sys.stdin.isatty():
             print(HELP)
         for line in _lines():
@@ -94,26 +97,25 @@ class _Speaker:
 
 
 @contextmanager
-def _speaker(name: str, threads: int | None) -> Iterator[_Speaker]:
-    """Loads a model in the engine of its folder.
+def _speaker(name: str, engine: str | None, threads: int | None) -> Iterator[_Speaker]:
+    """Loads a model in an engine.
 
     Args:
         name: A folder, in any format that `trimlab export` writes, or another name of a model.
+        engine: Name of the engine; None for that of the folder.
         threads: CPU threads of the engine.
     """
     from transformers import GenerationConfig
 
-    from trimlab.engines._engine import engine_for, load_engine
+    from trimlab.commands._engine_folder import engine_folder, engine_of
     from trimlab.evaluation.generation import end_tokens
-    from trimlab.model.loading import load_tokenizer, model_folder
+    from trimlab.model.loading import load_tokenizer
 
-    folder = Path(name) if Path(name).is_dir() else model_folder(name)
-    engine, tokenizer = load_engine(engine_for(folder)), load_tokenizer(str(folder))
-    engine.check()
-    config = None
+    folder, config = engine_folder(name), None
+    found, tokenizer = engine_of(folder, engine), load_tokenizer(str(folder))
     if (folder / "generation_config.json").is_file():
         config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    with engine.load(folder, threads=threads) as model:
+    with found.load(folder, threads=threads) as model:
         yield _Speaker(name, model, tokenizer, frozenset(end_tokens(config, tokenizer)))
 
 
@@ -141,6 +143,9 @@ def _parser() -> "ArgumentParser":
         "model", type=str, help="folder of a run's model or of an export, or another model's name"
     )
     parser.add_argument("--beside", type=str | None, help="a model that answers, too")
+    parser.add_argument(
+        "--engine", type=str | None, help="the engine of the first model; by default, by its files"
+    )
     parser.add_argument("--new_tokens", type=int, default=256, help="longest answer in tokens")
     parser.add_argument("--threads", type=int | None, help="CPU threads, the engine's own number")
     return parser

@@ -7,8 +7,12 @@ from trimlab.commands._quiet import quiet
 from trimlab.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
     from trimlab.export._format import Export, ExportFormat
     from trimlab.model.sublayers import SublayerStack
+    from trimlab.runs.folder import RunFolder
 
 
 def run(arguments: list[str]) -> None:
@@ -21,16 +25,40 @@ def run(arguments: list[str]) -> None:
     quiet()
     import torch
 
+    from trimlab.engines._engine import load_engine
+    from trimlab.export._card import CARD, exported_card
     from trimlab.export._format import load_format
+    from trimlab.files import write_text
+
+    target = load_format(options.to)
+    if options.dtype is not None and options.dtype not in target.dtypes:
+        raise InputError(f"{options.to} has no type {options.dtype}: {', '.join(target.dtypes)}")
+    if options.check is not None:
+        load_engine(options.check).check()
+    stack, tokenizer, stored = _trimmed(options)
+    dtype = options.dtype or str(stored).removeprefix("torch.")
+    if dtype not in target.dtypes:
+        dtype = "float32"
+    with torch.inference_mode():
+        export = target.write(stack, tokenizer, out, dtype, engine=options.check)
+    card = Path(stack.model.name_or_path) / CARD
+    if card.is_file():
+        text = exported_card(card.read_text(encoding="utf-8"), export, options.to)
+        write_text(out / CARD, text)
+    _report(export, target, stack, options.check)
+
+
+def _trimmed(options: Any) -> tuple["SublayerStack", "PreTrainedTokenizerBase", "torch.dtype"]:
+    """The model to export, its tokenizer, and the type that it has on disk."""
     from trimlab.export._packing import drop_dead
     from trimlab.memory import main_memory
     from trimlab.model.loading import base_dtype, load_model
     from trimlab.model.sublayers import SublayerStack
 
-    target = load_format(options.to)
-    if options.dtype is not None and options.dtype not in target.dtypes:
-        raise InputError(f"{options.to} has no type {options.dtype}: {', '.join(target.dtypes)}")
-    source = _source(Path(options.model).expanduser(), options.ratio)
+    path = Path(options.model).expanduser()
+    if path.suffix == ".ckpt":
+        return _checkpoint(path)
+    source = _source(path, options.ratio)
     name = str(source) if source is not None else options.model
     stored = base_dtype(name)
     model, tokenizer = load_model(name)
@@ -39,12 +67,28 @@ def run(arguments: list[str]) -> None:
         model, tokenizer = load_model(name, dtype=stored)
     stack = SublayerStack(model)
     drop_dead(stack)
-    dtype = options.dtype or str(stored).removeprefix("torch.")
-    if dtype not in target.dtypes:
-        dtype = "float32"
-    with torch.inference_mode():
-        export = target.write(stack, tokenizer, out, dtype)
-    _report(export, target, stack)
+    return stack, tokenizer, stored
+
+
+def _checkpoint(path: Path) -> tuple["SublayerStack", "PreTrainedTokenizerBase", "torch.dtype"]:
+    """The model of a checkpoint, also of a run that has not ended."""
+    from trimlab.model.loading import base_dtype
+    from trimlab.model.notes import note_once
+    from trimlab.runs.compare import FULL_DEPTH
+    from trimlab.runs.folder import RunFolder
+    from trimlab.training.checkpoints import load_checkpoint, restore
+    from trimlab.training.module import DomainLM
+
+    checkpoint = load_checkpoint(path)
+    saved = checkpoint["hyper_parameters"]
+    module = DomainLM(**{key: value for key, value in saved.items() if not key.startswith("_")})
+    fine_tuned = RunFolder(path.parent.parent).models / FULL_DEPTH
+    if checkpoint["trimlab"]["fingerprint"] != module.fingerprint and fine_tuned.is_dir():
+        module.start_from(fine_tuned)  # run.trim_from fine_tuned
+    restore(module, path)
+    if not module.stack.history:
+        note_once(f"nothing is dropped in {path} yet: the whole model is exported")
+    return module.stack, module.tokenizer, base_dtype(module.base)
 
 
 def _source(path: Path, ratio: float | None) -> Path | None:
@@ -63,7 +107,7 @@ def _source(path: Path, ratio: float | None) -> Path | None:
     summary = folder.read_summary()
     models = [m for m in (summary and summary.models) or [] if m.folder is not None]
     if not models:
-        raise InputError(f"the run {path} has no trimmed model yet: let `trimlab fit` finish it")
+        raise InputError(_unfinished(folder))
     found = models[-1]
     if ratio is not None:
         named = {m.asked_ratio or m.layer_memory_ratio: m for m in models}
@@ -74,22 +118,36 @@ def _source(path: Path, ratio: float | None) -> Path | None:
     return Path(str(found.folder))
 
 
-def _report(export: "Export", target: "ExportFormat", stack: "SublayerStack") -> None:
+def _unfinished(folder: "RunFolder") -> str:
+    """Why a run has no model to export, and what to do."""
+    checkpoints = [folder.checkpoints / f"{name}.ckpt" for name in ("good", "last")]
+    there = next((path for path in checkpoints if path.is_file()), None)
+    said = (
+        f"the run {folder.path} has no trimmed model yet: it has not ended, or it trimmed nothing; "
+        "let `trimlab fit` with the same options finish it"
+    )
+    return said if there is None else f"{said}, or export {there} as it is"
+
+
+def _report(
+    export: "Export", target: "ExportFormat", stack: "SublayerStack", checked_in: str | None
+) -> None:
     size = export.bytes_on_disk / 1e6
     print(f"{export.folder}: tier {export.tier}, {export.blocks} blocks, {size:.1f} MB")
     if export.tier == "T2":
         print(_cost_of_zeros(export, stack))
-    print(
-        f"reloaded in {export.engine}: largest logit difference {export.difference.logits:.1e} of "
-        f"the largest logit, KL divergence {export.difference.kl:.1e} nats"
-    )
-    if export.engine != target.engine:
-        print(f"not run here: {target.engine}, the format's own engine")
-    if export.compressed is not None:
+    print(f"reloaded in {export.engine}: {export.difference}")
+    if export.checked is not None:
+        furthest = export.checked.log_probs
         print(
-            f"weights in {export.dtype}: largest logit difference {export.compressed.logits:.1e}, "
-            f"KL divergence {export.compressed.kl:.1e} nats"
+            f"reloaded in {checked_in}: {export.checked}, log-probabilities within {furthest:.1e}"
         )
+    elif export.engine != target.engine:
+        print(
+            f"not run here: {target.engine}, the format's own engine; --check {target.engine} does"
+        )
+    if export.compressed is not None:
+        print(f"weights in {export.dtype}: {export.compressed}")
     print("to run it:")
     for command in target.start(export.folder):
         print(f"  {command}")
@@ -132,7 +190,10 @@ def _parser() -> Any:
         "Example: trimlab export runs/quickstart --to gguf --dtype q8_0 --out quickstart-gguf",
     )
     parser.add_argument(
-        "model", type=str, help="a run folder, or a folder of `models/` in it, or any model's name"
+        "model",
+        type=str,
+        help="a run folder, or a folder of `models/` in it, or a checkpoint (.ckpt) of a run that "
+        "has not ended, or any model's name",
     )
     parser.add_argument("--to", type=str, required=True, help=f"format: {', '.join(formats)}")
     parser.add_argument(
@@ -147,6 +208,12 @@ def _parser() -> Any:
         "--dtype",
         type=str | None,
         help="type of the weights, by default as they are stored: float32, float16, bfloat16; "
-        "and by format, gguf: q8_0 (8 bits), openvino: int8, int4",
+        "and by format, gguf: q8_0 (8 bits), q4_k_m (4 bits), openvino and onnx: int8, int4",
+    )
+    parser.add_argument(
+        "--check",
+        type=str | None,
+        help="name of another engine in which the written model is compared, too: vllm reads hf "
+        "and nemotron-nas",
     )
     return parser

@@ -32,15 +32,30 @@ class LoadedModel(ABC):
     dtype: torch.dtype
 
     @abstractmethod
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """Logits of a text, up to a constant per position.
 
         Args:
             ids: Token ids.  # (1, T)
+            first: The first position whose logits are wanted.
 
         Returns:
-            Logits on the CPU.  # (1, T, V)
+            Logits on the CPU.  # (1, T - first, V)
         """
+
+    def log_probs(self, ids: Tensor, first: int = 1) -> Tensor:
+        """Log-probabilities of a text's own tokens, each given those before it.
+
+        Args:
+            ids: Token ids.  # (1, T)
+            first: The first token whose log-probability is wanted, at least 1.
+
+        Returns:
+            Natural logarithms on the CPU.  # (T - first,)
+        """
+        found = self.logits(ids[:, :-1], first - 1)[0]
+        found = found.to(torch.promote_types(found.dtype, torch.float32)).log_softmax(-1)
+        return found.gather(1, ids[0, first:, None]).squeeze(1)
 
     @abstractmethod
     def decode(self, prompt_ids: Sequence[int], new_tokens: int) -> Iterator[int]:
@@ -82,6 +97,11 @@ class Engine(ABC):
     package: ClassVar[str]
     extra: ClassVar[str]
     weights: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return type(self).__module__.rpartition(".")[2].replace("_", ".")
 
     @property
     def installed(self) -> bool:

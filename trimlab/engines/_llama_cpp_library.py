@@ -70,6 +70,10 @@ _Log = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
 _silent = _Log(lambda _level, _text, _data: None)
 
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_quantize_chunk": (
+        c.c_size_t,
+        [c.c_int, c.c_void_p, c.c_void_p, c.c_int64, c.c_int64, c.c_int64, c.c_void_p],
+    ),
     "llama_backend_init": (None, []),
     "llama_context_default_params": (ContextParams, []),
     "llama_decode": (c.c_int32, [c.c_void_p, Batch]),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,11 +49,11 @@ class LlamaCppModel(LoadedModel):
         vocabulary = self._lib.llama_model_get_vocab(self._model)
         self.vocabulary = self._lib.llama_vocab_n_tokens(vocabulary)
 
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """See `LoadedModel.logits`."""
         context = self._context(ids.shape[1])
         try:
-            return self._feed(context, ids[0].tolist(), every=True)[None]
+            return self._feed(context, ids[0].tolist(), first)[None]
         finally:
             self._lib.llama_free(context)
 
@@ -62,7 +63,7 @@ class LlamaCppModel(LoadedModel):
         context = self._context(len(tokens) + new_tokens)
         try:
             for _ in range(new_tokens):
-                tokens = [int(self._feed(context, tokens).argmax())]
+                tokens = [int(self._feed(context, tokens, len(tokens) - 1).argmax())]
                 yield tokens[0]
         finally:
             self._lib.llama_free(context)
@@ -84,10 +85,10 @@ class LlamaCppModel(LoadedModel):
             raise RuntimeError(f"llama.cpp makes no context of {length} tokens")
         return context
 
-    def _feed(self, context: Any, tokens: list[int], *, every: bool = False) -> Tensor:
-        """Computes the next tokens: logits of every one, or of the last.  # (T or 1, V)"""
+    def _feed(self, context: Any, tokens: list[int], first: int) -> Tensor:
+        """Computes the next tokens: logits from the first wanted one on.  # (T - first, V)"""
         count = len(tokens)
-        wanted = [every or i == count - 1 for i in range(count)]
+        wanted = [i >= first for i in range(count)]
         batch = Batch(
             n_tokens=count,
             token=(ctypes.c_int32 * count)(*tokens),
@@ -123,6 +124,26 @@ def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
         count = lib.llama_tokenize(vocabulary, data, len(data), ids, len(ids), True, True)
         found.append(list(ids[: max(0, count)]))
     lib.llama_model_free(model)
+    return found
+
+
+def quantize(rows: np.ndarray, kind: int, row_bytes: int) -> np.ndarray:
+    """Rounds weights with llama.cpp's own quantiser.
+
+    Args:
+        rows: The weights, float32, contiguous.  # (R, C)
+        kind: The number of the type, a `ggml_type`.
+        row_bytes: Bytes of a rounded row.
+
+    Returns:
+        The blocks of each row.  # (R, row_bytes)
+    """
+    found = np.empty((len(rows), row_bytes), dtype=np.uint8)
+    written = library().ggml_quantize_chunk(
+        kind, rows.ctypes.data, found.ctypes.data, 0, *rows.shape, None
+    )
+    if written != found.nbytes:
+        raise RuntimeError(f"llama.cpp wrote {written} bytes of weights, not {found.nbytes}")
     return found
 
 

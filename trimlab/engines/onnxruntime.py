@@ -36,9 +36,9 @@ class OnnxRuntimeModel(LoadedModel):
         kind = np.float16 if self.dtype == torch.float16 else np.float32
         self._empty = {port.name: self._value(_empty(port.shape, kind)) for port in caches}
 
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """See `LoadedModel.logits`."""
-        found, _ = self._run(ids.numpy(), np.arange(ids.shape[1]), self._empty, 0)
+        found, _ = self._run(ids.numpy(), np.arange(first, ids.shape[1]), self._empty, 0)
         return torch.from_numpy(found)
 
     def decode(self, prompt_ids: Sequence[int], new_tokens: int) -> Iterator[int]:

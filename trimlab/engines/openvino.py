@@ -28,10 +28,10 @@ class OpenVINOModel(LoadedModel):
         self.dtype = TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
         self.request: Any = compiled.create_infer_request()
 
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """See `LoadedModel.logits`."""
         self.request.reset_state()
-        return torch.from_numpy(self._run(ids.numpy(), np.arange(ids.shape[1]), 0))
+        return torch.from_numpy(self._run(ids.numpy(), np.arange(first, ids.shape[1]), 0))
 
     def decode(self, prompt_ids: Sequence[int], new_tokens: int) -> Iterator[int]:
         """See `LoadedModel.decode`; the model decodes one text at a time."""

@@ -29,10 +29,12 @@ class TransformersModel(LoadedModel):
             torch.set_num_threads(threads)
 
     @torch.inference_mode()
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """See `LoadedModel.logits`."""
         assert self.model is not None
-        return self.model(ids.to(self.model.device), use_cache=False).logits.cpu()
+        kept = ids.shape[1] - first
+        ids = ids.to(self.model.device)
+        return self.model(ids, use_cache=False, logits_to_keep=kept).logits.cpu()
 
     def decode(self, prompt_ids: Sequence[int], new_tokens: int) -> Iterator[int]:
         """See `LoadedModel.decode`."""

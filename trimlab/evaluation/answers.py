@@ -1,6 +1,6 @@
 """Answers of a model to a set of items, and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,27 +78,48 @@ def answer(
             return log_likelihoods(stack, part)
         return choice_scores(stack, part, metric)
 
-    total = TaskMetric(metric)
-    n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
-    likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
-    tokens = torch.zeros((n, choices), dtype=torch.long)
-    gold = torch.zeros(n, dtype=torch.long)
     with inference(stack) as workers:
         parts = list(batches)
         if stack.model.device.type == "cpu":
             # all workers together compute as many tokens at once as one would
             most = max(batch.input_ids.numel() for batch in batches) // workers.n
             parts = [part for batch in batches for part in batch.parts(most)]
-        length = sum(part.input_ids.numel() for part in parts)
-        with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
-            found = workers.map(scores_of, parts)
-            for part, of_part in zip(parts, found, strict=True):
-                of_part = of_part.cpu()
-                total.update(of_part, part)
-                likelihoods[part.order, : part.n_choices] = of_part.double()
-                tokens[part.order, : part.n_choices] = part.choice_tokens
-                gold[part.order] = part.gold
-                bar.update(part.input_ids.numel())
+        return answers_of(parts, workers.map(scores_of, parts), metric, progress, name)
+
+
+def answers_of(
+    batches: Sequence[Batch],
+    scores: Iterable[Tensor],
+    metric: MetricName,
+    progress: bool = False,
+    name: str = "evaluate",
+) -> Answers:
+    """Puts the scores of batches into the order of the items.
+
+    Args:
+        batches: All items of a set.
+        scores: What the metric needs of every choice, batch by batch, see `metric_terms`. # (B, K)
+        metric: The task's metric.
+        progress: Show a bar with the time left.
+        name: Label of the bar.
+
+    Returns:
+        The answers, on the CPU.
+    """
+    total = TaskMetric(metric)
+    n, choices = sum(map(len, batches)), max(batch.n_choices for batch in batches)
+    likelihoods = torch.full((n, choices), -torch.inf, dtype=torch.float64)
+    tokens = torch.zeros((n, choices), dtype=torch.long)
+    gold = torch.zeros(n, dtype=torch.long)
+    length = sum(batch.input_ids.numel() for batch in batches)
+    with tqdm(total=length, desc=name, unit="token", disable=not progress, leave=False) as bar:
+        for batch, found in zip(batches, scores, strict=True):
+            found = found.cpu()
+            total.update(found, batch)
+            likelihoods[batch.order, : batch.n_choices] = found.double()
+            tokens[batch.order, : batch.n_choices] = batch.choice_tokens
+            gold[batch.order] = batch.gold
+            bar.update(batch.input_ids.numel())
     return Answers(total.score(), chosen(likelihoods) == gold, gold, likelihoods, tokens)
 
 

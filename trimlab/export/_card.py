@@ -1,9 +1,20 @@
-"""The model card of an exported folder."""
+"""The model card of an exported folder, and what it says of accuracy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trimlab.data.domain import DomainData
+from trimlab.evaluation.metrics import Estimate
 from trimlab.model.loading import about
 from trimlab.records.lost_accuracy import lost_accuracy
 from trimlab.records.model_result import ModelResult, with_stderr
+
+if TYPE_CHECKING:
+    from trimlab.export._format import Export
+
+CARD = "README.md"
 
 
 def model_card(
@@ -41,14 +52,12 @@ kept, the dropped one is stored as zeros, which take memory and time and change 
             f"| tokens per second | {trimmed.untrimmed_tokens_per_second:.1f} "
             f"| {trimmed.tokens_per_second:.1f} |\n"
         )
+    title = f"{base}, trimmed to {trimmed.layer_memory_ratio:.0%} of its layer memory"
     return f"""---
-base_model: {base}
-library_name: transformers
-pipeline_tag: text-generation
-tags: [trimlab, pruned]
+{_metadata(base, title, task.name, trimmed).to_yaml()}
 ---
 
-# {base}, trimmed to {trimmed.layer_memory_ratio:.0%} of its layer memory for {task.name}
+# {title} for {task.name}
 
 An ordinary dense model with {trimmed.blocks} blocks (export tier {trimmed.tier}), made with trimlab
 (TrimLLM, arXiv 2412.11242): fine-tuned on the domain while the attention and MLP sublayers that
@@ -79,6 +88,69 @@ measured on this folder, reloaded.{zeros}
 {full}- Dropped, in this order: {dropped}
 - Licence: the base model's ({info.licence}) and the data's ({task.licence}) both apply.
 """
+
+
+def exported_card(card: str, export: "Export", name: str) -> str:
+    """The card of a trimmed model for a folder that was made of it.
+
+    Args:
+        card: The card of the trimmed model.
+        export: The export.
+        name: Name of its format.
+    """
+    found = ModelCard(card, ignore_metadata_errors=True)
+    if name != "hf":
+        found.data.library_name = None
+    weights = f"`trimlab export --to {name} --dtype {export.dtype}`"
+    said = (
+        f"\n> Written by {weights} and reloaded in {export.engine}: {export.difference}.\n"
+        "> What follows was measured before that. `trimlab eval FOLDER --tasks ...` measures this "
+        "folder.\n"
+    )
+    if export.compressed is not None:
+        said += f"> With weights in {export.dtype}: {export.compressed}.\n"
+    found.text = said + found.text
+    return str(found)
+
+
+def recorded_accuracy(folder: Path, task: str, metric: str) -> Estimate | None:
+    """What the card of a folder says that the model reached; None where it says nothing.
+
+    Args:
+        folder: The folder.
+        task: Name of the task.
+        metric: Name of the metric.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    for found in card.data.eval_results or []:
+        if (found.dataset_type, found.metric_type) == (task, metric):
+            measured = found.metric_args or {}
+            return Estimate(found.metric_value, measured.get("stderr", 0.0), measured.get("n", 0))
+    return None
+
+
+def _metadata(base: str, title: str, task: str, trimmed: ModelResult) -> ModelCardData:
+    """What programs read of a card."""
+    result = EvalResult(
+        task_type="text-generation",
+        dataset_type=task,
+        dataset_name=task,
+        dataset_split="test",
+        metric_type=trimmed.metric,
+        metric_value=trimmed.value,
+        metric_args={"stderr": trimmed.stderr, "n": trimmed.n},
+    )
+    return ModelCardData(
+        base_model=base,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["trimlab", "pruned"],
+        model_name=title,
+        eval_results=[result],
+    )
 
 
 def _ratio(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Comparing what an engine computes with what the trimmed model computes."""
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from trimlab.export._rounding import rounded_weights
 from trimlab.model.sublayers import evaluating
 
 MOST_ALLOWED = 0.25  # difference of logits in any type, as a share of the largest
-MOST_LOST = 1.0  # nats: coarse weights cost hundredths, a wrong scale whole units
+MOST_BY_STRICT_ENGINE = 1e-4  # difference of log-probabilities in float32
+# nats by bits of a weight: some times what tiny random models lose, which lose more than real ones
+MOST_LOST = {4: 0.5, 8: 0.05, 16: 0.005, 32: 0.0005}
 
 _PROMPT, _NEW = 8, 8  # tokens of the comparison that goes through the KV cache
 
@@ -25,10 +28,18 @@ class Difference(NamedTuple):
             such a token is below its largest one.
         kl: Kullback-Leibler divergence of the engine's next-token distributions from the trimmed
             model's, in nats, mean over the positions.
+        log_probs: Largest difference of log-probabilities, in nats; not of tokens decoded.
     """
 
     logits: float
     kl: float
+    log_probs: float
+
+    def __str__(self) -> str:
+        return (
+            f"largest logit difference {self.logits:.1e} of the largest logit, "
+            f"KL divergence {self.kl:.1e} nats"
+        )
 
 
 @torch.inference_mode()
@@ -55,9 +66,10 @@ def compare(
     below = (continued.amax(-1) - chosen).max()
     expected = expected.log_softmax(-1)
     found = exported.logits(ids)[0].to(expected.dtype).log_softmax(-1)
-    largest = torch.maximum((expected - found).abs().max(), below)  # NaN stays
+    furthest = (expected - found).abs().max()
+    largest = torch.maximum(furthest, below)  # NaN stays
     kl = (expected.exp() * (expected - found)).sum(-1).mean()
-    return Difference(float(largest / scale), float(kl))
+    return Difference(float(largest / scale), float(kl), float(furthest))
 
 
 def check_equal(difference: Difference, *dtypes: torch.dtype, rounding: float = 0.0) -> None:
@@ -80,16 +92,41 @@ def check_equal(difference: Difference, *dtypes: torch.dtype, rounding: float = 
         )
 
 
-def check_similar(difference: Difference) -> None:
-    """Refuses compressed weights that compute something else.
+def check_strictly(difference: Difference, dtype: torch.dtype) -> None:
+    """Refuses a difference of an engine that computes as PyTorch does.
+
+    Args:
+        difference: The difference.
+        dtype: The type that the engine computed in; what is coarser than float32 is held to
+            `check_equal`.
+
+    Raises:
+        RuntimeError: It is too large.
+    """
+    check_equal(difference, dtype)
+    if dtype == torch.float32 and not difference.log_probs <= MOST_BY_STRICT_ENGINE:
+        raise RuntimeError(
+            f"the reloaded export's log-probabilities differ by {difference.log_probs:.2g}"
+        )
+
+
+def check_similar(difference: Difference, dtype: str) -> None:
+    """Refuses compressed weights that lose more than their bits explain.
+
+    Args:
+        difference: The difference.
+        dtype: Name of their type, with the bits in it: `q8_0`.
 
     Raises:
         RuntimeError: The divergence is too large.
     """
-    if not difference.kl <= MOST_LOST:
+    bits = re.search(r"\d+", dtype)
+    assert bits is not None
+    most = MOST_LOST[int(bits[0])]
+    if not difference.kl <= most:
         raise RuntimeError(
-            f"the compressed export's distributions diverge by {difference.kl:.2g} nats from the "
-            "trimmed model's"
+            f"the distributions of the export in {dtype} diverge by {difference.kl:.2g} nats from "
+            f"the trimmed model's, and {most:g} are allowed"
         )
 
 

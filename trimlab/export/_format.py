@@ -14,8 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.engines._engine import LoadedModel, load_engine
 from trimlab.errors import InputError
-from trimlab.export._compare import Difference, check_equal, check_similar, compare
-from trimlab.export._packing import Tier, pack, tier_of
+from trimlab.export._compare import (
+    Difference,
+    check_equal,
+    check_similar,
+    check_strictly,
+    compare,
+)
+from trimlab.export._packing import Tier, pack, packed_size, tier_of
 from trimlab.files import atomic_folder
 from trimlab.model.sublayers import SublayerStack
 from trimlab.plugins import hyphenated_module, hyphenated_names, plugin_class
@@ -42,6 +48,7 @@ class Export:
             they were compressed.
         compressed: How far the model with compressed weights is from the trimmed model, whose
             weights are whole; None where weights are not compressed.
+        checked: How far the reloaded model is in another engine that was asked for.
     """
 
     folder: Path
@@ -52,6 +59,7 @@ class Export:
     engine: str
     difference: Difference
     compressed: Difference | None = None
+    checked: Difference | None = None
 
     @property
     def logit_difference(self) -> float:
@@ -143,6 +151,16 @@ class ExportFormat(ABC):
         """The type that `save` writes on the way to weights of a type."""
         return FLOATS.get(dtype or "", stack.model.dtype)
 
+    def size(self, stack: SublayerStack) -> int:
+        """Number of the weights that `save` writes, with those of dead sublayers."""
+        return packed_size(stack, pack(stack))
+
+    def room(self, stack: SublayerStack, saved: torch.dtype, dtype: str | None) -> int:
+        """Bytes on disk that writing takes at most: compressed weights come beside whole ones."""
+        compresses = dtype is not None and dtype != str(saved).removeprefix("torch.")
+        smaller = FLOATS.get(dtype or "", torch.int8).itemsize if compresses else 0
+        return self.size(stack) * (saved.itemsize + smaller)
+
     def rounding(self, stack: SublayerStack) -> float:
         """By how much the engine's functions change logits, as a share of the largest one."""
         return 0.0
@@ -153,6 +171,8 @@ class ExportFormat(ABC):
         tokenizer: PreTrainedTokenizerBase,
         folder: str | Path,
         dtype: str | torch.dtype | None = None,
+        *,
+        engine: str | None = None,
     ) -> Export:
         """Writes the trimmed model, once it has been reloaded and its logits agree.
 
@@ -162,6 +182,8 @@ class ExportFormat(ABC):
             folder: The folder to write. An earlier export there is replaced.
             dtype: The type of the written weights, one of `dtypes`; None for the type that they
                 have in memory.
+            engine: Name of another engine in which the export is compared, too, before weights
+                are compressed.
 
         Returns:
             The export.
@@ -176,19 +198,23 @@ class ExportFormat(ABC):
         if asked is not None and asked not in self.dtypes:
             raise InputError(f"no type {asked!r} in this format; there are {self.dtypes}")
         folder, model = Path(folder).absolute(), stack.model
-        saved, compressed = self.saved_dtype(stack, asked), None
+        saved, compressed, checked = self.saved_dtype(stack, asked), None, None
         written = str(saved).removeprefix("torch.")
-        with atomic_folder(folder, model.num_parameters() * saved.itemsize) as part:
+        with atomic_folder(folder, self.room(stack, saved, asked)) as part:
             self.save(stack, tokenizer, part, saved)
             with self.load(part, model) as reloaded:
-                engine, computed = reloaded.engine, reloaded.dtype
+                own, computed = reloaded.engine, reloaded.dtype
                 difference = compare(model, reloaded, saved)
             check_equal(difference, model.dtype, computed, rounding=self.rounding(stack))
+            if engine is not None:
+                with load_engine(engine).load(part, dtype=model.dtype) as reloaded:
+                    checked = compare(model, reloaded, saved)
+                    check_strictly(checked, reloaded.dtype)
             if asked is not None and asked != written:
                 self.compress(part, asked)
                 with self.load(part, model) as reloaded:
                     compressed = compare(model, reloaded)
-                check_similar(compressed)
+                check_similar(compressed, asked)
         tier, blocks = self.tier(stack)
         return Export(
             folder=folder,
@@ -196,9 +222,10 @@ class ExportFormat(ABC):
             blocks=blocks,
             bytes_on_disk=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
             dtype=asked or written,
-            engine=engine,
+            engine=own,
             difference=difference,
             compressed=compressed,
+            checked=checked,
         )
 
 

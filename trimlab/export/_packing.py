@@ -68,6 +68,12 @@ def packable_blocks(stack: SublayerStack, ratio: float) -> int:
     return max(1, int(ratio * len(stack.blocks) + 1e-9))
 
 
+def packed_size(stack: SublayerStack, blocks: list[PackedBlock]) -> int:
+    """Number of the packed model's weights, with those of dead sublayers."""
+    with torch.device("meta"):
+        return type(stack.model)(packed_config(stack, blocks)).num_parameters()  # type: ignore[arg-type]
+
+
 def packed_config(stack: SublayerStack, blocks: list[PackedBlock]) -> PretrainedConfig:
     """The model's config with the number of packed blocks, and the attention type of each."""
     config = copy.deepcopy(stack.model.config)

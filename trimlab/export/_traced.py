@@ -49,6 +49,10 @@ class TracedFormat(ExportFormat):
         tier, blocks = super().tier(stack)
         return "T1" if tier == "T1" else "T3", blocks
 
+    def size(self, stack: SublayerStack) -> int:
+        """See `ExportFormat.size`."""
+        return stack.model.num_parameters()
+
     def start(self, folder: Path) -> list[str]:
         """See `ExportFormat.start`."""
         return [f"trimlab chat {folder}"]

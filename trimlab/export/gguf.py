@@ -1,4 +1,7 @@
-"""GGUF for llama.cpp, and with it Ollama: the model's own architecture (tiers T1 and T2).
+"""GGUF for llama.cpp, and with it Ollama.
+
+The architecture is the model's own; that of a llama with gaps is `deci`, whose blocks need no
+attention (tier T3). A missing MLP is one of zeros there, too, and a narrow one.
 
 Source: names and layout of tensors, https://github.com/ggml-org/llama.cpp (gguf-py, conversion/).
 """
@@ -16,7 +19,7 @@ from trimlab.engines._engine import load_engine
 from trimlab.errors import InputError
 from trimlab.export._format import ExportFormat
 from trimlab.export._modelfile import modelfile
-from trimlab.export._packing import pack, packed_config, packed_state
+from trimlab.export._packing import PackedBlock, Tier, pack, packed_config, packed_state, tier_of
 from trimlab.model.sublayers import SublayerStack
 
 if TYPE_CHECKING:
@@ -34,13 +37,15 @@ _ARCHITECTURES = {
     "qwen3": "qwen3",
 }
 _GEMMA = ("gemma2", "gemma3")  # the architectures with sliding windows by block
+_INTERLEAVED = ("llama", "deci")  # those with rotary pairs side by side
+_DEAD_WIDTH = 32  # of an MLP of zeros in deci, which would leave out the attention of no MLP
 
 
 class Gguf(ExportFormat):
     """One GGUF file with weights and tokenizer."""
 
     engine = "llama.cpp"
-    compressions = ("q8_0", "float16", "bfloat16", "float32")
+    compressions = ("q8_0", "q4_k_m", "float16", "bfloat16", "float32")
 
     def check(self, stack: SublayerStack) -> None:
         """Refuses other architectures than llama.cpp's, see `ExportFormat.check`."""
@@ -69,6 +74,12 @@ class Gguf(ExportFormat):
         """The type in memory: llama.cpp converts it to any other."""
         return torch.float32 if stack.model.dtype == torch.float64 else stack.model.dtype
 
+    def tier(self, stack: SublayerStack) -> tuple[Tier, int]:
+        """See `ExportFormat.tier`."""
+        tier, blocks = super().tier(stack)
+        deci = _architecture(stack.model.config, pack(stack)) == "deci"
+        return ("T3" if deci else tier), blocks
+
     def rounding(self, stack: SublayerStack) -> float:
         """llama.cpp reads GELU, which Gemma has, from a table in float16."""
         return 4e-3 if _ARCHITECTURES[stack.model.config.model_type] in _GEMMA else 0.0
@@ -87,11 +98,15 @@ class Gguf(ExportFormat):
 
         blocks = pack(stack)
         config: Any = packed_config(stack, blocks)
-        arch = _ARCHITECTURES[config.model_type]
+        arch = _architecture(config, blocks)
         writer = GGUFWriter(folder / FILE, arch)
         _add_config(writer, config, arch)
+        state = packed_state(stack, blocks)
+        if arch == "deci":
+            _add_gaps(writer, config, blocks)
+            state = _without_gaps(state, blocks)
         add_tokenizer(writer, tokenizer, arch, config.vocab_size)
-        for name, weight in _tensors(packed_state(stack, blocks), config, arch):
+        for name, weight in _tensors(state, config, arch):
             _add_tensor(writer, name, weight, dtype)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -119,15 +134,51 @@ class Gguf(ExportFormat):
         ]
 
 
+def _architecture(config: Any, blocks: list[PackedBlock]) -> str:
+    """llama.cpp's architecture of a packed model."""
+    arch = _ARCHITECTURES[config.model_type]
+    biased = any(getattr(config, name, False) for name in ("attention_bias", "mlp_bias"))
+    return "deci" if arch == "llama" and tier_of(blocks) == "T2" and not biased else arch
+
+
+def _has_attention(index: int, block: PackedBlock) -> bool:
+    """Whether a block of deci has an attention; the first one must, of zeros if need be."""
+    return index == 0 or block.attention is not None
+
+
+def _add_gaps(writer: "GGUFWriter", config: Any, blocks: list[PackedBlock]) -> None:
+    """Adds the sizes of the sublayers of each block."""
+    there = [_has_attention(i, block) for i, block in enumerate(blocks)]
+    writer.add_head_count([config.num_attention_heads * found for found in there])
+    writer.add_head_count_kv([config.num_key_value_heads * found for found in there])
+    writer.add_feed_forward_length(
+        [config.intermediate_size if block.mlp else _DEAD_WIDTH for block in blocks]
+    )
+
+
+def _without_gaps(state: dict[str, Tensor], blocks: list[PackedBlock]) -> dict[str, Tensor]:
+    """The weights of a packed llama without attentions of zeros, and narrow MLPs of zeros."""
+    kept = dict(state)
+    for i, block in enumerate(blocks):
+        for name in [name for name in state if name.startswith(f"model.layers.{i}.")]:
+            if not _has_attention(i, block) and (".self_attn." in name or "input_lay" in name):
+                del kept[name]
+            elif block.mlp is None and ".mlp." in name:
+                down = "down_proj" in name
+                kept[name] = state[name][:, :_DEAD_WIDTH] if down else state[name][:_DEAD_WIDTH]
+    return kept
+
+
 def _add_config(writer: "GGUFWriter", config: Any, arch: str) -> None:
     """Adds the sizes and constants of the architecture."""
     head = _head_size(config)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    if arch != "deci":
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count(config.num_attention_heads)
+        writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_key_length(head)
     writer.add_value_length(head)
@@ -165,7 +216,7 @@ def _tensors(state: dict[str, Tensor], config: Any, arch: str) -> Iterator[tuple
         if new is None:
             raise RuntimeError(f"gguf has no name for the tensor {name}")
         part = name.split(".")[-2]
-        if arch == "llama" and part in heads:
+        if arch in _INTERLEAVED and part in heads:
             weight = _interleaved(weight, heads[part])
         if arch in _GEMMA and part.endswith("norm"):
             weight = weight + 1  # the models of transformers multiply by 1 + weight

@@ -4,6 +4,7 @@ Source: DeciLM in vLLM, https://github.com/vllm-project/vllm (models/nemotron_na
 """
 
 import json
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,41 +15,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab.engines import _decilm_config
 from trimlab.engines._engine import LoadedModel, load_engine
 from trimlab.errors import InputError
 from trimlab.export._format import ExportFormat
 from trimlab.export._packing import PackedBlock, Tier, pack, packed_config, packed_state
 from trimlab.model.sublayers import SublayerStack
-
-_CONFIG_CODE = '''"""The config of DeciLM: a LlamaConfig with one entry per block."""
-
-from types import SimpleNamespace
-
-from transformers import LlamaConfig
-
-
-class _Block(SimpleNamespace):
-    def to_dict(self):
-        return {k: v.to_dict() if isinstance(v, _Block) else v for k, v in vars(self).items()}
-
-
-def _block(entry):
-    if isinstance(entry, _Block):
-        return entry
-    return _Block(**{k: _Block(**v) for k, v in entry.items()})
-
-
-class DeciLMConfig(LlamaConfig):
-    model_type = "nemotron-nas"
-
-    def __init__(self, block_configs=None, **kwargs):
-        self.block_configs = [_block(entry) for entry in block_configs or []]
-        super().__init__(**kwargs)
-
-    def to_dict(self):
-        blocks = [block.to_dict() for block in self.block_configs]
-        return super().to_dict() | {"block_configs": blocks}
-'''
 
 
 class NemotronNas(ExportFormat):
@@ -83,6 +55,10 @@ class NemotronNas(ExportFormat):
         tier, blocks = super().tier(stack)
         return ("T3" if tier == "T2" else tier), blocks
 
+    def room(self, stack: SublayerStack, saved: torch.dtype, dtype: str | None) -> int:
+        """See `ExportFormat.room`; the copy that `load` makes comes beside it."""
+        return 2 * super().room(stack, saved, dtype)
+
     def save(
         self,
         stack: SublayerStack,
@@ -107,7 +83,7 @@ class NemotronNas(ExportFormat):
             config.pop(key, None)
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
-        (folder / "configuration_decilm.py").write_text(_CONFIG_CODE, encoding="utf-8")
+        shutil.copyfile(_decilm_config.__file__, folder / "configuration_decilm.py")
         tokenizer.save_pretrained(folder)
         state = packed_state(stack, blocks)
         if _has_biases(plain):  # vLLM wants one behind an attention, too

@@ -1,0 +1,42 @@
+"""The folder of a model for an engine, and the engine that runs it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimlab.engines._engine import Engine
+
+
+def engine_folder(name: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        name: A folder in any format that `trimlab export` writes, a file in one, or another name
+            of a model.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    from trimlab.model.loading import model_folder
+
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.parent
+    return path if path.is_dir() else model_folder(name)
+
+
+def engine_of(folder: Path, asked: str | None) -> "Engine":
+    """The engine that is to run a folder, which is installed.
+
+    Args:
+        folder: The folder.
+        asked: Name of an engine; None for the one that reads the files.
+
+    Raises:
+        InputError: There is no such engine, or it is not installed.
+    """
+    from trimlab.engines._engine import engine_for, load_engine
+
+    engine = load_engine(asked or engine_for(folder))
+    engine.check()
+    return engine
