@@ -1,5 +1,9 @@
 """The model card of an exported folder."""
 
+from html import escape
+
+import yaml
+
 from trimlab.data.domain import DomainData
 from trimlab.model.loading import about
 from trimlab.records.lost_accuracy import lost_accuracy
@@ -41,8 +45,10 @@ kept, the dropped one is stored as zeros, which take memory and time and change 
             f"| tokens per second | {trimmed.untrimmed_tokens_per_second:.1f} "
             f"| {trimmed.tokens_per_second:.1f} |\n"
         )
+    header = yaml.safe_dump({"base_model": base}, width=10**6, allow_unicode=True).strip()
+    base = escape(base, quote=False)  # a folder of any name
     return f"""---
-base_model: {base}
+{header}
 library_name: transformers
 pipeline_tag: text-generation
 tags: [trimlab, pruned]

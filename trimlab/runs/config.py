@@ -172,6 +172,13 @@ class Resolver(FitCLI):
         return row
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a text that is too long for a path, or has a null byte
+        return False
+
+
 def _present(arguments: Sequence[str]) -> list[str]:
     """Arguments of `trimlab fit` under present names, in config files, too, behind their recipe.
 
@@ -185,10 +192,9 @@ def _present(arguments: Sequence[str]) -> list[str]:
         place = i if equals else i + 1
         if not equals and place < len(translated):
             path = translated[place]
-        try:
-            content = read_yaml(Path(path))
-        except InputError:
-            continue  # the parser reports it
+        if not _is_file(path):
+            continue  # a config on the command line, or nothing, which the parser reports
+        content = read_yaml(Path(path))
         if "config" in content:
             what = (
                 "an experiment: trimlab sweep makes its runs" if "runs" in content else "no config"
