@@ -1,6 +1,7 @@
 """Figure 2 on the page: one task at a time, any size on the horizontal axis."""
 
 from collections.abc import Sequence
+from html import escape  # Plotly reads some HTML in its texts
 
 from analysis.figures import Data
 from analysis.names import task_title
@@ -44,7 +45,7 @@ def interactive(data: Data) -> Data:
             across.append(values)
     tasks = [
         {
-            "label": task_title(task["task"]),
+            "label": escape(task_title(task["task"])),
             "method": "update",
             "args": [{"visible": [owner == task["task"] for owner in owners]}],
         }
@@ -135,7 +136,7 @@ def _published(points: Sequence[Data]) -> Data:
 
 def _hover(point: Data) -> str:
     lines = [
-        f"<b>{point['method']}</b> ({point['experiment']})",
+        f"<b>{escape(point['method'])}</b> ({escape(point['experiment'])})",
         f"accuracy {point['value']:.1f} ± {point['stderr'] or 0:.1f}, seeds {point['seeds']}",
         f"layer memory {100 * point['layer_memory_ratio']:.1f} %",
         f"whole model {100 * point['model_memory_ratio']:.1f} %",

@@ -16,11 +16,20 @@ def markdown(table: Table) -> str:
     lines = [_line(heads), _rule(heads)]
     for group in table.groups:
         if group.title:
-            lines.append(_line([f"*{group.title}*", *[""] * len(table.columns)]))
+            lines.append(_line([f"*{shown(group.title)}*", *[""] * len(table.columns)]))
         for row in group.rows:
-            lines.append(_line([row.title, *(_cell(table, group, row, k) for k in table.columns)]))
+            lines.append(
+                _line([shown(row.title), *(_cell(table, group, row, k) for k in table.columns)])
+            )
     text = f"{table.caption}\n\n" + "\n".join(lines) + f"\n\n{table.footnote}\n"
     return text + _in_full(detail(table))
+
+
+def shown(text: str) -> str:
+    """A text of a record as Markdown shows it: no markup, no end of its cell."""
+    for char, written in (("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(char, written)
+    return text
 
 
 def _head(table: Table, column: Column) -> str:
@@ -44,9 +53,13 @@ def _cell(table: Table, group: Group, row: TableRow, key: str) -> str:
 def _in_full(entries: list[dict[str, str]]) -> str:
     if not entries:
         return ""
-    lines = [_line(entries[0]), _rule(entries[0]), *(_line(entry.values()) for entry in entries)]
+    lines = [
+        _line(entries[0]),
+        _rule(entries[0]),
+        *(_line(map(shown, entry.values())) for entry in entries),
+    ]
     text = "\nThe measured cells in full:\n\n" + "\n".join(lines) + "\n"
-    if any(entry["stability"] != MISSING for entry in entries):
+    if any(entry.get("stability", MISSING) != MISSING for entry in entries):
         text += f"\n{STABILITY}\n"
     return text
 

@@ -112,12 +112,12 @@ def series_title(series: Series) -> str:
 
 
 def series_slug(series: Series) -> str:
-    """A series as part of a file name."""
-    slug = series.profile
+    """A series as part of a file name, of a link, and of the id of a heading."""
+    parts = [series.profile]
     if series.prompt != "authors":
-        slug += f"-{series.prompt}"
+        parts.append(series.prompt)
     if series.overrides:
-        slug += "-" + re.sub(r"[^\w.=-]+", "_", series.overrides)
+        parts.append(series.overrides)
     if series.limit is not None:
-        slug += f"-rehearsal{series.limit}"
-    return slug
+        parts.append(f"rehearsal{series.limit}")
+    return "-".join(re.sub(r"[^\w.=-]+", "_", part) for part in parts)

@@ -63,8 +63,8 @@ def write_page(path: Path, entries: list[Entry], records: Records, figures: Path
         sections="\n".join(_section(e, figures, f"plot-{e.name}" in interactive) for e in entries),
         records=_records(records),
         plotly=get_plotlyjs(),
-        # `</` would end the script that holds it
-        figures=json.dumps(interactive).replace("</", "<\\/"),
+        # `</script` would end the script that holds it, and `<!--` the page
+        figures=json.dumps(interactive).replace("<", "\\u003c"),
     )
     path.write_text(page)
 
@@ -100,7 +100,8 @@ def _section(entry: Entry, figures: Path, interactive: bool) -> str:
     image = base64.b64encode((figures / f"{entry.name}.png").read_bytes()).decode()
     drawn = f'<img alt="{html.escape(result.title)}" src="data:image/png;base64,{image}">'
     plot = f'<div class="plot" id="plot-{entry.name}"></div>' if interactive else ""
-    links = "".join(f'<a href="#{a}">{a}</a> ' for a in dict.fromkeys(_anchors(result.data)))
+    names = map(html.escape, dict.fromkeys(_anchors(result.data)))
+    links = "".join(f'<a href="#{name}">{name}</a> ' for name in names)
     sources = f"<details><summary>the records behind it</summary>{links}</details>" if links else ""
     return f"{head}<figure>{drawn}</figure>{plot}{sources}"
 
@@ -173,12 +174,16 @@ def _measured(text: str, measured: Measurement) -> str:
     if measured.test:
         test = measured.test
         hint.append(f"{test.won} won, {test.lost} lost against {test.against}, p = {test.p:.2g}")
-    shown = f'<a href="#{anchor(first)}" title="{html.escape("; ".join(hint))}">{text}</a>'
+    shown = f'<a href="#{_id(first)}" title="{html.escape("; ".join(hint))}">{text}</a>'
     shown += html.escape("".join(marks(measured)))
     if others and measured.n:
-        links = " ".join(f'<a href="#{anchor(r)}">{r["seed"]}</a>' for r in measured.records)
+        links = " ".join(f'<a href="#{_id(r)}">{r["seed"]}</a>' for r in measured.records)
         shown += f" <small>s{links}</small>"
     return shown
+
+
+def _id(record: Record) -> str:
+    return html.escape(anchor(record))
 
 
 def _detail(table: Table) -> str:
@@ -226,7 +231,7 @@ def _records(records: Records) -> str:
 def _record(record: Record) -> str:
     text = html.escape(json.dumps(record.row, ensure_ascii=False))
     return (
-        f'<details id="{anchor(record)}"><summary>{html.escape(_summary(record))}</summary>'
+        f'<details id="{_id(record)}"><summary>{html.escape(_summary(record))}</summary>'
         f"<pre>{text}</pre></details>"
     )
 

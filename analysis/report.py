@@ -6,7 +6,7 @@ from pathlib import Path
 from analysis import results
 from analysis.figures import Figure
 from analysis.latex import latex
-from analysis.markdown import markdown
+from analysis.markdown import markdown, shown
 from analysis.names import series_slug, series_title
 from analysis.page import LEGEND, Entry, write_page
 from analysis.paper import read_paper
@@ -99,7 +99,7 @@ def results_markdown(entries: list[Entry], records: Records) -> str:
     ]
     for entry in entries:
         result = entry.result
-        measured = series_title(entry.series) if entry.series else "not measured yet"
+        measured = shown(series_title(entry.series)) if entry.series else "not measured yet"
         parts.append(f"## {result.title} ({measured})")
         if isinstance(result, Table):
             parts.append(markdown(result).rstrip())
@@ -109,5 +109,5 @@ def results_markdown(entries: list[Entry], records: Records) -> str:
             parts.append(f"{result.caption} ([PDF]({stem}.pdf), [data]({stem}.json))")
     if records.notices:
         parts.append("## Passed over while reading the records")
-        parts.append("\n".join(f"- {notice}" for notice in records.notices))
+        parts.append("\n".join(f"- {shown(notice)}" for notice in records.notices))
     return "\n\n".join(parts) + "\n"

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from trimlab.bundling.machine import Machine
 from trimlab.bundling.wheels import requirements_of
-from trimlab.errors import one_line
+from trimlab.errors import InputError, one_line
+from trimlab.files import read_text
 
 
 def problems(requirements: Sequence[Requirement]) -> Iterator[str]:
@@ -57,8 +58,12 @@ def problems(requirements: Sequence[Requirement]) -> Iterator[str]:
 
 def main(path: str) -> int:
     """Prints what is wrong; 0 if nothing is, else 1."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    found = list(problems([Requirement(line) for line in lines]))
+    try:
+        requirements = [Requirement(line) for line in read_text(Path(path)).splitlines()]
+    except (InputError, InvalidRequirement) as error:
+        print(f"unbundle: {path} is damaged: {one_line(error)}", file=sys.stderr)
+        return 1
+    found = list(problems(requirements))
     for problem in found:
         print(f"unbundle: {problem}", file=sys.stderr)
     return 1 if found else 0

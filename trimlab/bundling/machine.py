@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from trimlab.errors import InputError
+from trimlab.files import read_text
 
 _PYTHON = re.compile(r"3\.\d+")
 _PLATFORM = re.compile(
@@ -119,7 +120,7 @@ def read_have(path: Path) -> dict[str, Version | None]:
         raise InputError(
             f"--have {path} is no file; on the machine: python3 -m pip list --format=freeze > FILE"
         )
-    have = dict(_packages(path.read_text(encoding="utf-8").splitlines()))
+    have = dict(_packages(read_text(path).splitlines()))
     if not have:
         raise InputError(
             f"--have {path} lists no package; it must hold lines such as torch==2.11.0, as "

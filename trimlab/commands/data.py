@@ -100,7 +100,7 @@ def _from_configs(arguments: Sequence[str]) -> list[str]:
 
     import yaml
 
-    from trimlab.runs.config import read_config
+    from trimlab.files import read_yaml
 
     translated, rest = [], list(arguments)
     while rest:
@@ -114,7 +114,7 @@ def _from_configs(arguments: Sequence[str]) -> list[str]:
             if not rest:
                 raise InputError("--config needs the path of a config file")
             value = rest.pop(0)
-        text = yaml.safe_dump(_data_and_model(read_config(Path(value))), sort_keys=False)
+        text = yaml.safe_dump(_data_and_model(read_yaml(Path(value))), sort_keys=False)
         translated.append(f"--config={text}")
     return translated
 

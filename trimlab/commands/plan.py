@@ -1,7 +1,7 @@
 """Say what a run needs, before anything is downloaded: memory, time, and what would fit."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trimlab.commands._quiet import quiet
 from trimlab.errors import InputError
@@ -75,7 +75,13 @@ def _parser() -> "argparse.ArgumentParser":
     def names(package: str) -> str:
         return ", ".join(hyphenated_names(package))
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        """Raises what argparse would print with its usage."""
+
+        def error(self, message: str) -> NoReturn:
+            raise InputError(message)
+
+    parser = Parser(
         prog="trimlab plan",
         description=DESCRIPTION,
         epilog=EXAMPLES,

@@ -1,5 +1,6 @@
 """The model card of an exported folder, and what it says of accuracy."""
 
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,10 @@ kept, the dropped one is stored as zeros, which take memory and time and change 
             f"| {trimmed.tokens_per_second:.1f} |\n"
         )
     title = f"{base}, trimmed to {trimmed.layer_memory_ratio:.0%} of its layer memory"
+    metadata = _metadata(base, title, task.name, trimmed).to_yaml()
+    base, title = escape(base, quote=False), escape(title, quote=False)  # a folder of any name
     return f"""---
-{_metadata(base, title, task.name, trimmed).to_yaml()}
+{metadata}
 ---
 
 # {title} for {task.name}

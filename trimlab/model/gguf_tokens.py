@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trimlab.errors import InputError
+from trimlab.errors import InputError, one_line
 from trimlab.plugins import plugin_class, plugin_module
 
 GGUF_TOKENIZERS = "trimlab.model.gguf_tokenizers"
@@ -73,19 +73,23 @@ def read_gguf_tokens(path: Path) -> GgufTokens:
         path: The file.
 
     Raises:
-        InputError: There is no reference for its kind of tokenizer.
-        KeyError: A part of the vocabulary is missing.
+        InputError: There is no reference for its kind of tokenizer, or the file is damaged.
     """
     from gguf import GGUFReader  # comes with the extra "embedded"
 
-    prefix = "tokenizer.ggml."
-    fields = {
-        name.removeprefix(prefix): field.contents()
-        for name, field in GGUFReader(path).fields.items()
-        if name.startswith(prefix)
-    }
-    module = plugin_module(GGUF_TOKENIZERS, fields["model"], "reference tokenizer of GGUF files")
-    return plugin_class(module, GgufTokens).read(fields)
+    prefix, kind = "tokenizer.ggml.", "reference tokenizer of GGUF files"
+    try:
+        fields = {
+            name.removeprefix(prefix): field.contents()
+            for name, field in GGUFReader(path).fields.items()
+            if name.startswith(prefix)
+        }
+        module = plugin_module(GGUF_TOKENIZERS, fields["model"], kind)
+        return plugin_class(module, GgufTokens).read(fields)
+    except InputError:
+        raise
+    except Exception as error:  # the reader checks little of what it reads
+        raise InputError(f"{path} is no GGUF file with a vocabulary: {one_line(error)}") from error
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, reference: GgufTokens) -> None:

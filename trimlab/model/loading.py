@@ -165,7 +165,9 @@ def base_dtype(name: str) -> torch.dtype:
     Raises:
         InputError: There is no such model.
     """
-    return stored_dtype(model_weights(_folder(name, weights=True)))
+    folder = _folder(name, weights=True)
+    with explained(name, folder):
+        return stored_dtype(model_weights(folder))
 
 
 def about(name: str) -> ModelInfo:

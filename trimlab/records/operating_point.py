@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
-from trimlab.records.typed import TypedRow, nullable
+from trimlab.records.typed import TypedRow, fits, nullable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,18 @@ class ScannedCandidate:
         Raises:
             InputError: The candidate or its score is missing.
         """
+        if not isinstance(row, Mapping):
+            raise InputError(f"an entry of `scan` is no JSON object: {row!r:.40}")
         if missing := [name for name in ("candidate", "score") if name not in row]:
             raise InputError(f"an entry of `scan` without {', '.join(missing)}")
         statistics = {k: v for k, v in row.items() if k not in ("candidate", "score")}
+        for kind, value in (
+            (str, row["candidate"]),
+            (list[float], row["score"]),
+            (dict[str, float], statistics),
+        ):
+            if not fits(value, kind):
+                raise InputError(f"an entry of `scan` cannot hold {value!r:.40}")
         return cls(candidate=row["candidate"], score=list(row["score"]), statistics=statistics)
 
 

@@ -268,7 +268,7 @@ class ResultRow:
         if problem := schema_problem(row):
             raise InputError(problem)
         kind = row.get("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise InputError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
         parts = (ExperimentCell, RunContext, KINDS[kind])
         if missing := [name for part in parts for name in part.missing(row)]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimlab.errors import InputError
+from trimlab.files import read_text
 from trimlab.records.result_row import KINDS, ExperimentCell, ResultRow, RunContext
 from trimlab.records.rows import TIMING_FIELDS, JsonObject
 
@@ -193,7 +194,7 @@ def read_results(folder: Path) -> Records:
 
 
 def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
-    for number, line in enumerate(path.read_text().split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -206,7 +207,7 @@ def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
                 )
                 continue
             raise InputError(f"{path.name}, line {number}: no JSON ({error.msg})") from error
-        except InputError as error:
+        except (InputError, ValueError, RecursionError) as error:  # numbers of many digits, depth
             raise InputError(f"{path.name}, line {number}: {error}") from error
         yield Record(result, path.name, number, (result.cell.experiment,))
 

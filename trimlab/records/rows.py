@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,11 +21,9 @@ TIMING_FIELDS = frozenset(
 def read_rows(path: Path) -> list[JsonObject]:
     """Rows of a record, without a line that a killed process left half-written."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError, RecursionError):  # not JSON, or not UTF-8
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return rows
 
 

@@ -7,8 +7,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
@@ -51,12 +53,19 @@ class TypedRow:
             row: A JSON object.
 
         Raises:
-            InputError: A required field is missing.
+            InputError: A required field is missing, or a value is of another type.
         """
+        if not isinstance(row, Mapping):
+            raise InputError(f"{cls.__name__} must be a JSON object, not {row!r:.40}")
         if missing := cls.missing(row):
             raise InputError(f"without {', '.join(missing)}")
         names = {declared.name: _name_in(row, declared) for declared in fields(cls)}
-        return cls(**{name: row[found] for name, found in names.items() if found is not None})
+        values = {name: row[found] for name, found in names.items() if found is not None}
+        types = _types(cls)
+        for name, value in values.items():
+            if not fits(value, types[name]):
+                raise InputError(f"{name} cannot be {value!r:.40}")
+        return cls(**values)
 
     @classmethod
     def missing(cls, row: Mapping[str, Any]) -> list[str]:
@@ -75,6 +84,34 @@ class TypedRow:
         Raises:
             InputError: The values contradict each other.
         """
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type.
+
+    Args:
+        value: The value. A typed row in a row is a JSON object here, too.
+        kind: The type: of JSON, an alternative, a list, a mapping, a literal or a dataclass.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any or is_dataclass(kind):
+        return kind is Any or isinstance(value, Mapping)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is list:
+        return isinstance(value, list) and all(fits(entry, parts[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(fits(v, parts[1]) for v in value.values())
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+@cache
+def _types(row: type) -> dict[str, Any]:
+    return get_type_hints(row)
 
 
 def _name_in(row: Mapping[str, Any], declared: Field[Any]) -> str | None:

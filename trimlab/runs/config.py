@@ -17,6 +17,7 @@ from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError
+from trimlab.files import read_yaml
 from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
@@ -171,21 +172,11 @@ class Resolver(FitCLI):
         return row
 
 
-def read_config(path: Path) -> JsonObject:
-    """Reads a YAML file that holds a mapping.
-
-    Raises:
-        InputError: There is no such file, or it holds something else.
-    """
+def _is_file(path: str) -> bool:
     try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold keys and values")
-    return content
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a text that is too long for a path, or has a null byte
+        return False
 
 
 def _present(arguments: Sequence[str]) -> list[str]:
@@ -201,10 +192,14 @@ def _present(arguments: Sequence[str]) -> list[str]:
         place = i if equals else i + 1
         if not equals and place < len(translated):
             path = translated[place]
-        try:
-            content = read_config(Path(path))
-        except InputError:
-            continue  # the parser reports it
+        if not _is_file(path):
+            continue  # a config on the command line, or nothing, which the parser reports
+        content = read_yaml(Path(path))
+        if "config" in content:
+            what = (
+                "an experiment: trimlab sweep makes its runs" if "runs" in content else "no config"
+            )
+            raise InputError(f"{path} holds the key `config`, which makes it {what}")
         present = present_names(content)
         configs.append(present)
         if present != content:

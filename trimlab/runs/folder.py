@@ -9,8 +9,8 @@ from typing import IO
 
 import yaml
 
-from trimlab.errors import InputError
-from trimlab.files import check_writable, try_lock, write_text
+from trimlab.errors import InputError, one_line
+from trimlab.files import check_writable, read_yaml, try_lock, write_text
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
@@ -84,10 +84,21 @@ class RunFolder:
         return lock
 
     def read_summary(self) -> RunSummary | None:
-        """The summary so far, with usable paths, or None where no phase has ended yet."""
+        """The summary so far, with usable paths, or None where no phase has ended yet.
+
+        Raises:
+            InputError: The file is damaged.
+        """
         if not self.summary.exists():
             return None
-        summary = RunSummary.from_row(json.loads(self.summary.read_text()))
+        try:
+            summary = RunSummary.from_row(json.loads(self.summary.read_bytes()))
+        # whatever the file holds in place of a summary
+        except (InputError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise InputError(
+                f"{self.summary} is damaged ({one_line(error)}); remove it, and the run measures "
+                "again what it held"
+            ) from error
         return summary.with_folders(self._found)
 
     def write_summary(self, summary: RunSummary) -> None:
@@ -111,16 +122,26 @@ class RunFolder:
         return str(here) if here.exists() or not Path(folder).exists() else folder
 
     def points(self) -> list[OperatingPoint]:
-        """The operating points so far."""
-        return [OperatingPoint.from_row(row) for row in read_rows(self.record)]
+        """The operating points so far.
+
+        Raises:
+            InputError: A row is no operating point.
+        """
+        points = []
+        for number, row in enumerate(read_rows(self.record), start=1):
+            try:
+                points.append(OperatingPoint.from_row(row))
+            except InputError as error:
+                raise InputError(f"{self.record}, row {number}: {error}") from error
+        return points
 
     def _read_config(self) -> JsonObject:
         """The config of the folder; refuses a file of this name that is none."""
         try:
-            existing = yaml.safe_load(self.config.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+            existing = read_yaml(self.config)
+        except InputError:
             existing = None
-        if not isinstance(existing, dict):
+        if existing is None:
             raise InputError(f"{self.config} is not the config of a run; choose another --run.dir")
         return existing
 

@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from trimlab.errors import InputError
+from trimlab.files import read_yaml
 from trimlab.records.result_row import ExperimentCell
 from trimlab.records.rows import JsonObject
-from trimlab.runs.config import Resolver, read_config
+from trimlab.runs.config import Resolver
 from trimlab.runs.options import present_name, present_names
 from trimlab.runs.recipe import merged
 from trimlab.runs.run_id import run_id
@@ -129,7 +130,7 @@ def nested(dotted: JsonObject) -> JsonObject:
 
 
 def _read_experiment(path: Path) -> JsonObject:
-    experiment = read_config(path)
+    experiment = read_yaml(path)
     unknown = sorted(set(experiment) - {"config", "runs"})
     if unknown or not isinstance(experiment.get("runs"), list) or not experiment["runs"]:
         raise InputError(
@@ -144,7 +145,7 @@ def _read_profile(folder: Path, name: str) -> JsonObject:
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise InputError(f"no profile {name!r}; there are {', '.join(there) or 'none'}")
-    return read_config(path)
+    return read_yaml(path)
 
 
 def _cells(blocks: Sequence[Any], path: Path, profile: str) -> list[JsonObject]:

@@ -64,6 +64,6 @@ def load_checkpoint(path: Path) -> JsonObject:
         raise InputError(
             f"{path} is missing, damaged or no checkpoint; remove {path.parent} to start over"
         ) from error
-    if "trimlab" not in state:
+    if not isinstance(state, dict) or "trimlab" not in state:
         raise InputError(f"{path} was not written by trimlab; remove {path.parent} to start over")
     return state

@@ -1,6 +1,7 @@
 """What a checkpoint keeps of a `DomainLM`: drops, freezing, and the weights that are trained."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,9 +10,33 @@ from torch import nn
 from trimlab.errors import InputError
 from trimlab.model.authors_bypass import use_authors_bypass
 from trimlab.model.sublayers import Sublayer
+from trimlab.records.typed import TypedRow
 
 if TYPE_CHECKING:
     from trimlab.training.module import DomainLM
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleState(TypedRow):
+    """What replays the drops and the freezing of a `DomainLM`.
+
+    Attributes:
+        base: The base model.
+        fingerprint: Its fingerprint.
+        bypass: The bypass rule; earlier checkpoints may lack it.
+        history: Dropped sublayers, in order.
+        trainable: Trainable sublayers.
+        train_embeddings: Whether embeddings, LM head and final norm are trained.
+        restarted_at: Optimizer step of the last restart of the schedule.
+    """
+
+    base: str
+    fingerprint: str
+    bypass: str = "residual"
+    history: list[str]
+    trainable: list[str]
+    train_embeddings: bool
+    restarted_at: int
 
 
 def add_state(module: "DomainLM", checkpoint: dict[str, Any]) -> None:
@@ -24,15 +49,16 @@ def add_state(module: "DomainLM", checkpoint: dict[str, Any]) -> None:
     trained = _trained(module)
     weights = checkpoint["state_dict"]
     checkpoint["state_dict"] = {k: v for k, v in weights.items() if k in trained}
-    checkpoint["trimlab"] = {
-        "base": module.base,
-        "fingerprint": module.fingerprint,
-        "bypass": module.stack.bypass_rule,
-        "history": [str(s) for s in module.stack.history],
-        "trainable": [str(s) for s in module.trainable],
-        "train_embeddings": module.train_embeddings,
-        "restarted_at": module.restarted_at,
-    }
+    state = ModuleState(
+        base=module.base,
+        fingerprint=module.fingerprint,
+        bypass=module.stack.bypass_rule,
+        history=[str(s) for s in module.stack.history],
+        trainable=[str(s) for s in module.trainable],
+        train_embeddings=module.train_embeddings,
+        restarted_at=module.restarted_at,
+    )
+    checkpoint["trimlab"] = state.to_row()
 
 
 def replay_state(module: "DomainLM", checkpoint: dict[str, Any]) -> None:
@@ -45,24 +71,24 @@ def replay_state(module: "DomainLM", checkpoint: dict[str, Any]) -> None:
     Raises:
         InputError: The checkpoint is not of trimlab, or of another base model.
     """
-    state = checkpoint.get("trimlab")
-    if state is None:
+    if "trimlab" not in checkpoint:
         raise InputError("this checkpoint was not written by trimlab")
-    if state["fingerprint"] != module.fingerprint:
+    state = ModuleState.from_row(checkpoint["trimlab"])
+    if state.fingerprint != module.fingerprint:
         raise InputError(
-            f"this checkpoint was trained from {state['base']!r}, whose weights are not those "
+            f"this checkpoint was trained from {state.base!r}, whose weights are not those "
             f"of {module.base!r}"
         )
-    module.train_embeddings = state["train_embeddings"]
-    module.restarted_at = state["restarted_at"]
-    if state.get("bypass") == "authors":
+    module.train_embeddings = state.train_embeddings
+    module.restarted_at = state.restarted_at
+    if state.bypass == "authors":
         use_authors_bypass(module.stack)
-    history = [Sublayer.parse(s) for s in state["history"]]
+    history = [Sublayer.parse(s) for s in state.history]
     if history[: len(module.stack.history)] != module.stack.history:
         raise InputError("this checkpoint has dropped other sublayers than the model")
     module.stack.drop(*history[len(module.stack.history) :])
-    module.freeze_all_but(Sublayer.parse(s) for s in state["trainable"])
-    if _trained(module) != set(checkpoint["state_dict"]):
+    module.freeze_all_but(Sublayer.parse(s) for s in state.trainable)
+    if _trained(module) != _shapes(checkpoint.get("state_dict")):
         raise InputError("this checkpoint is damaged: its weights are not those it names")
 
 
@@ -75,6 +101,13 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _trained(module: "DomainLM") -> set[str]:
-    """Names of the trained weights in a checkpoint of the module."""
-    return {f"model.{name}" for name, p in module.model.named_parameters() if p.requires_grad}
+def _trained(module: "DomainLM") -> dict[str, torch.Size]:
+    """Names and shapes of the trained weights in a checkpoint of the module."""
+    named = module.model.named_parameters()
+    return {f"model.{name}": p.shape for name, p in named if p.requires_grad}
+
+
+def _shapes(weights: Any) -> dict[str, torch.Size | None]:
+    """Names and shapes of the weights that a checkpoint holds."""
+    named = weights.items() if isinstance(weights, dict) else ()
+    return {name: w.shape if isinstance(w, torch.Tensor) else None for name, w in named}
