@@ -4,8 +4,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from trimlab import ranks
 from trimlab.baseline import (
     CALIBRATION_TEXTS,
     Baseline,
@@ -16,7 +18,7 @@ from trimlab.baseline import (
 from trimlab.data.domain import DomainData
 from trimlab.model.sizes import StoredSizes, dead_sublayers, stored_sizes
 from trimlab.model.sublayers import Sublayer, SublayerStack
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, TestResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.fitting import LAST, MakeTrainer, fit
@@ -90,6 +92,14 @@ class Comparison:
         baseline = baseline_class(method)()
         if baseline.before_training:
             return [self._pruned_and_trained(method, baseline)]
+        return ranks.on_first(lambda: self._compressed(method, baseline, summary))
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _compressed(
+        self, method: str, baseline: Baseline, summary: RunSummary
+    ) -> list[ModelResult]:
+        """Compresses the weights of a trained model, and measures the written result."""
         of, source, model = "fine_tuned", str(self.fine_tuned_folder), summary.fine_tuned
         if model is None:
             of, source, model = "trimmed", summary.trimmed.folder, summary.trimmed
@@ -111,30 +121,34 @@ class Comparison:
             )
         ]
 
-    # ---- inside -------------------------------------------------------------------------------
-
     def _tested_at_full_depth(
         self, module: DomainLM, trained: JsonObject, *, keep: bool
     ) -> ModelResult:
         """Tests the model fine-tuned at full depth; its folder is kept if somebody needs it."""
-        if keep:
-            _save(module, self.fine_tuned_folder)
-        test = self.tester.test(module.stack, "fine-tuned at full depth")
+
+        def test() -> TestResult:
+            if keep:
+                _save(module, self.fine_tuned_folder)
+            return self.tester.test(module.stack, "fine-tuned at full depth")
+
+        found = ranks.on_first(test)
         self._remove_checkpoints(FULL_DEPTH)
-        return ModelResult.from_test(test, dropped=[], **trained)
+        return ModelResult.from_test(found, dropped=[], **trained)
 
     def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
         """Prunes the untrimmed model and trains every remaining sublayer."""
         folder = self.folder.models / method
         pruned = folder.with_name(f"{method}-untrained")
         # not again after a kill: a checkpoint belongs to the weights that its training began with
-        written = self._write(baseline, self.module.base, pruned, keep=True)
+        written = ranks.on_first(lambda: self._write(baseline, self.module.base, pruned, keep=True))
         module = self.module.fresh(str(pruned))
         module.freeze_all_but(module.stack)
         trained = self._train_as_long(module, method)
-        _save(module, folder)
+        ranks.on_first(partial(_save, module, folder))
         del module
-        test = self.tester.test(SublayerStack(baseline.load(folder)), method)
+        test = ranks.on_first(
+            lambda: self.tester.test(SublayerStack(baseline.load(folder)), method)
+        )
         self._remove_checkpoints(method)
         about = {**trained, **written, "folder": str(folder)}
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
@@ -183,13 +197,13 @@ class Comparison:
         folder = self.folder.path / name
         if (folder / LAST).exists():
             load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
-        resumed, start = folder.exists(), time.perf_counter()
+        resumed, start = ranks.agreed(folder.exists()), time.perf_counter()
         steps = fit(
             self.make_trainer,
             module,
             self.data,
             folder,
-            callbacks=[TrackFit(self.tracker, prefix=f"{name}/")],
+            callbacks=[TrackFit(self.tracker, prefix=f"{name}/")] if ranks.is_first() else [],
             max_epochs=epochs,
             limit_val_batches=0,  # its dev score decides nothing
         )
@@ -197,7 +211,8 @@ class Comparison:
         return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
 
     def _remove_checkpoints(self, name: str) -> None:
-        shutil.rmtree((self.folder.path / name / LAST).parent)
+        folder = (self.folder.path / name / LAST).parent
+        ranks.on_first(lambda: shutil.rmtree(folder))
 
 
 def _save(module: DomainLM, folder: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trimlab import ranks
+
 
 def add_gradients(
     loss: Tensor, parameters: Sequence[nn.Parameter], before: list[Tensor]
@@ -62,7 +64,8 @@ class StepLoss:
 
         Args:
             parameters: The trained parameters.
-            batches: Batches per step, by which Lightning has divided the gradients.
+            batches: Batches per step, by which the gradients have been divided: those that are
+                accumulated by Lightning, and those of all processes by their mean.
 
         Returns:
             The loss on the CPU, None where no batch was added.  # ()
@@ -73,7 +76,8 @@ class StepLoss:
             return None
         loss = torch.stack(losses).sum()
         if batches > 1:
-            loss = loss / terms
+            terms = sum(ranks.gathered(terms))  # on the CPU, which does not wait for a GPU here
+            loss = ranks.summed(loss) / terms
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad *= batches / terms

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab import ranks
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_scores, model_inputs
@@ -29,6 +30,7 @@ from trimlab.training.optimizers import load_optimizer
 from trimlab.training.schedule import Schedule, ScheduleName
 from trimlab.training.state import add_state, fingerprint, replay_state
 from trimlab.training.steps import steps_per_epoch
+from trimlab.training.strategies import Distributed
 
 
 class TrainingDivergedError(InputError):
@@ -199,6 +201,8 @@ class DomainLM(L.LightningModule):
     def _fit_optimizer(self) -> None:
         for optimizer in self._trainer.optimizers if self._trainer is not None else []:
             self.train_optimizer.keep(optimizer, self._trained())
+        if self._trainer is not None and isinstance(self._trainer.strategy, Distributed):
+            self._trainer.strategy.on_parameters_changed()
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -211,9 +215,9 @@ class DomainLM(L.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         """Mean loss of a batch, whose gradients are computed part by part.
 
-        Where gradients are accumulated over several batches, the sum in place of the mean: see
-        `on_before_optimizer_step`. None, which skips the step, once every trainable sublayer has
-        been dropped: the sparse update unfreezes none in its place.
+        Where a step has several batches, accumulated or of several processes, the sum in place of
+        the mean: see `on_before_optimizer_step`. None, which skips the step, once every trainable
+        sublayer has been dropped: the sparse update unfreezes none in its place.
         """
         trained = self._trained()
         if not trained:
@@ -222,7 +226,7 @@ class DomainLM(L.LightningModule):
             for parameter in trained:
                 parameter.grad = None
         terms = self.loss.count(batch)
-        divisor, later = (terms, 1) if self._accumulated == 1 else (1, terms)
+        divisor, later = (terms, 1) if self._batches_per_step == 1 else (1, terms)
         # the activations of one part are freed before the next part is computed
         losses, gradients = [], list[Tensor]()
         for part in batch.parts(self.train_tokens):
@@ -239,6 +243,11 @@ class DomainLM(L.LightningModule):
         """Batches per optimizer step."""
         return 1 if self._trainer is None else self._trainer.accumulate_grad_batches
 
+    @property
+    def _batches_per_step(self) -> int:
+        """Batches per optimizer step, of all processes together."""
+        return self._accumulated * ranks.world_size()
+
     @contextmanager
     def _training_pass(self, batch: Batch) -> Iterator[None]:
         with ExitStack() as contexts:
@@ -254,12 +263,12 @@ class DomainLM(L.LightningModule):
         return self.loss(self.stack, hidden, batch, self._teacher_here())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divides accumulated gradients by their terms; checks and logs the loss.
+        """Divides added gradients by their terms; checks and logs the loss.
 
         Terms are counted over all batches of the step: it equals a step with one larger batch.
         Reading the loss is the only time that a step waits for a GPU.
         """
-        loss = self._step_loss.finish(self._trained(), self._accumulated)
+        loss = self._step_loss.finish(self._trained(), self._batches_per_step)
         if loss is None:  # every trainable sublayer is gone
             return
         if not torch.isfinite(loss):
@@ -279,13 +288,16 @@ class DomainLM(L.LightningModule):
         """A fresh score for every pass over the dev items."""
         self._dev_metric = TaskMetric(self.metric).to(self.device)
 
-    def validation_step(self, batch: Batch, _index: int) -> None:
-        """Adds a batch of dev items."""
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Adds a batch of dev items, which are dealt to the processes in turn."""
+        if index % ranks.world_size() != ranks.rank():
+            return
         self._dev_metric.update(choice_scores(self.stack, batch, self.metric), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the score: it belongs to the model *before* a drop at the end of this epoch."""
-        self.dev = self._dev_metric.score()
+        with self._dev_metric.sync_context():
+            self.dev = ranks.agreed(self._dev_metric.score())
         self.log(f"dev_{self.metric}", self.dev.value, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
