@@ -45,7 +45,7 @@ class _Batches(Dataset[Batch]):
     def __getitem__(self, indices: list[int]) -> Batch:
         mine = ranks.share(indices)
         if not mine:
-            return collate(self.items, indices[:1]).scoring(torch.zeros(0, dtype=torch.long))
+            return collate(self.items, indices[:1]).unscored()
         return collate(self.items, mine)
 
 

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from trimlab import ranks
@@ -25,7 +24,7 @@ from trimlab.runs.fitting import LAST, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.runs.tracking import Tracker, TrackFit
-from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.checkpoints import load_checkpoint, restore
 from trimlab.training.module import DomainLM
 
 FULL_DEPTH = "full_depth"  # folder of the fine-tuning, and of its model for the baselines
@@ -127,9 +126,10 @@ class Comparison:
         """Tests the model fine-tuned at full depth; its folder is kept if somebody needs it."""
 
         def test() -> TestResult:
+            whole = self._whole(module, FULL_DEPTH)
             if keep:
-                _save(module, self.fine_tuned_folder)
-            return self.tester.test(module.stack, "fine-tuned at full depth")
+                _save(whole, self.fine_tuned_folder)
+            return self.tester.test(whole.stack, "fine-tuned at full depth")
 
         found = ranks.on_first(test)
         self._remove_checkpoints(FULL_DEPTH)
@@ -144,8 +144,7 @@ class Comparison:
         module = self.module.fresh(str(pruned))
         module.freeze_all_but(module.stack)
         trained = self._train_as_long(module, method)
-        ranks.on_first(partial(_save, module, folder))
-        del module
+        ranks.on_first(lambda: _save(self._whole(module, method), folder))
         test = ranks.on_first(
             lambda: self.tester.test(SublayerStack(baseline.load(folder)), method)
         )
@@ -209,6 +208,14 @@ class Comparison:
         )
         seconds = None if resumed else time.perf_counter() - start
         return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
+
+    def _whole(self, module: DomainLM, name: str) -> DomainLM:
+        """The trained model of a fit, of which a process may have a part only."""
+        if not module.sharded:
+            return module
+        whole = module.fresh()
+        restore(whole, self.folder.path / name / LAST)
+        return whole
 
     def _remove_checkpoints(self, name: str) -> None:
         folder = (self.folder.path / name / LAST).parent

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from trimlab import ranks
 
@@ -22,9 +23,37 @@ def add_gradients(
     Returns:
         A gradient for every parameter; two parameters may share one.
     """
-    found = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        found = _sharded_gradients(loss, parameters)
+    else:
+        found = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
     if before:  # not in place: parameters that are summed in the model share a gradient
         found = [found.pop() + before.pop() for _ in parameters][::-1]
+    return found
+
+
+def own_part(parameter: Tensor) -> Tensor:
+    """What this process has of a parameter: its shard, or the whole."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def _sharded_gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Gradients of FSDP's shards, which only a backward pass leaves: the graph has whole weights.
+
+    Args:
+        loss: The loss of a part.  # ()
+        parameters: The trained parameters, some or all of them shards.
+
+    Returns:
+        For every parameter, the mean over the processes of its gradient.
+    """
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter, gradient in zip(parameters, before, strict=True):
+        parameter.grad = gradient
     return found
 
 

@@ -167,7 +167,7 @@ def check_finite(module: DomainLM) -> None:
     Raises:
         TrainingDivergedError: A weight is infinite or not a number.
     """
-    if not all(bool(p.isfinite().all()) for p in module.parameters() if p.requires_grad):
+    if not all(ranks.gathered(module.all_finite())):
         raise TrainingDivergedError(
             f"the weights are not finite: lower model.lr (now {module.lr:g}); "
             "the last good operating point is kept"

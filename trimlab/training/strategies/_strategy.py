@@ -1,6 +1,8 @@
 """What trimming needs of a Lightning strategy of several processes, and the loader."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from lightning.pytorch.strategies import ParallelStrategy
@@ -16,9 +18,11 @@ class Distributed(ParallelStrategy, ABC):
 
     Attributes:
         extends: The strategy of Lightning that it extends.
+        lockstep: Whether training passes communicate, so that every process must make as many.
     """
 
     extends: ClassVar[type[ParallelStrategy]]
+    lockstep: ClassVar[bool] = False
 
     @abstractmethod
     def join(self) -> None:
@@ -27,6 +31,11 @@ class Distributed(ParallelStrategy, ABC):
     @abstractmethod
     def on_parameters_changed(self) -> None:
         """Called when parameters have been dropped or frozen: what was wrapped is not any more."""
+
+    @contextmanager
+    def whole_model(self) -> Iterator[None]:
+        """Within the context, passes without gradients do not communicate."""
+        yield
 
 
 def load_strategy(name: Any) -> Distributed:
