@@ -71,16 +71,17 @@ class Trim(TrimCallback):
 
         With `scan: choice`, only as far as it takes to know the lowest.
         """
-        return score_candidates(
-            self.scorer,
-            module.stack,
-            data,
-            granularity,
-            metric=module.metric,
-            step=len(self.points),
-            only_lowest=only_lowest if self.scan == "choice" else None,
-            progress=self.progress,
-        )
+        with module.whole():
+            return score_candidates(
+                self.scorer,
+                module.stack,
+                data,
+                granularity,
+                metric=module.metric,
+                step=len(self.points),
+                only_lowest=only_lowest if self.scan == "choice" else None,
+                progress=self.progress,
+            )
 
     def drop(self, module: DomainLM, scored: ScoredCandidates, k: int) -> DropStep:
         """Drops the k candidates with the lowest scores, fewer where C_e is met before.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from trimlab.errors import InputError, disk_is_full
+from trimlab.errors import InputError, RankError, disk_is_full
 from trimlab.plugins import plugin_names
 
 DESCRIPTION = """\
@@ -73,9 +73,14 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
         if isinstance(stop, SystemExit) and stop.code in (0, None):  # after --help
             return 0
         return _say("interrupted; the same command goes on where it was", 1)
+    except RankError as error:
+        return _say(error, error.code) if str(error) else error.code
     except Exception as error:
         if debug:
             raise
+        if _lost_connection(error):
+            message = "another process of the run has ended; the same command goes on where it was"
+            return _say(message, 1)
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
         if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would import torch
@@ -84,6 +89,13 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
             return _say(f"the GPU is out of memory: {ADVICE}", 2)
         return _say(f"{type(error).__name__}: {error}", 1)
     return 0
+
+
+def _lost_connection(error: Exception) -> bool:
+    """Whether a process has waited in vain for another one of its run."""
+    if type(error).__name__ in ("DistBackendError", "DistNetworkError"):
+        return True
+    return "gloo" in str(error) and ("peer" in str(error) or "ipe" in str(error))
 
 
 def _say(error: object, code: int) -> int:

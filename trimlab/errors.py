@@ -11,6 +11,19 @@ class InputError(Exception):
     """
 
 
+class RankError(Exception):
+    """Another process of a distributed run has failed.
+
+    Args:
+        message: One line, empty where that process has said all.
+        code: Exit code of the command.
+    """
+
+    def __init__(self, message: str = "", code: int = 1):
+        super().__init__(message)
+        self.code = code
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it hides, says that there is no room on the disk.
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from trimlab import ranks
 from trimlab.errors import InputError
 from trimlab.evaluation.speed import decode_latency_ms
 from trimlab.model.sublayers import Sublayer, SublayerStack
@@ -33,7 +34,9 @@ class StopRules:
 
     def measure_latency_ms(self, stack: SublayerStack) -> float | None:
         """Milliseconds per decoded token; None, and nothing is measured, without a target."""
-        return None if self.latency_ms is None else decode_latency_ms(stack.model)
+        if self.latency_ms is None:
+            return None
+        return ranks.on_first(lambda: decode_latency_ms(stack.model))
 
     def efficient_enough(self, stack: SublayerStack, latency_ms: float | None = None) -> str | None:
         """C_e: why there is nothing more to drop, or None.

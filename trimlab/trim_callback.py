@@ -118,7 +118,7 @@ class TrimCallback(L.Callback):
         """Refuses a trainer, a stop rule or a bypass that cannot work with this model, once.
 
         Raises:
-            InputError: Several devices, scaled losses, no dev score every epoch, an impossible
+            InputError: Scaled losses, no dev score every epoch, an impossible
                 target, or a bypass that is not defined.
         """
         if self._checked is stack:

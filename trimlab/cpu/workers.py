@@ -110,7 +110,7 @@ def workers_for(threads: int) -> int:
 
 
 @contextmanager
-def open_workers(stack: SublayerStack) -> Iterator[Workers]:
+def open_workers(stack: SublayerStack, most: int = MAX_WORKERS) -> Iterator[Workers]:
     """Opens workers for passes of a model.
 
     On a CPU, torch's threads are divided evenly among up to `MAX_WORKERS` of them. On other
@@ -118,10 +118,11 @@ def open_workers(stack: SublayerStack) -> Iterator[Workers]:
 
     Args:
         stack: The model, which must not be changed while the workers are open.
+        most: Most workers.
     """
     threads, n = torch.get_num_threads(), 1
     if stack.model.device.type == "cpu":
-        n = workers_for(threads)
+        n = min(most, workers_for(threads))
     replicas = [_replica(stack) for _ in range(n - 1)]
     opened = Workers([stack, *replicas], threads)
     try:

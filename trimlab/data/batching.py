@@ -138,6 +138,10 @@ class Batch:
         names = ("item_index", "logit_index", "targets", "choice_index")
         return replace(self, source=source, **{name: getattr(self, name)[chosen] for name in names})
 
+    def unscored(self) -> "Batch":
+        """The same items without scored tokens: they add nothing to a loss or its gradients."""
+        return self.scoring(torch.zeros(0, dtype=torch.long))
+
     def repeated(self, times: int) -> "Batch":
         """The same items several times over, one copy after another."""
         copies = {

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from trimlab import ranks
 from trimlab.data.batching import Batch, batches, collate, scan_batches
 from trimlab.data.capacity import EVAL_TOKENS, Capacity, capacity
 from trimlab.data.chat_template import use_chat_template
@@ -31,13 +32,21 @@ DEFAULT_MAX_LENGTH = 1024  # tokens of a text by default, and less where the mod
 
 
 class _Batches(Dataset[Batch]):
-    """Encoded items; the "index" of an element is a list of indices, and the element a batch."""
+    """Encoded items; the "index" of an element is a list of indices, and the element a batch.
+
+    With several processes, a batch is what this one has of it: items of an optimizer step and their
+    order do not depend on the number of processes. Where a batch has too few items for all, some
+    have one without scored tokens, which adds nothing.
+    """
 
     def __init__(self, items: Sequence[EncodedItem]):
         self.items = items
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return collate(self.items, indices)
+        mine = ranks.share(indices)
+        if not mine:
+            return collate(self.items, indices[:1]).unscored()
+        return collate(self.items, mine)
 
 
 class DomainData(L.LightningDataModule):

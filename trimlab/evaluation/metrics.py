@@ -172,6 +172,7 @@ class TaskMetric(Metric):
         self.name: MetricName = name
         self.add_state("amounts", default=[], dist_reduce_fx="cat")
         self.add_state("weights", default=[], dist_reduce_fx="cat")
+        self.set_dtype(torch.float64)  # of what a process without items sends to the others
 
     def update(self, scores: Tensor, batch: Batch) -> None:
         """Adds a batch.

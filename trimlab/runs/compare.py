@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimlab import ranks
 from trimlab.baseline import (
     CALIBRATION_TEXTS,
     Baseline,
@@ -16,14 +17,14 @@ from trimlab.baseline import (
 from trimlab.data.domain import DomainData
 from trimlab.model.sizes import StoredSizes, dead_sublayers
 from trimlab.model.sublayers import Sublayer, SublayerStack
-from trimlab.records.model_result import ModelResult
+from trimlab.records.model_result import ModelResult, TestResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.fitting import LAST, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.runs.tracking import Tracker, TrackFit
-from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.checkpoints import load_checkpoint, restore
 from trimlab.training.module import DomainLM
 
 FULL_DEPTH = "full_depth"  # folder of the fine-tuning, and of its model for the baselines
@@ -90,6 +91,14 @@ class Comparison:
         baseline = baseline_class(method)()
         if baseline.before_training:
             return [self._pruned_and_trained(method, baseline)]
+        return ranks.on_first(lambda: self._compressed(method, baseline, summary))
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _compressed(
+        self, method: str, baseline: Baseline, summary: RunSummary
+    ) -> list[ModelResult]:
+        """Compresses the weights of a trained model, and measures the written result."""
         of, source, model = "fine_tuned", str(self.fine_tuned_folder), summary.fine_tuned
         if model is None:
             of, source, model = "trimmed", summary.trimmed.folder, summary.trimmed
@@ -111,30 +120,34 @@ class Comparison:
             )
         ]
 
-    # ---- inside -------------------------------------------------------------------------------
-
     def _tested_at_full_depth(
         self, module: DomainLM, trained: JsonObject, *, keep: bool
     ) -> ModelResult:
         """Tests the model fine-tuned at full depth; its folder is kept if somebody needs it."""
-        if keep:
-            _save(module, self.fine_tuned_folder)
-        test = self.tester.test(module.stack, "fine-tuned at full depth")
+
+        def test() -> TestResult:
+            whole = self._whole(module, FULL_DEPTH)
+            if keep:
+                _save(whole, self.fine_tuned_folder)
+            return self.tester.test(whole.stack, "fine-tuned at full depth")
+
+        found = ranks.on_first(test)
         self._remove_checkpoints(FULL_DEPTH)
-        return ModelResult.from_test(test, dropped=[], **trained)
+        return ModelResult.from_test(found, dropped=[], **trained)
 
     def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
         """Prunes the untrimmed model and trains every remaining sublayer."""
         folder = self.folder.models / method
         pruned = folder.with_name(f"{method}-untrained")
         # not again after a kill: a checkpoint belongs to the weights that its training began with
-        written = self._write(baseline, self.module.base, pruned, keep=True)
+        written = ranks.on_first(lambda: self._write(baseline, self.module.base, pruned, keep=True))
         module = self.module.fresh(str(pruned))
         module.freeze_all_but(module.stack)
         trained = self._train_as_long(module, method)
-        _save(module, folder)
-        del module
-        test = self.tester.test(SublayerStack(baseline.load(folder)), method)
+        ranks.on_first(lambda: _save(self._whole(module, method), folder))
+        test = ranks.on_first(
+            lambda: self.tester.test(SublayerStack(baseline.load(folder)), method)
+        )
         self._remove_checkpoints(method)
         about = {**trained, **written, "folder": str(folder)}
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
@@ -183,21 +196,30 @@ class Comparison:
         folder = self.folder.path / name
         if (folder / LAST).exists():
             load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
-        resumed, start = folder.exists(), time.perf_counter()
+        resumed, start = ranks.agreed(folder.exists()), time.perf_counter()
         steps = fit(
             self.make_trainer,
             module,
             self.data,
             folder,
-            callbacks=[TrackFit(self.tracker, prefix=f"{name}/")],
+            callbacks=[TrackFit(self.tracker, prefix=f"{name}/")] if ranks.is_first() else [],
             max_epochs=epochs,
             limit_val_batches=0,  # its dev score decides nothing
         )
         seconds = None if resumed else time.perf_counter() - start
         return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
 
+    def _whole(self, module: DomainLM, name: str) -> DomainLM:
+        """The trained model of a fit, of which a process may have a part only."""
+        if not module.sharded:
+            return module
+        whole = module.fresh()
+        restore(whole, self.folder.path / name / LAST)
+        return whole
+
     def _remove_checkpoints(self, name: str) -> None:
-        shutil.rmtree((self.folder.path / name / LAST).parent)
+        folder = (self.folder.path / name / LAST).parent
+        ranks.on_first(lambda: shutil.rmtree(folder))
 
 
 def _save(module: DomainLM, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line and the config of `trimlab fit`, and the run that they describe."""
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from trimlab.algorithm import Trim
 from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
-from trimlab.errors import InputError
+from trimlab.errors import InputError, RankError
 from trimlab.files import read_yaml
 from trimlab.records.rows import JsonObject
-from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
+from trimlab.runs.fitting import PLACES, TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
+from trimlab.runs.processes import processes_to_start, run_processes
 from trimlab.runs.recipe import DEFAULT_RECIPE, recipe_arguments, recipe_names, with_recipe
 from trimlab.runs.run import Run
 from trimlab.runs.run_id import distinctive
@@ -40,6 +42,7 @@ class FitCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str] | JsonObject):
+        self.arguments = [] if isinstance(args, dict) else args
         super().__init__(
             DomainLM,
             DomainData,
@@ -76,6 +79,22 @@ class FitCLI(LightningCLI):
         parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
+
+    def before_instantiate_classes(self) -> None:
+        """Starts the processes of a run with several devices, and waits for their end.
+
+        Raises:
+            InputError: These devices are not there, or the strategy is not supported.
+            RankError: The processes have ended: well with code 0.
+        """
+        settings = {name: self.config["trainer"][name] for name in (*PLACES, "accelerator")}
+        if all(settings[name] == PLACES[name] for name in PLACES):
+            return
+        if not isinstance(settings["strategy"], str):  # a class path, not instantiated yet
+            settings["strategy"] = settings["strategy"].class_path.rpartition(".")[2]
+        if n := processes_to_start(make_trainer(**settings, logger=False)):
+            run_processes([sys.executable, "-m", "trimlab.cli", "fit", *self.arguments], n)
+            raise RankError(code=0)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes a trainer from the config's settings and those of a phase of a run."""
@@ -135,6 +154,7 @@ class FitCLI(LightningCLI):
         for name in NOT_THE_RESULT:
             section, _, option = name.rpartition(".")
             (row[section] if section else row).pop(option, None)
+        row["trainer"] |= PLACES
         return row
 
 
@@ -147,6 +167,9 @@ class Resolver(FitCLI):
 
     def __init__(self, arguments: Sequence[str] = ()):
         super().__init__(args=list(arguments))
+
+    def before_instantiate_classes(self) -> None:
+        """Starts nothing."""
 
     def instantiate_classes(self) -> None:
         """Makes nothing."""

@@ -9,18 +9,21 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from trimlab import ranks
 from trimlab.data.domain import DomainData
 from trimlab.errors import InputError, one_line
 from trimlab.records.rows import JsonObject
+from trimlab.runs.processes import processes_to_start
 from trimlab.training.checkpoints import AtomicCheckpointIO
 from trimlab.training.module import DomainLM
+from trimlab.training.strategies import Distributed, load_strategy
 
 # makes a Lightning trainer from the settings of the config and further arguments of `L.Trainer`
 MakeTrainer = Callable[..., L.Trainer]
 
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a fit
 
-# one device, and no summary, sanity check or sparse logging: a run does these itself
+# one device by default, and no summary, sanity check or sparse logging: a run does these itself
 TRAINER_DEFAULTS: JsonObject = {
     "devices": 1,
     "enable_model_summary": False,
@@ -28,17 +31,47 @@ TRAINER_DEFAULTS: JsonObject = {
     "log_every_n_steps": 1,
 }
 
+# where a run computes: its result is the same, and another number of processes may go on with it
+PLACES: JsonObject = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
 
 def make_trainer(**settings: Any) -> L.Trainer:
     """Makes a Lightning trainer.
 
+    With one device, every strategy is the same.
+
+    Args:
+        **settings: Its settings; the strategy is a file in `trimlab/training/strategies`, or `auto`
+            for DDP.
+
     Raises:
         InputError: Settings that cannot work, such as a GPU that is not there.
     """
+    name = settings.pop("strategy", "auto")
+    settings["use_distributed_sampler"] = False  # batches are divided where they are made
+    strategy = None if name == "auto" else load_strategy(name)
     try:
-        return L.Trainer(**settings)
+        trainer = L.Trainer(**settings)
+        if trainer.world_size > 1:
+            trainer = L.Trainer(**settings, strategy=strategy or load_strategy("ddp"))
     except (MisconfigurationException, ValueError) as error:
         raise InputError(f"trainer: {one_line(error)}") from error
+    return trainer
+
+
+def join(trainer: L.Trainer) -> None:
+    """Meets the other processes of a run, where there are any.
+
+    Raises:
+        InputError: They have not been started.
+    """
+    if processes_to_start(trainer):
+        raise InputError(
+            f"trainer.devices {trainer.num_devices} needs as many processes: use `trimlab fit`, or "
+            f"start the script with torchrun --nproc-per-node {trainer.num_devices}"
+        )
+    if isinstance(trainer.strategy, Distributed):
+        trainer.strategy.join()
 
 
 def fit(
@@ -77,7 +110,7 @@ def fit(
         **settings,
     )
     resume = str(last) if last.exists() else None
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=ranks.agreed(resume), weights_only=True)
     data.trainer = None  # which holds the module, its gradients and its optimizer
     module.merge_adapters()
     return trainer.global_step

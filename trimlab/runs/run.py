@@ -1,14 +1,18 @@
 """One run, from the base model to `summary.json`: measure, trim, export, compare.
 
 Every phase writes its result to the run folder before the next one starts, so that a killed run
-goes on where it was.
+goes on where it was. Of several processes all fit, and the first one measures, exports and writes.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
+
+from trimlab import ranks
 from trimlab.algorithm import Trim
 from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
@@ -26,7 +30,7 @@ from trimlab.records.run_summary import RunSummary
 from trimlab.runs.checks import check_outputs
 from trimlab.runs.compare import Comparison
 from trimlab.runs.exports import Exporter, saved_points
-from trimlab.runs.fitting import LAST, MakeTrainer, fit
+from trimlab.runs.fitting import LAST, MakeTrainer, fit, join
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester, heuristic_baselines
 from trimlab.runs.options import RunOptions
@@ -103,6 +107,8 @@ class Run:
             InputError: The folder holds a run with another config, is in use or cannot be
                 written, or the disk has too little room.
         """
+        join(self.trainer)
+        ranks.on_first(self._set_up)  # the others find downloads in the cache, and no error
         self.data.setup()
         self.module.metric = self.data.task.metric
         self.module.model.to(self.tester.device)  # type: ignore[arg-type]  # a latency is measured
@@ -110,27 +116,43 @@ class Run:
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
         check_teacher(self.module.hparams["loss"], self.options.trim_from)
-        self.folder.make()
-        with self.folder.claimed(self.config):
-            self.summary = self._begin()
+        with self._in_first(lambda: self.folder.claimed(self.config)):
+            self.summary = ranks.agreed(self._begin())
             if not self.summary.finished:
-                self._check_outputs()
-                with self.tracker.tracked(self.folder.path, self.config, self.summary):
+                ranks.on_first(self._check_outputs)
+                where, summary = self.folder.path, self.summary
+                with self._in_first(lambda: self.tracker.tracked(where, self.config, summary)):
                     self._phases()
             elif not self.page.path.exists():  # a run of an earlier version
-                self.page.write(self.summary)
+                ranks.on_first(lambda: self.page.write(self.summary))
             return self.summary
+
+    def _set_up(self) -> None:
+        self.data.setup()
+        self.folder.make()
+
+    @staticmethod
+    @contextmanager
+    def _in_first(make: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Enters a context in the first process."""
+        with ExitStack() as held:
+
+            def enter() -> None:
+                held.enter_context(make())
+
+            ranks.on_first(enter)
+            yield
 
     def _phases(self) -> None:
         self._phase("heuristic_baselines", self._heuristic_baselines)
-        self._phase("untrimmed", self._untrimmed)
+        self._phase("untrimmed", lambda: ranks.on_first(self._untrimmed))
         if self.options.trim_from == "fine_tuned":
             epochs = self.options.fine_tuning_epochs
             self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
             self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
-        self._phase("models", self._models)
+        self._phase("models", lambda: ranks.on_first(self._models))
         self._write_cards()
         if self.options.full_depth:
             self._phase("fine_tuned", self.comparison.fine_tuned)
@@ -161,6 +183,8 @@ class Run:
             "row_sets": row_sets,
             **provenance(),
         }
+        if (n := ranks.world_size()) > 1:  # times depend on it
+            origin["hardware"]["processes"] = n
         self.trim.provenance = origin
         summary = self.folder.read_summary()
         if summary is None:
@@ -201,19 +225,20 @@ class Run:
             self._fit_trimmed()
         except TrainingDivergedError:
             if self.folder.points():
-                self._phase("models", self._models)
+                self._phase("models", lambda: ranks.on_first(self._models))
                 self._write_cards()
             raise
 
     def _fit_trimmed(self) -> None:
         """Trains and trims, unless the last checkpoint says that this has ended."""
         last = self.folder.path / LAST
-        resumed = last.exists()
+        resumed = ranks.agreed(last.exists())
         if resumed and self._state_of_trim()["finished"] is not None:
             return
         start = time.perf_counter()
-        callbacks = [self.trim, TrackFit(self.tracker, self.trim)]
-        callbacks.append(RefreshPage(self.page, self.summary))
+        callbacks: list[Callback] = [self.trim]
+        if ranks.is_first():
+            callbacks += [TrackFit(self.tracker, self.trim), RefreshPage(self.page, self.summary)]
         path = self.folder.path
         fit(self.make_trainer, self.module, self.data, path, callbacks, max_epochs=-1)
         self.summary.fit_seconds = None if resumed else time.perf_counter() - start
@@ -242,6 +267,9 @@ class Run:
 
     def _write_cards(self) -> None:
         """The model cards, which say so where a model is worse than those that it came from."""
+        ranks.on_first(self._cards)
+
+    def _cards(self) -> None:
         results, base = self.summary, self.module.base
         assert results.untrimmed is not None
         for model in results.models or []:
@@ -275,5 +303,8 @@ class Run:
         self._write_summary()
 
     def _write_summary(self) -> None:
+        ranks.on_first(self._write)
+
+    def _write(self) -> None:
         self.folder.write_summary(self.summary)
         self.page.write(self.summary)

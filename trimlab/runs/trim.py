@@ -9,7 +9,7 @@ import lightning as L
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.records.rows import JsonObject
-from trimlab.runs.fitting import TRAINER_DEFAULTS, make_trainer
+from trimlab.runs.fitting import PLACES, TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_names
 from trimlab.runs.recipe import DEFAULT_RECIPE, with_recipe
 from trimlab.runs.run import Run
@@ -73,7 +73,13 @@ def trim(
         data=rows,
         trim=Trim(**config["trim"] | options),
         options=RunOptions(dir=Path(run_dir), **config["run"]),
-        config=json.loads(json.dumps(config, default=str)),
+        config=json.loads(json.dumps(_without_places(config), default=str)),
         make_trainer=lambda **more: make_trainer(**settings | more),
         tracker=Tracker(WandbOptions(**(wandb or {}))),
     )().to_row()
+
+
+def _without_places(config: JsonObject) -> JsonObject:
+    """A config without where it computes, as it was before that could be chosen."""
+    trainer = {k: v for k, v in config["trainer"].items() if k not in PLACES}
+    return config | {"trainer": trainer}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from trimlab import ranks
 from trimlab.cpu.workers import Workers
 from trimlab.data.batching import Batch, collate
 from trimlab.data.encoding import EncodedItem
@@ -83,9 +84,8 @@ def cache_items(
 
     sums, margins, caches = zip(*workers.map(run, batches), strict=True)
     indices = [index for batch in batches for index in batch.order.tolist()]
-    keys = [
-        priority(items[i], m) for i, m in zip(indices, torch.cat(margins).tolist(), strict=True)
-    ]
+    found_margins = ranks.agreed(torch.cat(margins).tolist())
+    keys = [priority(items[i], m) for i, m in zip(indices, found_margins, strict=True)]
     order = sorted(range(len(indices)), key=keys.__getitem__)
     if caches[0] is None:
         groups = _grouped([indices[place] for place in order], items, max_tokens // len(found))
@@ -93,7 +93,7 @@ def cache_items(
     else:
         rows = [cache.of_item(row) for cache in caches for row in range(len(cache.hidden))]
         cached = [CachedItems(collate([items[indices[place]]]), rows[place]) for place in order]
-    return cached, output_statistics(output, sums)
+    return cached, ranks.agreed(output_statistics(output, sums))
 
 
 def _one_by_one(stack: SublayerStack) -> bool:

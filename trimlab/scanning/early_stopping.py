@@ -5,7 +5,8 @@ yet right, and its score, which falls as accuracy rises, is at least the score o
 with the lowest scores meet more items, one or a few at a time, until those that would be chosen
 have met every item. No other candidate can pass them any more: the choice is that of a whole scan,
 ties included. (Up to rounding: candidates share passes in another way, and an item whose two
-likeliest choices differ by less than that may be answered either way.)
+likeliest choices differ by less than that may be answered either way.) Several processes divide the
+passes of a round.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from itertools import accumulate
 import torch
 from tqdm.auto import tqdm
 
+from trimlab import ranks
 from trimlab.cpu import inference
 from trimlab.cpu.workers import Workers
 from trimlab.data.batching import Batch, scan_batches
@@ -179,9 +181,11 @@ def _until_chosen(
     with tqdm(total=total, desc="scan", unit="item", disable=not progress, leave=False) as bar:
         while group := standings.next_group():
             start = place[standings.met[group[0]]]
-            passes = plan_round(lengths[start:], group, max_tokens, workers.n)
-            parts = [(cached[start + p.item], [found[i] for i in p.group]) for p in passes]
-            answered = workers.map(_right_without, parts)
+            size = ranks.world_size()
+            passes = plan_round(lengths[start:], group, size * max_tokens, size * workers.n)
+            mine = ranks.share(passes)
+            parts = [(cached[start + p.item], [found[i] for i in p.group]) for p in mine]
+            answered = ranks.gathered_shares(list(workers.map(_right_without, parts)))
             for planned, right in zip(passes, answered, strict=True):
                 met = sizes[start + planned.item]
                 for index, count in zip(planned.group, right, strict=True):

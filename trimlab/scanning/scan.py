@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from trimlab import ranks
 from trimlab.cpu import inference
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
@@ -21,6 +22,7 @@ from trimlab.evaluation.metrics import MetricName
 from trimlab.memory import give_back_memory
 from trimlab.model.sublayers import SublayerStack
 from trimlab.scanning.candidates import Candidate, Granularity, candidates
+from trimlab.scanning.division import BatchStatistics, Portion, combined, portions
 from trimlab.scanning.forward_cache import (
     ForwardCache,
     blocks_behind,
@@ -109,18 +111,6 @@ class StatisticSet(NamedTuple):
         return bool(self.output or self.choices)
 
 
-class BatchStatistics(NamedTuple):
-    """The statistics of one batch, by name.
-
-    Attributes:
-        output: Sums of the output statistics.  # (C, S) each
-        bypass: Values of the bypass statistics.  # (S, C, B) each
-    """
-
-    output: dict[str, Tensor]
-    bypass: dict[str, Tensor]
-
-
 def bypassed_passes(
     stack: SublayerStack,
     cache: ForwardCache,
@@ -178,6 +168,8 @@ def scan(
 ) -> Scan:
     """Computes statistics of every candidate on the calibration items.
 
+    Several processes divide the work, and all have the statistics.
+
     Args:
         stack: The model.
         batches: Calibration items; memory holds the cache of one batch for each worker.
@@ -200,31 +192,38 @@ def scan(
         return empty
     if not batches:
         raise InputError("a scan needs calibration items")
-    bypassed = found if statistics.bypass else []
-    n_blocks = len(stack.blocks) + sum(len(blocks_behind(stack, c)) for c in bypassed)
+    n_bypassed = len(found) if statistics.bypass else 0
+    mine = portions(len(batches), n_bypassed, ranks.rank(), ranks.world_size())
+    own = [len(blocks_behind(stack, candidate)) for candidate in found]
+    n_blocks = sum(len(stack.blocks) + sum(own[i] for i in p.bypassed) for p in mine)
     with (
-        inference(stack, lm_head=bool(bypassed)) as workers,
+        inference(stack, lm_head=bool(n_bypassed)) as workers,
         tqdm(
-            total=len(batches) * n_blocks,
+            total=n_blocks,
             desc="scan",
             unit="block",
             disable=not progress,
             leave=False,
         ) as bar,
     ):
-        room = max_tokens // min(workers.n, len(batches))
+        room = max_tokens // max(1, min(workers.n, len(mine)))
 
         def on_blocks(count: int) -> None:
             workers.raise_if_closing()
             bar.update(count)
 
-        def work(stack: SublayerStack, batch: Batch) -> BatchStatistics:
-            return _of_batch(stack, batch, found, statistics, max_tokens=room, on_blocks=on_blocks)
+        def work(stack: SublayerStack, part: tuple[Batch, Portion]) -> BatchStatistics:
+            batch, portion = part
+            return _of_batch(
+                *(stack, batch, found, portion.bypassed, statistics),
+                max_tokens=room,
+                on_blocks=on_blocks,
+            )
 
-        moved = [batch.to(stack.model.device) for batch in batches]
+        moved = [(batches[p.batch].to(stack.model.device), p) for p in mine]
         # in the order of the batches, whichever is done first: sums in floating point depend on it.
         # A GPU is not waited for before the last batch is queued
-        parts = list(workers.map(work, moved))
+        parts = combined(list(workers.map(work, moved)), len(batches), n_bypassed)
     return replace(empty, statistics=_reduce(statistics, parts))
 
 
@@ -232,18 +231,21 @@ def _of_batch(
     stack: SublayerStack,
     batch: Batch,
     found: Sequence[Candidate],
+    bypassed: Sequence[int],
     statistics: StatisticSet,
+    *,
     max_tokens: int,
     on_blocks: Callable[[int], object],
 ) -> BatchStatistics:
     stats = SublayerStats(found, statistics.output, batch)
     cache = cache_forward(stack, batch, stats.on_sublayer)
     on_blocks(len(stack.blocks))
-    if not statistics.bypass:
+    if not bypassed:
         return BatchStatistics(stats.sums(), {})
     asked = statistics.bypass.values()
+    some = [found[index] for index in bypassed]
     passes = bypassed_passes(
-        stack, cache, batch, found, asked, max_tokens=max_tokens, on_blocks=on_blocks
+        stack, cache, batch, some, asked, max_tokens=max_tokens, on_blocks=on_blocks
     )
     values = {name: s.of_items(passes) for name, s in statistics.bypass.items()}
     del cache, passes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trimlab import ranks
 from trimlab.data.batching import Batch
 from trimlab.data.domain import DomainData
 from trimlab.evaluation.metrics import MetricName
@@ -70,6 +71,8 @@ def score_candidates(
 ) -> ScoredCandidates:
     """Scans the calibration items for what a scorer needs, and scores every candidate.
 
+    Several processes divide the scan, and all have the scores of the first one.
+
     Args:
         scorer: The importance score.
         stack: The model.
@@ -112,7 +115,7 @@ def score_candidates(
             max_tokens=data.capacity(device).tokens,
             seed=data.seed,
         )
-    return ScoredCandidates(found, scorer(found), time.perf_counter() - start)
+    return ranks.agreed(ScoredCandidates(found, scorer(found), time.perf_counter() - start))
 
 
 def _calibration_batches(scorer: Scorer, data: DomainData, device: torch.device) -> list[Batch]:

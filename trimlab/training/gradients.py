@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from trimlab import ranks
 
 
 def add_gradients(
@@ -20,9 +23,37 @@ def add_gradients(
     Returns:
         A gradient for every parameter; two parameters may share one.
     """
-    found = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        found = _sharded_gradients(loss, parameters)
+    else:
+        found = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
     if before:  # not in place: parameters that are summed in the model share a gradient
         found = [found.pop() + before.pop() for _ in parameters][::-1]
+    return found
+
+
+def own_part(parameter: Tensor) -> Tensor:
+    """What this process has of a parameter: its shard, or the whole."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def _sharded_gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Gradients of FSDP's shards, which only a backward pass leaves: the graph has whole weights.
+
+    Args:
+        loss: The loss of a part.  # ()
+        parameters: The trained parameters, some or all of them shards.
+
+    Returns:
+        For every parameter, the mean over the processes of its gradient.
+    """
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter, gradient in zip(parameters, before, strict=True):
+        parameter.grad = gradient
     return found
 
 
@@ -62,7 +93,8 @@ class StepLoss:
 
         Args:
             parameters: The trained parameters.
-            batches: Batches per step, by which Lightning has divided the gradients.
+            batches: Batches per step, by which the gradients have been divided: those that are
+                accumulated by Lightning, and those of all processes by their mean.
 
         Returns:
             The loss on the CPU, None where no batch was added.  # ()
@@ -73,7 +105,8 @@ class StepLoss:
             return None
         loss = torch.stack(losses).sum()
         if batches > 1:
-            loss = loss / terms
+            terms = sum(ranks.gathered(terms))  # on the CPU, which does not wait for a GPU here
+            loss = ranks.summed(loss) / terms
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad *= batches / terms

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimlab import ranks
 from trimlab.data.batching import Batch
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_scores, model_inputs
@@ -22,13 +23,14 @@ from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.training.activations import checkpoint_activations
 from trimlab.training.compiled import CompiledBlocks, check_compiler
 from trimlab.training.devices import check_precision
-from trimlab.training.gradients import StepLoss, add_gradients, with_gradients
+from trimlab.training.gradients import StepLoss, add_gradients, own_part, with_gradients
 from trimlab.training.lora import add_adapters, check_lora, merge_adapters
 from trimlab.training.losses import load_loss
 from trimlab.training.optimizers import load_optimizer
 from trimlab.training.schedule import Schedule, ScheduleName
 from trimlab.training.state import add_state, fingerprint, replay_state
 from trimlab.training.steps import steps_per_epoch
+from trimlab.training.strategies import Distributed
 
 
 class TrainingDivergedError(InputError):
@@ -199,6 +201,8 @@ class DomainLM(L.LightningModule):
     def _fit_optimizer(self) -> None:
         for optimizer in self._trainer.optimizers if self._trainer is not None else []:
             self.train_optimizer.keep(optimizer, self._trained())
+        if self._distributed is not None:
+            self._distributed.on_parameters_changed()
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -211,9 +215,9 @@ class DomainLM(L.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         """Mean loss of a batch, whose gradients are computed part by part.
 
-        Where gradients are accumulated over several batches, the sum in place of the mean: see
-        `on_before_optimizer_step`. None, which skips the step, once every trainable sublayer has
-        been dropped: the sparse update unfreezes none in its place.
+        Where a step has several batches, accumulated or of several processes, the sum in place of
+        the mean: see `on_before_optimizer_step`. None, which skips the step, once every trainable
+        sublayer has been dropped: the sparse update unfreezes none in its place.
         """
         trained = self._trained()
         if not trained:
@@ -222,10 +226,10 @@ class DomainLM(L.LightningModule):
             for parameter in trained:
                 parameter.grad = None
         terms = self.loss.count(batch)
-        divisor, later = (terms, 1) if self._accumulated == 1 else (1, terms)
+        divisor, later = (terms, 1) if self._batches_per_step == 1 else (1, terms)
         # the activations of one part are freed before the next part is computed
         losses, gradients = [], list[Tensor]()
-        for part in batch.parts(self.train_tokens):
+        for part in self._parts(batch):
             with self._training_pass(part):  # the backward pass may compute blocks again
                 part_loss = self._loss(part) / divisor
                 gradients = add_gradients(part_loss, trained, gradients)
@@ -234,10 +238,44 @@ class DomainLM(L.LightningModule):
         self._step_loss.add(loss, later)
         return with_gradients(loss, gradients, trained)
 
+    def all_finite(self) -> bool:
+        """Whether all trained weights are finite, of those that this process has."""
+        return all(bool(own_part(p).isfinite().all()) for p in self._trained())
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process has a part of the weights only."""
+        return any(own_part(p) is not p for p in self.model.parameters())
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """The parts of a batch; as many in every process, where their passes communicate."""
+        parts = batch.parts(self.train_tokens)
+        if (strategy := self._distributed) is not None and strategy.lockstep:
+            missing = max(ranks.gathered(len(parts))) - len(parts)
+            parts += [parts[-1].unscored()] * missing
+        return parts
+
+    @property
+    def _distributed(self) -> Distributed | None:
+        """The strategy, where there are several processes."""
+        strategy = None if self._trainer is None else self._trainer.strategy
+        return strategy if isinstance(strategy, Distributed) else None
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within the context, passes without gradients need no other process."""
+        with self._distributed.whole_model() if self._distributed else nullcontext():
+            yield
+
     @property
     def _accumulated(self) -> int:
         """Batches per optimizer step."""
         return 1 if self._trainer is None else self._trainer.accumulate_grad_batches
+
+    @property
+    def _batches_per_step(self) -> int:
+        """Batches per optimizer step, of all processes together."""
+        return self._accumulated * ranks.world_size()
 
     @contextmanager
     def _training_pass(self, batch: Batch) -> Iterator[None]:
@@ -251,15 +289,17 @@ class DomainLM(L.LightningModule):
     def _loss(self, batch: Batch) -> Tensor:
         """Loss of a batch, summed over its terms.  # ()"""
         hidden = self.stack.hidden(**model_inputs(batch, self.model.config, self.model.dtype))
+        if not len(batch.targets):  # of a process without items in a step
+            return 0 * hidden.sum().to(torch.promote_types(hidden.dtype, torch.float32))
         return self.loss(self.stack, hidden, batch, self._teacher_here())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divides accumulated gradients by their terms; checks and logs the loss.
+        """Divides added gradients by their terms; checks and logs the loss.
 
         Terms are counted over all batches of the step: it equals a step with one larger batch.
         Reading the loss is the only time that a step waits for a GPU.
         """
-        loss = self._step_loss.finish(self._trained(), self._accumulated)
+        loss = self._step_loss.finish(self._trained(), self._batches_per_step)
         if loss is None:  # every trainable sublayer is gone
             return
         if not torch.isfinite(loss):
@@ -277,15 +317,21 @@ class DomainLM(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """A fresh score for every pass over the dev items."""
+        self._evaluating = ExitStack()
+        self._evaluating.enter_context(self.whole())
         self._dev_metric = TaskMetric(self.metric).to(self.device)
 
-    def validation_step(self, batch: Batch, _index: int) -> None:
-        """Adds a batch of dev items."""
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Adds a batch of dev items, which are dealt to the processes in turn."""
+        if index % ranks.world_size() != ranks.rank():
+            return
         self._dev_metric.update(choice_scores(self.stack, batch, self.metric), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the score: it belongs to the model *before* a drop at the end of this epoch."""
-        self.dev = self._dev_metric.score()
+        self._evaluating.close()
+        with self._dev_metric.sync_context():
+            self.dev = ranks.agreed(self._dev_metric.score())
         self.log(f"dev_{self.metric}", self.dev.value, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import lightning as L
 
+from trimlab import ranks
 from trimlab.errors import InputError
 from trimlab.memory import peak_memory, reset_peak_memory
 from trimlab.records.operating_point import OperatingPoint, ScannedCandidate
@@ -81,7 +82,7 @@ class OperatingPoints(Sequence[OperatingPoint]):
         """
         self._provenance = provenance
         self._points = [OperatingPoint.from_row(row) for row in rows]
-        rewind(_record(folder), rows)
+        ranks.on_first(lambda: rewind(_record(folder), rows))
         self._restart_clock()
 
     def rows(self) -> list[JsonObject]:
@@ -123,8 +124,10 @@ class OperatingPoints(Sequence[OperatingPoint]):
             seconds=time.perf_counter() - self._since,
             peak_rss_bytes=peak_memory(),
         )
+        point = ranks.agreed(point)  # with the time and memory of the first process
         self._points.append(point)
-        append_row(_record(Path(trainer.default_root_dir)), self.rows()[-1])
+        record, row = _record(Path(trainer.default_root_dir)), self.rows()[-1]
+        ranks.on_first(lambda: append_row(record, row))
         self._restart_clock()
         return point
 
@@ -137,11 +140,9 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuses a trainer under which a model cannot be trimmed.
 
     Raises:
-        InputError: Several devices, a precision that cannot work or that the device lacks, or no
-            dev score every epoch.
+        InputError: A precision that cannot work or that the device lacks, or no dev score every
+            epoch.
     """
-    if trainer.world_size > 1:
-        raise InputError("trimming runs on one device: set trainer.devices to 1")
     check_precision(trainer)
     if not trainer.limit_val_batches or trainer.check_val_every_n_epoch != 1:
         raise InputError("trimming needs the dev score of every epoch: leave validation on")
@@ -166,7 +167,7 @@ def check_finite(module: DomainLM) -> None:
     Raises:
         TrainingDivergedError: A weight is infinite or not a number.
     """
-    if not all(bool(p.isfinite().all()) for p in module.parameters() if p.requires_grad):
+    if not all(ranks.gathered(module.all_finite())):
         raise TrainingDivergedError(
             f"the weights are not finite: lower model.lr (now {module.lr:g}); "
             "the last good operating point is kept"
