@@ -40,6 +40,7 @@ from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_checkpoint
 from trimlab.training.losses import check_teacher
 from trimlab.training.module import DomainLM, TrainingDivergedError
+from trimlab.training.strategies import Distributed
 
 
 class Run:
@@ -73,6 +74,7 @@ class Run:
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
         module.check(self.trainer)
+        join(self.trainer)
         dense = dense_sizes(module.stack)
         # to the type of the fits: a GPU may have no room for float32 weights
         self.trainer.precision_plugin.convert_module(module)
@@ -107,7 +109,6 @@ class Run:
             InputError: The folder holds a run with another config, is in use or cannot be
                 written, or the disk has too little room.
         """
-        join(self.trainer)
         ranks.on_first(self._set_up)  # the others find downloads in the cache, and no error
         self.data.setup()
         self.module.metric = self.data.task.metric
@@ -163,7 +164,11 @@ class Run:
         self._write_summary()
 
     def _check_outputs(self) -> None:
-        check_outputs(self.module, self.trim, self.options, self.folder, self.summary, self.config)
+        config, strategy = self.config, self.trainer.strategy
+        if isinstance(strategy, Distributed):
+            places = {"devices": ranks.world_size(), "strategy": strategy.name}
+            config = config | {"trainer": config["trainer"] | places}
+        check_outputs(self.module, self.trim, self.options, self.folder, self.summary, config)
 
     # ---- phases -------------------------------------------------------------------------------
 

@@ -38,6 +38,18 @@ class Fsdp(Distributed, ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
         self._units: list[nn.Parameter] = []  # every parameter that has been sharded
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuses options that have not been made to work with shards.
+
+        Raises:
+            InputError: One of them is set.
+        """
+        for name in ("train_embeddings", "compile", "lora_rank"):
+            if options[name]:
+                raise InputError(f"model.{name} needs trainer.strategy ddp")
+        if options["optimizer"] != "adamw":
+            raise InputError(f"model.optimizer {options['optimizer']} needs trainer.strategy ddp")
+
     # ---- processes ----------------------------------------------------------------------------
 
     def join(self) -> None:
@@ -57,7 +69,6 @@ class Fsdp(Distributed, ModelParallelStrategy):
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()
         module: Any = self.lightning_module
-        _check(module)
         self._units = shard(module.stack)
         self.barrier()
         self.setup_optimizers(trainer)
@@ -162,20 +173,6 @@ def shard(stack: SublayerStack) -> list[nn.Parameter]:
     rest = {p for p in stack.model.parameters() if not isinstance(p, DTensor)}
     fully_shard(stack.model.base_model, mesh=mesh, ignored_params=rest)  # type: ignore[arg-type]
     return sharded
-
-
-def _check(module: Any) -> None:
-    """Refuses options that have not been made to work with shards.
-
-    Raises:
-        InputError: One of them is set.
-    """
-    options = module.hparams
-    for name in ("train_embeddings", "compile", "lora_rank"):
-        if options[name]:
-            raise InputError(f"model.{name} needs trainer.strategy ddp")
-    if options["optimizer"] != "adamw":
-        raise InputError(f"model.optimizer {options['optimizer']} needs trainer.strategy ddp")
 
 
 def _gathered(value: Any) -> Any:
