@@ -30,7 +30,7 @@ from trimlab.records.run_summary import RunSummary
 from trimlab.runs.checks import check_outputs
 from trimlab.runs.compare import Comparison
 from trimlab.runs.exports import Exporter, saved_points
-from trimlab.runs.fitting import LAST, MakeTrainer, fit, join
+from trimlab.runs.fitting import LAST, MakeTrainer, fit, join, placed
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester, heuristic_baselines
 from trimlab.runs.options import RunOptions
@@ -40,7 +40,6 @@ from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_checkpoint
 from trimlab.training.losses import check_teacher
 from trimlab.training.module import DomainLM, TrainingDivergedError
-from trimlab.training.strategies import Distributed
 
 
 class Run:
@@ -164,10 +163,7 @@ class Run:
         self._write_summary()
 
     def _check_outputs(self) -> None:
-        config, strategy = self.config, self.trainer.strategy
-        if isinstance(strategy, Distributed):
-            places = {"devices": ranks.world_size(), "strategy": strategy.name}
-            config = config | {"trainer": config["trainer"] | places}
+        config = placed(self.config, self.trainer)
         check_outputs(self.module, self.trim, self.options, self.folder, self.summary, config)
 
     # ---- phases -------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Fsdp(Distributed, ModelParallelStrategy):
             if id(parameter) not in there:
                 own_part(parameter).untyped_storage().resize_(0)
         self._units = [p for p in self._units if id(p) in there]
+        if self._units:
+            order_prefetches(module.stack)
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:
@@ -172,7 +174,22 @@ def shard(stack: SublayerStack) -> list[nn.Parameter]:
     # the root, which has no parameters of its own, ties the units together
     rest = {p for p in stack.model.parameters() if not isinstance(p, DTensor)}
     fully_shard(stack.model.base_model, mesh=mesh, ignored_params=rest)  # type: ignore[arg-type]
+    order_prefetches(stack)
     return sharded
+
+
+def order_prefetches(stack: SublayerStack) -> None:
+    """Fixes which sublayer is gathered while another one's backward pass runs: the one before it.
+
+    By default FSDP takes the order of the last passes. Those of a scan differ from process to
+    process, and ran through sublayers that are dropped after it.
+
+    Args:
+        stack: A model whose sublayers are sharded.
+    """
+    units: list[Any] = [stack.modules(sublayer)[-1] for sublayer in stack]
+    for before, unit in zip([units[0], *units], units, strict=False):
+        unit.set_modules_to_backward_prefetch([before])
 
 
 def _gathered(value: Any) -> Any:
