@@ -19,6 +19,7 @@ from trimlab.training.operating_points import (
     check_save_at,
     check_trainer,
 )
+from trimlab.training.strategies import Distributed
 
 
 class TrimCallback(L.Callback):
@@ -118,12 +119,17 @@ class TrimCallback(L.Callback):
         """Refuses a trainer, a stop rule or a bypass that cannot work with this model, once.
 
         Raises:
-            InputError: Scaled losses, no dev score every epoch, an impossible
-                target, or a bypass that is not defined.
+            InputError: Scaled losses, no dev score every epoch, an impossible target, a bypass that
+                is not defined, or an option that does not work with sharded weights.
         """
         if self._checked is stack:
             return
         check_trainer(trainer)
+        if isinstance(trainer.strategy, Distributed) and trainer.strategy.lockstep:
+            if self.rules.latency_ms is not None:  # measured in one process
+                raise InputError("trim.target_latency_ms needs trainer.strategy ddp")
+            if self.bypass != "residual":  # it keeps a part of what is dropped
+                raise InputError(f"trim.bypass {self.bypass} needs trainer.strategy ddp")
         self.rules.check(stack, self.granularity)
         if self.bypass == "authors":
             check_authors_bypass(stack)

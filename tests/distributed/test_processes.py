@@ -2,116 +2,154 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.ranks import in_ranks
+from tests.forked import Ended, Forked
+from tests.ranks import assert_same_run, fit_arguments, in_ranks
 from trimlab import cli, ranks
 from trimlab.algorithm import Trim
 from trimlab.records.rows import read_rows
 
-UNEVEN = ("--data.batch_size", "23", "--trainer.accumulate_grad_batches", "2")
-Fit = Callable[..., list[Any]]
+Fit = Callable[..., list[Ended]]
+Before = Callable[[], object]
 
 
-@pytest.fixture
-def fit(base: Path, root: Path, tmp_path: Path) -> Fit:
-    """`fit(n, folder, *options)` trims the tiny model in n processes, and gives their ends."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
 
-    def arguments(n: int, folder: str, *options: str) -> list[str]:
-        given = {
-            "--model.base": base,
-            "--model.lr": 0.01,
-            "--data.task": "jsonl",
-            "--data.root": root,
-            "--data.calibration_rows": 15,
-            "--data.dev_rows": 15,
-            "--data.max_length": 64,
-            "--trim.target_layer_memory": 0.5,
-            "--trim.r": 0.5,
-            "--trim.packable": "true",
-            "--trim.progress": "false",
-            "--run.dir": tmp_path / folder,
-            "--run.speed": "false",
-            "--run.full_depth": "false",
-            "--trainer.accelerator": "cpu",
-            "--trainer.devices": n,
-            "--trainer.enable_progress_bar": "false",
-        }
-        return ["fit", *(str(x) for pair in given.items() for x in pair), *options]
 
-    def start(
-        n: int, folder: str, *options: str, before: Callable[[], object] | None = None
-    ) -> list[Any]:
+@pytest.fixture(scope="module")
+def fit(base: Path, root: Path, runs: Path) -> Fit:
+    """`fit(n, folder, *options)` trims a tiny model in n processes, and gives their ends."""
+
+    def start(n: int, folder: str, *options: str, before: Before = lambda: None) -> list[Ended]:
         def run() -> None:
-            if before is not None:
-                before()
-            cli.main(arguments(n, folder, *options))
+            before()
+            cli.main(fit_arguments(base, root, runs / folder, n, *options))
 
         return in_ranks(n, run)
 
     return start
 
 
-def assert_same(one: Path, other: Path) -> None:
-    """The same drops, decisions and dev scores, and weights that differ by rounding."""
-    kept = (
-        "step",
-        "epoch",
-        "optimizer_steps",
-        "dropped",
-        "trainable",
-        "dev",
-        "accepted",
-        "finished",
-    )
-    rows = [
-        [{k: row[k] for k in kept} for row in read_rows(f / "record.jsonl")] for f in (one, other)
-    ]
-    assert rows[0] == rows[1]
-    first, second = (load_file(f / "models" / "0.5" / "model.safetensors") for f in (one, other))
-    assert first.keys() == second.keys()
-    for name, weight in first.items():
-        torch.testing.assert_close(weight, second[name], rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def one(fit: Fit, runs: Path) -> Path:
+    (end,) = fit(1, "one")
+    assert end.code == 0, end.err
+    return runs / "one"
 
 
-def die_at_the_second_point() -> None:
-    """Kills the second process where it reaches its second operating point."""
+def die_at_the_second_point(rank: int) -> None:
+    """Kills a process where it reaches its second operating point."""
     reach = Trim.reach_operating_point
 
     def dying(self: Trim, *arguments: Any) -> Any:
-        if len(self.points) == 1 and ranks.rank() == 1:
+        if len(self.points) == 1 and ranks.rank() == rank:
             os.kill(os.getpid(), signal.SIGKILL)
         return reach(self, *arguments)
 
     Trim.reach_operating_point = dying
 
 
-def test_two_processes_do_what_one_does(fit: Fit, tmp_path: Path) -> None:
-    (one,) = fit(1, "one", *UNEVEN)
-    assert one.code == 0, one.err
-    ended = fit(2, "two", *UNEVEN)  # of the last batch, the second process has no item
+def test_two_processes_do_what_one_does(fit: Fit, one: Path, runs: Path) -> None:
+    ended = fit(2, "two")
     assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err
-    assert "kept" not in ended[1].out and ended[1].err == ""  # said once
-    assert_same(tmp_path / "one", tmp_path / "two")
+    assert (ended[1].out, ended[1].err) == ("", "")  # everything is said once
+    assert_same_run(one, runs / "two")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.strategy", "deepspeed"], "trainer.strategy deepspeed is not supported: take"),
+        (["--trainer.devices", "none"], "trainer: "),
+        (["--trainer.strategy", "fsdp", "--model.lora_rank", "4"], "lora_rank needs trainer.strat"),
+    ],
+)
+def test_bad_input(base: Path, root: Path, runs: Path, options: list[str], message: str) -> None:
+    def run() -> None:
+        os.environ["LOCAL_RANK"] = "0"  # as if the other process were on its way
+        cli.main(fit_arguments(base, root, runs / "refused", 2, *options))
+
+    end = Forked(run).wait()
+    assert end.code == 2 and end.err.startswith("trimlab: ") and message in end.err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2)])
+def test_fsdp_does_what_one_process_does(fit: Fit, one: Path, runs: Path) -> None:
+    options = ("--trainer.strategy", "fsdp", "--run.full_depth", "true")
+    ended = fit(2, "sharded", *options)
+    assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err
+    assert_same_run(one, runs / "sharded")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((1, "auto"), (2, "fsdp")),
+        ((2, "ddp"), (1, "auto")),
+        ((2, "ddp"), (3, "ddp")),
+        ((2, "fsdp"), (3, "fsdp")),
+    ],
+)
 def test_a_process_dies_and_another_number_goes_on(
-    fit: Fit, tmp_path: Path, before: int, after: int
+    fit: Fit, one: Path, runs: Path, before: tuple[int, str], after: tuple[int, str]
 ) -> None:
-    assert fit(1, "whole", *UNEVEN)[0].code == 0
-    ended = fit(before, "killed", *UNEVEN, before=die_at_the_second_point)
-    assert ended[1].code == -signal.SIGKILL
-    assert all(end.code == 1 for end in (ended[0], *ended[2:]))
-    assert ended[0].err.splitlines()[-1].startswith("trimlab: another process of the run has ended")
-    assert len(read_rows(tmp_path / "killed" / "record.jsonl")) == 1
-    ended = fit(after, "killed", *UNEVEN)
-    assert [end.code for end in ended] == [0] * after, ended[0].err
-    assert_same(tmp_path / "whole", tmp_path / "killed")
+    name, last = f"{before}, {after}", before[0] - 1
+    ended = fit(
+        before[0],
+        name,
+        *("--trainer.strategy", before[1]),
+        before=lambda: die_at_the_second_point(last),
+    )
+    assert ended[last].code == -signal.SIGKILL
+    for end in ended[:last]:
+        assert end.code == 1
+        assert end.err.splitlines()[-1].startswith("trimlab: another process of the run has ended")
+    assert len(read_rows(runs / name / "record.jsonl")) == 1
+    ended = fit(after[0], name, "--trainer.strategy", after[1])
+    assert [end.code for end in ended] == [0] * after[0], ended[0].err
+    assert_same_run(one, runs / name)
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_processes_and_ends_with_one_that_dies(
+    base: Path, root: Path, one: Path, runs: Path
+) -> None:
+    folder = runs / "command"
+    command = [sys.executable, "-m", "trimlab.cli", *fit_arguments(base, root, folder, 2)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not read_rows(folder / "record.jsonl"):
+        assert run.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, said = run.communicate()
+    assert run.returncode == 1
+    assert "trimlab: process 1 of 2 has ended (killed by SIGKILL)" in said.splitlines()[-1]
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert subprocess.run(command, check=False).returncode == 0
+    assert_same_run(one, folder)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_gpus_do_what_one_does(base: Path, root: Path, tmp_path: Path, strategy: str) -> None:
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    gpu = ("--trainer.accelerator", "gpu", "--trainer.strategy", strategy)
+    for n in (1, 2):
+        arguments = fit_arguments(base, root, tmp_path / str(n), n, *gpu)
+        subprocess.run([sys.executable, "-m", "trimlab.cli", *arguments], check=True)
+    assert_same_run(tmp_path / "1", tmp_path / "2")

@@ -109,7 +109,7 @@ def test_fits_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--launcher", "nosuch"], "no launcher 'nosuch'; there are local, slurm"),
         (["--launcher", "slurm"], "no command `sbatch`"),
         (["--launcher", "slurm", "--jobs", "0"], "--jobs must be at least 1"),
-        (["--launcher", "slurm", "--slurm.gpus", "4"], "--slurm.gpus must be 0 or 1, not 4"),
+        (["--launcher", "slurm", "--slurm.gpus", "-1"], "--slurm.gpus must be 0 or more, not -1"),
     ],
 )
 def test_bad_options(

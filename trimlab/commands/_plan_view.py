@@ -17,6 +17,11 @@ def print_plan(plan: Plan) -> None:
         f"{job.all_trained / 1e6:,.0f} M trained (r = {settings.r:g}), {settings.precision}, "
         f"on {job.machine.name}. Lengths: {job.workload.source}."
     )
+    if (n := settings.processes) > 1:
+        console.print(
+            f"{n} processes under {settings.strategy}: memory is that of one of them, times are "
+            "without communication."
+        )
     console.print(_memory(plan))
     console.print(_fitting(plan), soft_wrap=True)
     console.print(_times(plan))

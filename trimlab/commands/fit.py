@@ -6,10 +6,14 @@ from trimlab.commands._quiet import quiet
 def run(arguments: list[str]) -> None:
     """`trimlab fit`: one run, from the base model to the report."""
     quiet()
+    from trimlab import ranks
     from trimlab.commands._notes import print_notes
     from trimlab.runs.config import FitCLI
     from trimlab.runs.summary import print_summary
 
     run = FitCLI(arguments).make_run()
-    print_notes(run.data.report().notes)
-    print_summary(run(), run.folder.path)
+    if ranks.is_first():
+        print_notes(run.data.report().notes)
+    summary = run()
+    if ranks.is_first():
+        print_summary(summary, run.folder.path)

@@ -38,6 +38,8 @@ examples:
       --data.task sciq --trim.target_layer_memory 0.5 --machine h100
   trimlab plan --shape llama-7b --machine h100 --device-memory 24GiB --tokens 120,400 \\
       --trainer.precision bf16-true --trim.target_layer_memory 0.5
+  trimlab plan --shape llama-13b --machine h100 --trainer.devices 8 --trainer.strategy fsdp \\
+      --trainer.precision bf16-true --trim.target_layer_memory 0.5
   trimlab plan --config experiments/quickstart.yaml --measure
 
 exit codes: 0 planned, whether or not it fits; 2 wrong input
@@ -129,7 +131,9 @@ def _fit_config(arguments: list[str]) -> "JsonObject":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning expects sys.argv
         resolver = Resolver(arguments)
-    return resolver.complete(resolver.config)
+    config = resolver.complete(resolver.config)
+    config["trainer"] |= resolver.places()
+    return config
 
 
 def _job(options: Any, tokens: tuple[int, int] | None, config: "JsonObject") -> "Job":

@@ -34,9 +34,8 @@ DEFAULT_MAX_LENGTH = 1024  # tokens of a text by default, and less where the mod
 class _Batches(Dataset[Batch]):
     """Encoded items; the "index" of an element is a list of indices, and the element a batch.
 
-    With several processes, a batch is what this one has of it: items of an optimizer step and their
-    order do not depend on the number of processes. Where a batch has too few items for all, some
-    have one without scored tokens, which adds nothing.
+    Several processes divide a batch item by item, so that optimizer steps do not depend on their
+    number. Without an item of its own, one has the first item without scored tokens.
     """
 
     def __init__(self, items: Sequence[EncodedItem]):
@@ -44,9 +43,7 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, indices: list[int]) -> Batch:
         mine = ranks.share(indices)
-        if not mine:
-            return collate(self.items, indices[:1]).unscored()
-        return collate(self.items, mine)
+        return collate(self.items, mine) if mine else collate(self.items, indices[:1]).unscored()
 
 
 class DomainData(L.LightningDataModule):

@@ -43,9 +43,9 @@ class Durations:
 
 def durations(job: Job) -> Durations:
     """Time of the parts of a run."""
-    epoch = epoch_seconds(job)
-    scan = scan_seconds(job)
-    dev, test = evaluation_seconds(job, "dev"), evaluation_seconds(job, "test")
+    n = job.settings.processes  # which divide all but the tests; communication is not counted
+    epoch, scan = epoch_seconds(job) / n, scan_seconds(job) / n
+    dev, test = evaluation_seconds(job, "dev") / n, evaluation_seconds(job, "test")
     schedule, stack = job.settings.trim.schedule, job.sizes.stack
     epochs = job.settings.trim.planned_epochs(stack)
     drop_steps = 1 + (epochs - schedule.before_first_drop - schedule.after_last_drop) // (
@@ -58,13 +58,13 @@ def durations(job: Job) -> Durations:
     first = min(schedule.before_first_drop, epochs) / epochs
     average = first + (1 - first) * mean
     # what a teacher adds, which keeps its depth
-    teacher = epoch - epoch_seconds(job.changed(loss="answers"))
+    teacher = epoch - epoch_seconds(job.changed(loss="answers")) / n
     run = epochs * (average * (epoch - teacher + dev) + teacher)
     run += scan + (scans - 1) * mean_square * scan
     run += test + test * sum(job.settings.trim.save_at or [depth])
     fine_tuning = 0.0
     if job.settings.fine_tuned_first:
-        fine_tuning = job.settings.fine_tuning_epochs * epoch_seconds(job.fine_tuning)
+        fine_tuning = job.settings.fine_tuning_epochs * epoch_seconds(job.fine_tuning) / n
         run += fine_tuning + test
     elif job.settings.full_depth:
         run += epochs * epoch + test

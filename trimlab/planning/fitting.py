@@ -6,7 +6,8 @@ from typing import Any
 
 from trimlab.data.capacity import EVAL_TOKENS
 from trimlab.planning.job import Job
-from trimlab.planning.memory import phases, trained_state, weights_bytes
+from trimlab.planning.memory import trained_state, weights_bytes
+from trimlab.planning.processes import phases_by_process
 
 MARGIN = 0.95  # share of the memory that is planned with: an allocator cannot use all of it
 LORA_RANK = 16
@@ -35,17 +36,19 @@ class Change:
 
 def peak(job: Job) -> int:
     """Most memory of any phase of a run."""
-    return max(phase.total for phase in phases(job))
+    return max(phase.total for phase in phases_by_process(job))
 
 
 def floor(job: Job) -> int:
     """Memory of a run between two steps: weights, optimizer and gradients."""
-    return job.machine.base + weights_bytes(job) + sum(trained_state(job).values())
+    sharded = job.settings.processes if job.settings.strategy == "fsdp" else 1
+    return job.machine.base + weights_bytes(job) + sum(trained_state(job).values()) // sharded
 
 
 def changes(job: Job) -> Iterator[Change]:
     """Options that take less memory, those that change the result least first."""
     settings, longest = job.settings, job.workload.longest
+    fsdp = settings.processes > 1  # which is among the options, and takes neither of two others
     if job.machine.cuda and settings.precision != "bf16-true":
         yield Change(
             "trainer.precision",
@@ -71,7 +74,14 @@ def changes(job: Job) -> Iterator[Change]:
             "the same result, blocks computed twice",
             {"checkpointing": True},
         )
-    if settings.optimizer != "adamw_8bit" and not settings.lora_rank:
+    if settings.processes > 1 and settings.strategy == "ddp":
+        yield Change(
+            "trainer.strategy",
+            "fsdp",
+            "weights, gradients and moments in parts, more communication",
+            {"strategy": "fsdp"},
+        )
+    if settings.optimizer != "adamw_8bit" and not settings.lora_rank and not fsdp:
         yield Change(
             "model.optimizer",
             "adamw_8bit",
@@ -81,7 +91,7 @@ def changes(job: Job) -> Iterator[Change]:
     for r in (0.5, 0.25, 0.125):
         if r < settings.r:
             yield Change("trim.r", r, "fewer sublayers are trained", {"r": r})
-    if not settings.lora_rank:
+    if not settings.lora_rank and not fsdp:
         yield Change(
             "model.lora_rank",
             LORA_RANK,

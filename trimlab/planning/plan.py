@@ -7,7 +7,8 @@ from trimlab.errors import InputError
 from trimlab.planning.duration import Durations, calibrated, durations
 from trimlab.planning.fitting import Change, what_fits
 from trimlab.planning.job import Job
-from trimlab.planning.memory import PhaseMemory, phases
+from trimlab.planning.memory import PhaseMemory
+from trimlab.planning.processes import phases_by_process
 from trimlab.planning.trimmed import TrimmedSize, trimmed_sizes
 from trimlab.records.rows import JsonObject
 
@@ -48,6 +49,8 @@ class Plan:
             "lengths": self.job.workload.source,
             "r": settings.r,
             "precision": settings.precision,
+            "processes": settings.processes,
+            "strategy": settings.strategy,
             "trained_parameters": self.job.all_trained,
             "memory": {
                 phase.name: {"total": phase.total, "parts": phase.parts} for phase in self.phases
@@ -70,8 +73,11 @@ def make_plan(job: Job, memory: int | None = None) -> Plan:
     """
     if job.machine.here:
         job = calibrated(job)
-    memory = job.machine.memory if memory is None else memory
-    found = phases(job)
+    if memory is None:
+        memory = job.machine.memory
+        if not job.machine.cuda:  # main memory is shared
+            memory //= job.settings.processes
+    found = phases_by_process(job)
     return Plan(
         job=job,
         phases=found,

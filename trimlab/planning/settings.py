@@ -9,12 +9,14 @@ import torch
 from trimlab.algorithm import Trim
 from trimlab.data.domain import DomainData
 from trimlab.data.task import MetricName, load_task
+from trimlab.errors import InputError
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
 from trimlab.training.devices import check_precision_name
 from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM
 from trimlab.training.steps import limited_batches, steps_per_epoch
+from trimlab.training.strategies import load_strategy
 
 # types of the weights and, under mixed precision, of the products
 DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -50,6 +52,8 @@ class RunSettings:
         fine_tuning_epochs: `run.fine_tuning_epochs`.
         loss: `model.loss`.
         metric: The task's metric.
+        processes: Processes of the run, on all machines: one for each device.
+        strategy: How they share the work: a file in `trimlab/training/strategies`.
     """
 
     trim: Trim
@@ -71,6 +75,8 @@ class RunSettings:
     fine_tuning_epochs: int
     loss: str
     metric: MetricName
+    processes: int = 1
+    strategy: str = "ddp"
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "RunSettings":
@@ -109,6 +115,8 @@ class RunSettings:
             fine_tuning_epochs=run["fine_tuning_epochs"],
             loss=model["loss"],
             metric=load_task(data["task"]).scored_by(data["metric"]).metric,
+            processes=_devices(trainer) * int(trainer.get("num_nodes") or 1),
+            strategy=_strategy(trainer),
         )
 
     @property
@@ -157,6 +165,27 @@ class RunSettings:
     def changed(self, **options: Any) -> "RunSettings":
         """The same run with other options."""
         return replace(self, **options)
+
+
+def _devices(trainer: JsonObject) -> int:
+    """Number of devices on each machine.
+
+    Raises:
+        InputError: It depends on the machine.
+    """
+    devices = trainer.get("devices") or 1
+    if isinstance(devices, str) and "," in devices:
+        devices = [name for name in devices.split(",") if name.strip()]
+    if isinstance(devices, list):
+        return len(devices)
+    if not str(devices).isdigit():
+        raise InputError(f"trainer.devices {devices} depends on the machine: give a number")
+    return int(devices)
+
+
+def _strategy(trainer: JsonObject) -> str:
+    strategy = trainer.get("strategy") or "auto"
+    return "ddp" if strategy == "auto" else load_strategy(strategy).name
 
 
 def _defaults(cls: type) -> JsonObject:

@@ -1,6 +1,7 @@
 """The command line and the config of `trimlab fit`, and the run that they describe."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,6 +20,7 @@ from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError, RankError
 from trimlab.files import read_yaml
+from trimlab.model.notes import note_once
 from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import PLACES, TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
@@ -87,14 +89,23 @@ class FitCLI(LightningCLI):
             InputError: These devices are not there, or the strategy is not supported.
             RankError: The processes have ended: well with code 0.
         """
-        settings = {name: self.config["trainer"][name] for name in (*PLACES, "accelerator")}
-        if all(settings[name] == PLACES[name] for name in PLACES):
+        places, accelerator = self.places(), self.config["trainer"]["accelerator"]
+        if places == PLACES:
             return
-        if not isinstance(settings["strategy"], str):  # a class path, not instantiated yet
-            settings["strategy"] = settings["strategy"].class_path.rpartition(".")[2]
-        if n := processes_to_start(make_trainer(**settings, logger=False)):
+        trainer = make_trainer(**places, accelerator=accelerator, logger=False)
+        if n := processes_to_start(trainer):
+            cores = os.cpu_count() or 1
+            if trainer.strategy.root_device.type == "cpu" and n > cores:
+                note_once(f"trainer.devices {n}: the processes share {cores} cores")
             run_processes([sys.executable, "-m", "trimlab.cli", "fit", *self.arguments], n)
             raise RankError(code=0)
+
+    def places(self) -> JsonObject:
+        """Where the run computes: devices, machines, and the name of the strategy."""
+        places = {name: self.config["trainer"][name] for name in PLACES}
+        if not isinstance(places["strategy"], str):  # a class, not instantiated yet
+            places["strategy"] = places["strategy"].class_path.rpartition(".")[2]
+        return places
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes a trainer from the config's settings and those of a phase of a run."""

@@ -54,7 +54,7 @@ def make_trainer(**settings: Any) -> L.Trainer:
         trainer = L.Trainer(**settings)
         if trainer.world_size > 1:
             trainer = L.Trainer(**settings, strategy=strategy or load_strategy("ddp"))
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         raise InputError(f"trainer: {one_line(error)}") from error
     return trainer
 
@@ -72,6 +72,15 @@ def join(trainer: L.Trainer) -> None:
         )
     if isinstance(trainer.strategy, Distributed):
         trainer.strategy.join()
+
+
+def placed(config: JsonObject, trainer: L.Trainer) -> JsonObject:
+    """A config with where its trainer computes, which is no part of the config of a run."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, Distributed):
+        return config
+    places = {"devices": trainer.world_size, "strategy": strategy.name}
+    return config | {"trainer": config["trainer"] | places}
 
 
 def fit(

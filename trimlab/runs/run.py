@@ -30,7 +30,7 @@ from trimlab.records.run_summary import RunSummary
 from trimlab.runs.checks import check_outputs
 from trimlab.runs.compare import Comparison
 from trimlab.runs.exports import Exporter, saved_points
-from trimlab.runs.fitting import LAST, MakeTrainer, fit, join
+from trimlab.runs.fitting import LAST, MakeTrainer, fit, join, placed
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester, heuristic_baselines
 from trimlab.runs.options import RunOptions
@@ -73,6 +73,7 @@ class Run:
         # measurements outside of a fit run on the device of the fits
         self.trainer = make_trainer(callbacks=[], logger=False)
         module.check(self.trainer)
+        join(self.trainer)
         dense = dense_sizes(module.stack)
         # to the type of the fits: a GPU may have no room for float32 weights
         self.trainer.precision_plugin.convert_module(module)
@@ -107,7 +108,6 @@ class Run:
             InputError: The folder holds a run with another config, is in use or cannot be
                 written, or the disk has too little room.
         """
-        join(self.trainer)
         ranks.on_first(self._set_up)  # the others find downloads in the cache, and no error
         self.data.setup()
         self.module.metric = self.data.task.metric
@@ -163,7 +163,8 @@ class Run:
         self._write_summary()
 
     def _check_outputs(self) -> None:
-        check_outputs(self.module, self.trim, self.options, self.folder, self.summary, self.config)
+        config = placed(self.config, self.trainer)
+        check_outputs(self.module, self.trim, self.options, self.folder, self.summary, config)
 
     # ---- phases -------------------------------------------------------------------------------
 

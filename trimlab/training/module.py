@@ -161,9 +161,12 @@ class DomainLM(L.LightningModule):
         """Refuses a trainer whose device cannot do what the options ask for.
 
         Raises:
-            InputError: The precision, the optimizer or the compiler does not work there.
+            InputError: The precision, the optimizer, the compiler or the strategy does not work
+                there.
         """
         check_precision(trainer)
+        if isinstance(trainer.strategy, Distributed):
+            trainer.strategy.check(self.hparams)
         self.train_optimizer.check(trainer.strategy.root_device)
         if self.compiled is not None:
             check_compiler(trainer.strategy.root_device)

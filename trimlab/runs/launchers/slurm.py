@@ -58,7 +58,7 @@ class Slurm(Launcher):
             time: Time limit of a job, in minutes. A fit that needs longer is queued again and goes
                 on; between two of its checkpoints there is one epoch.
             cpus: CPU cores of a job.
-            gpus: GPUs of a job: 0 or 1, a fit uses one device.
+            gpus: GPUs of a job; a fit uses as many as `trainer.devices` says, 1 by default.
             memory: Memory of a job, in GB; the cluster's default if left out.
             timeouts: How often a fit may run out of time before it counts as failed.
             sbatch: Further options of `sbatch`: `{"constraint": "h100", "qos": "high"}`.
@@ -69,8 +69,8 @@ class Slurm(Launcher):
         for name, value in (("jobs", jobs), ("slurm.time", time), ("slurm.cpus", cpus)):
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be at least 1, not {value}")
-        if gpus not in (0, 1):
-            raise InputError(f"--slurm.gpus must be 0 or 1, not {gpus}: a fit uses one device")
+        if gpus < 0:
+            raise InputError(f"--slurm.gpus must be 0 or more, not {gpus}")
         self._check_installed()
         self.at_once = 256 if jobs is None else jobs
         self._cpus, self._timeouts = cpus, timeouts

@@ -1,7 +1,7 @@
 """What trimming needs of a Lightning strategy of several processes, and the loader."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -23,6 +23,18 @@ class Distributed(ParallelStrategy, ABC):
 
     extends: ClassVar[type[ParallelStrategy]]
     lockstep: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Its name in `trainer.strategy`."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuses options of a `DomainLM` that do not work under the strategy.
+
+        Raises:
+            InputError: One of them is set.
+        """
 
     @abstractmethod
     def join(self) -> None:

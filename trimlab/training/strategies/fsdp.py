@@ -38,6 +38,18 @@ class Fsdp(Distributed, ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
         self._units: list[nn.Parameter] = []  # every parameter that has been sharded
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuses options that have not been made to work with shards.
+
+        Raises:
+            InputError: One of them is set.
+        """
+        for name in ("train_embeddings", "compile", "lora_rank"):
+            if options[name]:
+                raise InputError(f"model.{name} needs trainer.strategy ddp")
+        if options["optimizer"] != "adamw":
+            raise InputError(f"model.optimizer {options['optimizer']} needs trainer.strategy ddp")
+
     # ---- processes ----------------------------------------------------------------------------
 
     def join(self) -> None:
@@ -57,7 +69,6 @@ class Fsdp(Distributed, ModelParallelStrategy):
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()
         module: Any = self.lightning_module
-        _check(module)
         self._units = shard(module.stack)
         self.barrier()
         self.setup_optimizers(trainer)
@@ -71,6 +82,8 @@ class Fsdp(Distributed, ModelParallelStrategy):
             if id(parameter) not in there:
                 own_part(parameter).untyped_storage().resize_(0)
         self._units = [p for p in self._units if id(p) in there]
+        if self._units:
+            order_prefetches(module.stack)
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:
@@ -161,21 +174,22 @@ def shard(stack: SublayerStack) -> list[nn.Parameter]:
     # the root, which has no parameters of its own, ties the units together
     rest = {p for p in stack.model.parameters() if not isinstance(p, DTensor)}
     fully_shard(stack.model.base_model, mesh=mesh, ignored_params=rest)  # type: ignore[arg-type]
+    order_prefetches(stack)
     return sharded
 
 
-def _check(module: Any) -> None:
-    """Refuses options that have not been made to work with shards.
+def order_prefetches(stack: SublayerStack) -> None:
+    """Fixes which sublayer is gathered while another one's backward pass runs: the one before it.
 
-    Raises:
-        InputError: One of them is set.
+    By default FSDP takes the order of the last passes. Those of a scan differ from process to
+    process, and ran through sublayers that are dropped after it.
+
+    Args:
+        stack: A model whose sublayers are sharded.
     """
-    options = module.hparams
-    for name in ("train_embeddings", "compile", "lora_rank"):
-        if options[name]:
-            raise InputError(f"model.{name} needs trainer.strategy ddp")
-    if options["optimizer"] != "adamw":
-        raise InputError(f"model.optimizer {options['optimizer']} needs trainer.strategy ddp")
+    units: list[Any] = [stack.modules(sublayer)[-1] for sublayer in stack]
+    for before, unit in zip([units[0], *units], units, strict=False):
+        unit.set_modules_to_backward_prefetch([before])
 
 
 def _gathered(value: Any) -> Any:
