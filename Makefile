@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # an environment does not work in another folder: its mark names the folder
 READY := $(VENV)/ready-$(shell pwd | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo check test test-slow test-gpu clean
+.PHONY: help setup demo check test test-slow fuzz test-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ test: setup check ## make check, then the default tests: no network, at most 10 
 
 test-slow: setup ## the slow tests: a real model on real rows (../shared/data)
 	$(BIN)/pytest -m slow $(ARGS)
+
+fuzz: setup ## try mutated inputs of every kind, and count them: ARGS="--minutes 60"
+	$(BIN)/python -m tests.fuzzing $(ARGS)
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)

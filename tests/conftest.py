@@ -26,6 +26,10 @@ os.environ["WANDB_MODE"] = "disabled"  # tests of tracking say otherwise
 settings.register_profile(
     "trimlab", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# `pytest --hypothesis-profile=many`: a hundred times as many, other ones every time
+settings.register_profile(
+    "many", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("trimlab")
 
 

@@ -178,7 +178,10 @@ def test_bad_input_is_one_line_and_exit_2(
         ("trim: {nosuch: 1}", "nosuch"),
         ("trim: {r: much}", "trim.r"),
         ("trim: [", "while parsing"),
-        ("- trim", "Unexpected config"),
+        ("- trim", "must hold keys and values"),
+        ("trim: {save_at: 2001-99-99}", "is no YAML"),
+        ("trim: {scorer: \udcff}", "not UTF-8"),
+        ("config: {}\nruns: [{}]", "`trimlab sweep` makes the runs of an experiment"),
     ],
 )
 def test_a_bad_config_is_one_line_and_exit_2(
@@ -188,7 +191,7 @@ def test_a_bad_config_is_one_line_and_exit_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "bad.yaml").write_text(content)
+    (tmp_path / "bad.yaml").write_bytes(content.encode(errors="surrogateescape"))
     command = ["fit", *tiny, "--config", tmp_path / "bad.yaml", "--run.dir", tmp_path / "run"]
     assert run(*command) == 2
     error = capsys.readouterr().err

@@ -20,7 +20,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from trimlab import cli
-from trimlab.bundling import wheels
+from trimlab.bundling import check, wheels
 from trimlab.bundling.archive import ARCHIVE, MANIFEST, write_archive
 from trimlab.bundling.machine import Machine, read_have
 from trimlab.bundling.model import copy_model
@@ -95,6 +95,18 @@ def test_what_pip_lists_is_read(tmp_path: Path) -> None:
     text = "torch==2.11.0+cu130\nmine @ file:///x\n-e git+https://y\n# z\n"
     (tmp_path / "node.txt").write_text(text)
     assert read_have(tmp_path / "node.txt") == {"torch": Version("2.11.0+cu130"), "mine": None}
+
+
+def test_lists_of_other_characters_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "list.txt"
+    for content in (b"\xfftorch==2.0\n", b"a b c\n"):
+        file.write_bytes(content)
+        assert check.main(str(file)) == 1
+        assert capsys.readouterr().err.startswith(f"unbundle: {file} is damaged")
+        with pytest.raises(InputError, match=r"not UTF-8|lists no package"):
+            read_have(file)
 
 
 # ---- package, model, rows ------------------------------------------------------------------------

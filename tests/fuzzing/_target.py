@@ -16,7 +16,7 @@ from trimlab.errors import InputError
 from trimlab.plugins import plugin_names
 
 TARGETS = "tests.fuzzing.targets"
-LONGEST = 60  # seconds that an input may take
+LONGEST = 60  # seconds of the processor that an input may take
 
 
 class TooLongError(BaseException):
@@ -83,10 +83,10 @@ def _limited() -> Iterator[None]:
     def stop(_signal: int, _frame: object) -> None:
         raise TooLongError(f"no answer within {LONGEST} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

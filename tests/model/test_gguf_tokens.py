@@ -88,3 +88,12 @@ def test_byte_level_reference_spells_bytes_as_gpt2_does() -> None:
 
     assert tokens.encode("½") == [tokens.ids["Â"], tokens.ids["½"]]
     assert tokens.encode("\n") == [tokens.ids["Ċ"]]
+
+
+def test_a_damaged_file_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    content = tiny_gguf.read_bytes()
+    file = tmp_path / "damaged.gguf"
+    for damaged in (b"", content[:500], content[:4] + b"\xff" * 20 + content[24:], b"GGUF"):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="is no GGUF file"):
+            read_gguf_tokens(file)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from trimlab.errors import InputError
 from trimlab.model import loading
-from trimlab.model.loading import about, load_model, load_tokenizer
+from trimlab.model.loading import about, base_dtype, load_model, load_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +94,10 @@ def test_folder_with_damaged_weights(folder: Path, content: str) -> None:
         "git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     }
     path.write_bytes(damaged[content])
-    with pytest.raises(InputError, match="cannot load") as error:
-        load_model(str(folder))
-    assert "\n" not in str(error.value)
+    for load in (load_model, base_dtype):
+        with pytest.raises(InputError, match="cannot load") as error:
+            load(str(folder))
+        assert "\n" not in str(error.value)
 
 
 def test_folder_with_a_missing_shard(folder: Path) -> None:

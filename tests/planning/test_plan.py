@@ -51,6 +51,7 @@ def test_parsed_sizes() -> None:
         (["--shape", "llama-9b"], "no shape 'llama-9b'; there are"),
         (["--shape", "llama-7b", "--machine", "h900"], "no machine 'h900'; there are a100"),
         (["--shape", "llama-7b", "--device-memory", "24 apples"], "takes a size such as 24GiB"),
+        (["--shape", "llama-7b", "--tokens"], "argument --tokens: expected one argument"),
         (["--shape", "llama-7b", "--tokens", "300,100"], "--tokens takes the mean and"),
         (["--shape", "llama-7b", "--model.base", "x"], "name two models; give one of them"),
         (["--model.base", "nobody/nothing"], "give --shape (gemma-3-270m"),

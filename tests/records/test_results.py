@@ -1,5 +1,6 @@
 """The strict reader of what experiments found."""
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -177,6 +178,10 @@ def test_a_half_written_line_may_end_in_a_brace(tmp_path: Path, row: dict[str, A
     [
         ({"schema": 2}, "line 2: schema 2, and this version of trimlab reads schema 1"),
         ({"schema": None}, "line 2: schema None"),
+        ({"kind": ["test"]}, "line 2: unknown kind"),
+        ({"cell": "a"}, "line 2: cell cannot be 'a'"),
+        ({"value": "14"}, "line 2: value cannot be '14'"),
+        ({"row_sets": {"test": 1}}, "line 2: row_sets cannot be"),
         ({"kind": "loss"}, f"line 2: unknown kind 'loss'; known: {', '.join(KINDS)}"),
         ({"model": "pruned"}, "line 2: unknown model 'pruned'"),
         ({"correct": "0110"}, "one 0 or 1 for each of the 20 items"),
@@ -217,6 +222,14 @@ def test_a_benchmark_without_the_peers_numbers(tmp_path: Path) -> None:
     assert len(read_results(write(tmp_path, alone))) == 1
     with pytest.raises(InputError, match="line 1: bench without peer_seconds, .*memory_ratio"):
         read_results(write(tmp_path, alone | {"peer": "naive"}))
+
+
+def test_a_line_of_other_characters_or_of_great_depth(tmp_path: Path, row: dict[str, Any]) -> None:
+    for line in (b"\xff\xfe", b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"):
+        file = write(tmp_path, row) / "table3.jsonl"
+        file.write_bytes(file.read_bytes() + line + b"\n")
+        with contextlib.suppress(InputError):  # refused, or passed over as half-written
+            assert len(read_results(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("line", ["<<<<<<< HEAD", '{"a": 1,, "b": 2}', "[1]", "7"])

@@ -67,6 +67,26 @@ def test_earlier_rows_are_read(row: dict[str, Any], expected: Example) -> None:
     assert Example.from_row({"name": "a", "known": 1.0, **row}) == expected
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": 1},
+        {"known": "1.5"},
+        {"known": True},
+        {"optional": 1.5},
+        {"names": "b"},
+        {"names": [1]},
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_named(row: dict[str, Any]) -> None:
+    (name,) = row
+    with pytest.raises(InputError, match=f"{name} cannot be"):
+        Example.from_row({"name": "a", "known": 1, **row})
+    with pytest.raises(InputError, match="must be a JSON object"):
+        Example.from_row([row])  # type: ignore[arg-type]
+
+
 def test_missing_fields_are_named() -> None:
     with pytest.raises(InputError, match="without name, known"):
         Example.from_row({"optional": 1})

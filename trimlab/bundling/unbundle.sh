@@ -23,6 +23,19 @@ sha256_of() {
     fi | cut -d ' ' -f 1
 }
 
+# files alone, and none outside of the folder: no links, no `..`
+extract='
+import sys, tarfile
+options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+try:
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as archive:
+        for member in archive:
+            if not member.isreg() or member.name.startswith("/") or ".." in member.name.split("/"):
+                sys.exit(f"unbundle: {member.name!a} is no file of a bundle")
+            archive.extract(member, sys.argv[1], **options)
+except Exception as error:
+    sys.exit(f"unbundle: {type(error).__name__}: {error}")
+'
 bundle=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 target=${1:-trimlab}
 case $target in /*) ;; *) target=$PWD/$target ;; esac
@@ -41,6 +54,9 @@ found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 bad=0
 while read -r sum name; do
     [ "$sum" != '#' ] || continue
+    case ${name#trimlab-bundle.tar.gz.} in '' | *[!0-9]*)
+        fail 2 "$manifest names $name, which is no part of a bundle: copy it again" ;;
+    esac
     if [ ! -f "$bundle/$name" ]; then
         echo "unbundle: $name is missing: copy it again" >&2
         bad=1
@@ -55,7 +71,7 @@ done <"$manifest"
 echo "unpacking to $target"
 mkdir -p "$target" || fail 2 "cannot make $target: name another folder"
 grep -v '^#' "$manifest" | while read -r sum name; do cat "$bundle/$name"; done |
-    tar -xzf - -C "$target" || fail 1 "the archive cannot be unpacked to $target"
+    "$python" -c "$extract" "$target" || fail 1 "the archive cannot be unpacked to $target"
 
 # ---- environment ---------------------------------------------------------------------------------
 export PIP_NO_INDEX=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0

@@ -87,7 +87,10 @@ def replay_state(module: "DomainLM", checkpoint: dict[str, Any]) -> None:
     if history[: len(module.stack.history)] != module.stack.history:
         raise InputError("this checkpoint has dropped other sublayers than the model")
     module.stack.drop(*history[len(module.stack.history) :])
-    module.freeze_all_but(Sublayer.parse(s) for s in state.trainable)
+    trainable = [Sublayer.parse(s) for s in state.trainable]
+    if not set(trainable).issubset(module.stack.original):
+        raise InputError("this checkpoint is damaged: it trains what the model does not have")
+    module.freeze_all_but(trainable)
     if _trained(module) != _shapes(checkpoint.get("state_dict")):
         raise InputError("this checkpoint is damaged: its weights are not those it names")
 

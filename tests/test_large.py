@@ -1,0 +1,93 @@
+"""Long and large: cycles that leak nothing, deep models, long texts and many runs."""
+
+import gc
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from analysis.report import write_report
+from tests.golden.made_up import SUBLAYERS, answers, points, scored
+from tests.tiny import TinyModel, TinyTokenizer
+from trimlab.data.batching import scan_batches
+from trimlab.data.encoding import encode_all
+from trimlab.data.items import Item
+from trimlab.export._packing import pack
+from trimlab.model.sublayers import SublayerStack
+from trimlab.scanning.scan import scan
+
+
+def memory() -> int:
+    """Bytes of this process in main memory."""
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+
+def test_cycles_of_drop_and_restore_leak_nothing(tiny_model: TinyModel) -> None:
+    """Ten thousand, a forward pass in every hundredth."""
+    model = tiny_model("llama")
+    stack, ids = SublayerStack(model), torch.arange(4, 20)[None]
+    everything = list(stack)
+
+    @torch.no_grad()
+    def cycles(count: int) -> None:
+        for i in range(count):
+            first, second = everything[i % 8], everything[(i + 3) % 8]
+            with stack.bypass(first), stack.bypass(second):
+                if i % 100 == 0:
+                    model(input_ids=ids)
+
+    cycles(500)
+    before, objects = memory(), len(gc.get_objects())
+    cycles(10_000)
+    after = memory()
+    assert len(gc.get_objects()) - objects < 100  # one object a cycle would be 10,000
+    assert after - before < 8 << 20
+    assert list(stack) == everything and stack.history == []
+
+
+@pytest.mark.slow
+def test_a_model_of_96_blocks_reads_4096_tokens(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    """Scanned, halved and packed; the scan of a few candidates agrees with plain passes."""
+    shape: dict[str, Any] = {"num_hidden_layers": 96, "max_position_embeddings": 4096}
+    shape |= {"hidden_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
+    model = tiny_model("llama", torch.float32, **shape, intermediate_size=16)
+    stack, tokenizer = SublayerStack(model), tiny_tokenizer()
+    item = Item("long", "the word is " * 2000, ("a", "b"), 0)
+    (encoded,) = encode_all(tokenizer, item, 4096)
+    assert max(len(encoded.tokens), 4000) <= 4096
+    before = memory()
+    found = scan(stack, scan_batches([encoded], 4096), measures=("norm",))
+    assert len(found.candidates) == 2 * 96
+    stack.drop(*(s for s in stack.original if s.block % 2))
+    assert len(pack(stack)) == 48
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([encoded.tokens]), use_cache=False).logits
+    assert logits.isfinite().all()
+    assert memory() - before < 2 << 30
+
+
+@pytest.mark.slow
+def test_a_report_of_a_thousand_runs(tmp_path: Path) -> None:
+    place = tmp_path / "results"
+    place.mkdir()
+    with (place / "table3.jsonl").open("w") as file:
+        for seed in range(1000):
+            cell = {"data.task": "sciq", "trim.scorer": "two_step", "trim.r": 0.25}
+            where = {"task": "sciq", "seed": seed, "run": f"run{seed}"}
+            rows = points("table3", cell, SUBLAYERS[:4], [70.0 - i for i in range(5)], **where)
+            rows += [scored("table3", cell, "untrimmed", answers(12, seed % 20), **where)]
+            rows += [scored("table3", cell, "trimmed", answers(14, seed % 20), **where)]
+            rows[-1] = replace(rows[-1], complete=True, config={})
+            file.writelines(json.dumps(row.to_row()) + "\n" for row in rows)
+    start = time.process_time()
+    write_report(tmp_path / "out", place)
+    print(f"a report of 1,000 runs: {time.process_time() - start:.1f} s")
+    assert "Built from 7000 records" in (tmp_path / "out" / "index.html").read_text()
