@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from trimlab.errors import InputError
 from trimlab.export import hf
+from trimlab.export._format import load_format
 from trimlab.export._packing import pack, packed_state, tier_of
 from trimlab.export.hf import save_packed
 from trimlab.model.family import FAMILIES
@@ -101,6 +103,21 @@ def test_packing_keeps_every_sublayer_once_and_in_order(
         if not stack.parallel:
             assert first_mlp is not None or next_attention is not None
     assert (tier_of(blocks) == "T1") == all(None not in block for block in blocks)
+
+
+def test_room_counts_zeros_and_the_copy_that_compression_makes(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    stack = SublayerStack(tiny_model("llama", torch.float32))
+    stack.drop(Sublayer(1, "attention"), Sublayer(3, "mlp"))
+    folder = save_packed(stack, tiny_tokenizer(), tmp_path / "model").folder
+    written = sum(t.numel() for t in load_file(folder / "model.safetensors").values())
+    assert load_format("hf").room(stack, torch.bfloat16, None) == 2 * written
+    assert load_format("gguf").room(stack, torch.float32, "q8_0") == 5 * written
+    # nothing is dead in a graph
+    kept = stack.model.num_parameters()
+    assert kept < written
+    assert load_format("onnx").room(stack, torch.float32, "float32") == 4 * kept
 
 
 def test_dead_sublayers_are_zero_and_kept_ones_are_not_copied(tiny_model: Any) -> None:

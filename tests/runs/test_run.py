@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import trimlab
 from tests.forked import Forked
+from trimlab.cli import main
 from trimlab.data.splits import read_test_items
 from trimlab.errors import InputError
 from trimlab.records.rows import TIMING_FIELDS, read_rows
@@ -177,6 +178,26 @@ def test_exports_are_stock_models(finished: Path, name: str) -> None:
     for word in ("base_model", "accuracy", "±", "Dropped", "Licence", "jsonl"):
         assert word in card
     assert not list(folder.parent.glob(".*"))
+
+
+def test_a_checkpoint_of_an_unfinished_run_is_exported(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.yaml", "record.jsonl"):
+        shutil.copy(finished / name, tmp_path)
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(tmp_path), "--to", "hf", "--out", str(out)])
+    said = capsys.readouterr().err
+    checkpoint = str(tmp_path / "checkpoints" / "good.ckpt")
+    assert stop.value.code == 2 and "has not ended" in said and checkpoint in said
+    with pytest.raises(SystemExit) as stop:
+        main(["export", checkpoint, "--to", "hf", "--out", str(out)])
+    assert stop.value.code == 0
+    found, wanted = (load_file(f / "model.safetensors") for f in (out, finished / "models" / "0.5"))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_record(finished: Path) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimlab.errors import InputError
+
 if TYPE_CHECKING:
     from trimlab.engines._engine import Engine
 
@@ -33,10 +35,12 @@ def engine_of(folder: Path, asked: str | None) -> "Engine":
         asked: Name of an engine; None for the one that reads the files.
 
     Raises:
-        InputError: There is no such engine, or it is not installed.
+        InputError: There is no such engine, it is not installed, or no engine reads the folder.
     """
-    from trimlab.engines._engine import engine_for, load_engine
+    from trimlab.engines._engine import engine_for, engine_names, load_engine
 
-    engine = load_engine(asked or engine_for(folder))
+    engine = engine_for(folder) if asked is None else load_engine(asked)
+    if engine is None:
+        raise InputError(f"{folder} holds no model for any of {', '.join(engine_names())}")
     engine.check()
     return engine

@@ -142,11 +142,13 @@ def _engine(options: Any) -> "Engine | None":
         InputError: There is no such engine, it is not installed, or it lacks what is asked for.
     """
     from trimlab.commands._engine_folder import engine_folder, engine_of
+    from trimlab.engines._engine import engine_for
 
-    exported = Path(options.model).expanduser().exists()
-    if options.engine is None and not exported:
+    if options.engine is None and not Path(options.model).expanduser().exists():
         return None
     folder = engine_folder(options.model)
+    if options.engine is None and engine_for(folder) is None:
+        return None  # loading it here says what is missing
     options.model = str(folder)
     engine = engine_of(folder, options.engine)
     if engine.name == "transformers":

@@ -18,6 +18,7 @@ from trimlab.errors import InputError
 from trimlab.plugins import plugin_class, plugin_module, plugin_names
 
 ENGINES = "trimlab.engines"
+DECILM_CODE = "configuration_decilm.py"  # in folders of nemotron-nas
 
 
 class LoadedModel(ABC):
@@ -119,6 +120,10 @@ class Engine(ABC):
                 f"{self.package} is not installed: pip install 'trimlab[{self.extra}]'"
             )
 
+    def reads(self, folder: Path) -> bool:
+        """Whether a folder holds files of its format."""
+        return any(folder.glob(self.weights))
+
     @abstractmethod
     def load(
         self, folder: Path, *, threads: int | None = None, dtype: torch.dtype | None = None
@@ -155,19 +160,13 @@ def load_engine(name: str) -> Engine:
     return plugin_class(plugin_module(ENGINES, name.replace(".", "_"), "engine"), Engine)()
 
 
-def engine_for(folder: Path) -> str:
-    """The engine that reads a folder: the first one whose files are there.
+def engine_for(folder: Path) -> Engine | None:
+    """The engine that reads a folder, the first one whose files are there; None if none does.
 
     Args:
         folder: The folder of a model.
-
-    Raises:
-        InputError: No engine reads it.
     """
-    for name in engine_names():
-        if any(folder.glob(load_engine(name).weights)):
-            return name
-    raise InputError(f"{folder} holds no model for any of {', '.join(engine_names())}")
+    return next((found for found in map(load_engine, engine_names()) if found.reads(folder)), None)
 
 
 def weights_file(folder: Path, engine: Engine) -> Path:

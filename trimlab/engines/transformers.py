@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from trimlab.engines._engine import Engine, LoadedModel
+from trimlab.engines._engine import DECILM_CODE, Engine, LoadedModel
 from trimlab.errors import InputError, one_line
 
 
@@ -57,6 +57,10 @@ class Transformers(Engine):
     """The reference: it runs every format that is a Hugging Face folder."""
 
     package, extra, weights = "transformers", "all", "*.safetensors"
+
+    def reads(self, folder: Path) -> bool:
+        """See `Engine.reads`; it has no model class for nemotron-nas."""
+        return super().reads(folder) and not (folder / DECILM_CODE).is_file()
 
     def load(
         self, folder: Path, *, threads: int | None = None, dtype: torch.dtype | None = None

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
+from trimlab.engines._decilm_config import DeciLMConfig
 from trimlab.engines._engine import Engine, LoadedModel
 from trimlab.errors import InputError, one_line
 
@@ -21,6 +23,9 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
+# no code of a folder runs: its config's class is this one
+AutoConfig.register(DeciLMConfig.model_type, DeciLMConfig, exist_ok=True)
+
 LONGEST = 4096  # tokens of a text, where the model reads more: the cache holds one such text
 
 
@@ -109,13 +114,9 @@ class Vllm(Engine):
         self.check()
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from transformers import AutoConfig
         from vllm import LLM
         from vllm.distributed import cleanup_dist_env_and_memory
 
-        from trimlab.engines._decilm_config import DeciLMConfig
-
-        AutoConfig.register(DeciLMConfig.model_type, DeciLMConfig, exist_ok=True)
         if threads is not None:
             torch.set_num_threads(threads)  # vLLM lets nobody change it later
         kept: Any = torch.float32 if dtype == torch.float64 else dtype

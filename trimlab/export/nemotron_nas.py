@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.engines import _decilm_config
-from trimlab.engines._engine import LoadedModel, load_engine
+from trimlab.engines._engine import DECILM_CODE, LoadedModel, load_engine
 from trimlab.errors import InputError
 from trimlab.export._format import ExportFormat
 from trimlab.export._packing import PackedBlock, Tier, pack, packed_config, packed_state
@@ -72,7 +72,7 @@ class NemotronNas(ExportFormat):
         width = -(-plain.intermediate_size // 256) * 256
         config = plain.to_dict() | {
             "architectures": ["DeciLMForCausalLM"],
-            "auto_map": {"AutoConfig": "configuration_decilm.DeciLMConfig"},
+            "auto_map": {"AutoConfig": f"{Path(DECILM_CODE).stem}.DeciLMConfig"},
             "model_type": "nemotron-nas",
             "dtype": str(dtype).removeprefix("torch."),
             "intermediate_size": width,
@@ -83,7 +83,7 @@ class NemotronNas(ExportFormat):
             config.pop(key, None)
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
-        shutil.copyfile(_decilm_config.__file__, folder / "configuration_decilm.py")
+        shutil.copyfile(_decilm_config.__file__, folder / DECILM_CODE)
         tokenizer.save_pretrained(folder)
         state = packed_state(stack, blocks)
         if _has_biases(plain):  # vLLM wants one behind an attention, too
