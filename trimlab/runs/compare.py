@@ -14,16 +14,18 @@ from trimlab.baseline import (
     write_compressed,
 )
 from trimlab.data.domain import DomainData
+from trimlab.errors import InputError
+from trimlab.files import atomic_folder
 from trimlab.model.sizes import StoredSizes, dead_sublayers, stored_sizes
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.model_result import ModelResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
-from trimlab.runs.fitting import LAST, MakeTrainer, fit
+from trimlab.runs.fitting import CHECKPOINTS, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.runs.tracking import Tracker, TrackFit
-from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.checkpoints import load_last
 from trimlab.training.module import DomainLM
 
 FULL_DEPTH = "full_depth"  # folder of the fine-tuning, and of its model for the baselines
@@ -56,8 +58,11 @@ class Comparison:
     def fine_tuned(self) -> ModelResult:
         """The same rows, sparse update and number of epochs, and no drop."""
         module = self.module.fresh()
-        state = load_checkpoint(self.folder.path / LAST)["trimlab"]
-        module.freeze_all_but(Sublayer.parse(name) for name in state["trainable"])
+        last = load_last(self.folder.checkpoints)
+        if last is None:
+            raise InputError(f"{self.folder.checkpoints} is gone, which says what was trained")
+        _, state = last
+        module.freeze_all_but(Sublayer.parse(name) for name in state["trimlab"]["trainable"])
         trained = self._train_as_long(module, FULL_DEPTH)
         return self._tested_at_full_depth(module, trained, keep=bool(self.tester.options.compare))
 
@@ -111,6 +116,14 @@ class Comparison:
             )
         ]
 
+    def remove_checkpoints(self, name: str) -> None:
+        """Removes the checkpoints of a fit whose result is in the summary.
+
+        Args:
+            name: Folder of the fit in the run folder.
+        """
+        shutil.rmtree(self.folder.path / name / CHECKPOINTS, ignore_errors=True)
+
     # ---- inside -------------------------------------------------------------------------------
 
     def _tested_at_full_depth(
@@ -120,7 +133,6 @@ class Comparison:
         if keep:
             _save(module, self.fine_tuned_folder)
         test = self.tester.test(module.stack, "fine-tuned at full depth")
-        self._remove_checkpoints(FULL_DEPTH)
         return ModelResult.from_test(test, dropped=[], **trained)
 
     def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
@@ -135,7 +147,6 @@ class Comparison:
         _save(module, folder)
         del module
         test = self.tester.test(SublayerStack(baseline.load(folder)), method)
-        self._remove_checkpoints(method)
         about = {**trained, **written, "folder": str(folder)}
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
 
@@ -181,8 +192,7 @@ class Comparison:
         module.planned_epochs = planned_epochs
         module.metric = self.data.task.metric
         folder = self.folder.path / name
-        if (folder / LAST).exists():
-            load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
+        last = load_last(folder / CHECKPOINTS)
         resumed, start = folder.exists(), time.perf_counter()
         steps = fit(
             self.make_trainer,
@@ -190,16 +200,15 @@ class Comparison:
             self.data,
             folder,
             callbacks=[TrackFit(self.tracker, prefix=f"{name}/")],
+            resume=None if last is None else last[0],
             max_epochs=epochs,
             limit_val_batches=0,  # its dev score decides nothing
         )
         seconds = None if resumed else time.perf_counter() - start
         return {"optimizer_steps": steps, "epochs": epochs, "fit_seconds": seconds}
 
-    def _remove_checkpoints(self, name: str) -> None:
-        shutil.rmtree((self.folder.path / name / LAST).parent)
-
 
 def _save(module: DomainLM, folder: Path) -> None:
-    module.model.save_pretrained(folder)
-    module.tokenizer.save_pretrained(folder)
+    with atomic_folder(folder) as part:
+        module.model.save_pretrained(part)
+        module.tokenizer.save_pretrained(part)

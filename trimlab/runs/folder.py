@@ -9,8 +9,8 @@ from typing import IO
 
 import yaml
 
-from trimlab.errors import InputError
-from trimlab.files import check_writable, try_lock, write_text
+from trimlab.errors import InputError, one_line
+from trimlab.files import check_writable, lock_holder, remove_parts, try_lock, write_text
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
@@ -67,6 +67,7 @@ class RunFolder:
             raise InputError(f"{self.path} is not empty and holds no run; choose another")
         begun = any(path.exists() for path in (self.summary, self.record, self.checkpoints))
         with self._lock():
+            remove_parts(self.path)
             existing = self._read_config() if self.config.exists() else None
             if existing is not None and begun:
                 self._check_config(existing, config)
@@ -75,19 +76,29 @@ class RunFolder:
             yield
 
     def _lock(self) -> IO[bytes]:
+        path = self.path / ".lock"
         try:
-            lock = try_lock(self.path / ".lock")
+            lock = try_lock(path)
         except OSError as error:
-            raise InputError(f"cannot write to {self.path / '.lock'}: {error.strerror}") from error
+            raise InputError(f"cannot lock {path}: {error.strerror}") from error
         if lock is None:
-            raise InputError(f"another process is running in {self.path}")
+            raise InputError(
+                f"{lock_holder(path)} is running in {self.path}; wait for it or choose another "
+                "--run.dir"
+            )
         return lock
 
     def read_summary(self) -> RunSummary | None:
         """The summary so far, with usable paths, or None where no phase has ended yet."""
         if not self.summary.exists():
             return None
-        summary = RunSummary.from_row(json.loads(self.summary.read_text()))
+        try:
+            summary = RunSummary.from_row(json.loads(self.summary.read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise InputError(
+                f"{self.summary} is damaged ({one_line(error)}); remove it, and the same command "
+                "measures again"
+            ) from error
         return summary.with_folders(self._found)
 
     def write_summary(self, summary: RunSummary) -> None:

@@ -1,0 +1,86 @@
+"""Checkpoints inside of an epoch: on a signal, and now and then."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EVERY_SECONDS = 900  # of training between two checkpoints, where epochs are longer
+
+
+class CheckpointInEpoch(L.Callback):
+    """Saves the state of a fit between two optimizer steps, where an epoch may take hours.
+
+    SIGINT (Ctrl-C) and SIGTERM (preemption) end the fit with a `KeyboardInterrupt`: during a step,
+    once the step is done and saved; anywhere else at once, and so does the second signal. The last
+    step of an epoch is saved with what follows it: the dev score, the scan and the drop.
+
+    Args:
+        path: The checkpoint.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._saved = path, time.monotonic()
+        self._in_step = self._asked = False
+        self._handlers: dict[int, Any] = {}  # those before
+
+    def on_train_start(self, *_: Any) -> None:
+        """Takes over from Lightning's handlers, which end a fit without a checkpoint."""
+        self._saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_exception(self, *_: Any) -> None:
+        """Gives the signals back: there is no teardown then."""
+        self._give_back()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        self._give_back()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Ends the fit behind a step that has been saved, and logged since.
+
+        From here on, a signal waits for the end of the step.
+        """
+        if not self._in_step:
+            self._end_if_asked()
+        self._in_step = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Saves the state, if it is time or a signal has come."""
+        loop = trainer.fit_loop.epoch_loop
+        if loop._num_ready_batches_reached() or loop._should_accumulate():
+            return
+        if self._asked or time.monotonic() - self._saved > EVERY_SECONDS:
+            trainer.save_checkpoint(self._path)
+            self._saved = time.monotonic()
+        self._in_step = False
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """The epoch before has been saved."""
+        self._in_step = False
+        self._end_if_asked()
+
+    def on_train_end(self, *_: Any) -> None:
+        """The last epoch has been saved."""
+        self._end_if_asked()
+
+    def _give_back(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _end_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, *_: Any) -> None:
+        if self._asked or not self._in_step:
+            raise KeyboardInterrupt
+        self._asked = True
