@@ -27,9 +27,13 @@ from typing import Any
 
 import torch
 
-from tests.forked import Ended, Forked
+from tests.forked import Ended as ChildEnded
+from tests.forked import Forked
+from trimlab import cli
 from trimlab.errors import disk_is_full
+from trimlab.records.results import read_results
 from trimlab.records.rows import TIMING_FIELDS, read_rows
+from trimlab.runs.launchers._launcher import Ended, Fit, Job, Launcher
 
 RunIn = Callable[[Path], Any]  # makes a run in a folder, or goes on with it
 
@@ -159,11 +163,17 @@ def crash_states(run: RunIn, folder: Path, states: Path) -> list[Path]:
     return found
 
 
+def _kept(state: Path) -> frozenset[tuple[str, bytes]]:
+    """What a state holds apart from temporary files, which are removed before anything is read."""
+    names = {p: str(p.relative_to(state)) for p in _files(state)}
+    return frozenset((n, p.read_bytes()) for p, n in names.items() if ".part" not in n)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def killed_at(run: RunIn, folder: Path, number: int, *, halfway: bool = False) -> Ended:
+def killed_at(run: RunIn, folder: Path, number: int, *, halfway: bool = False) -> ChildEnded:
     """A run that is killed before its n-th change of a file, or in the middle of the next write."""
 
     def before(here: int, write: Write) -> None:
@@ -173,7 +183,9 @@ def killed_at(run: RunIn, folder: Path, number: int, *, halfway: bool = False) -
     return Forked(lambda: (Writes(folder, before), run(folder))).wait()
 
 
-def killed_after(run: RunIn, folder: Path, seconds: float, number: int = signal.SIGKILL) -> Ended:
+def killed_after(
+    run: RunIn, folder: Path, seconds: float, number: int = signal.SIGKILL
+) -> ChildEnded:
     """A run that gets a signal some time after its start."""
     child = Forked(run, folder)
     child.process.join(seconds)
@@ -183,7 +195,7 @@ def killed_after(run: RunIn, folder: Path, seconds: float, number: int = signal.
     return child.wait()
 
 
-def on_a_full_disk(run: RunIn, folder: Path, full: Callable[[int, Write], bool]) -> Ended:
+def on_a_full_disk(run: RunIn, folder: Path, full: Callable[[int, Write], bool]) -> ChildEnded:
     """A run whose disk is full from some change of a file on, and one when there is room again.
 
     The folder is a small file system of the child alone; its content is copied to the parent's.
@@ -252,10 +264,13 @@ def snapshot(folder: Path) -> dict[str, Any]:
     are compared instead. The checkpoint before the last may be one inside of an epoch.
     """
     found: dict[str, Any] = {}
+    if (folder / "results").exists():  # of a sweep, whose killed runs have no times
+        rows = (without_times(record.row) for record in read_results(folder / "results"))
+        found["results"] = [row for row in rows if row["kind"] != "timing"]
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        own = path.name.endswith(".lock") or path.name == "previous.ckpt"
-        if path.is_dir() or own or "logs" in path.parts:
+        own = path.name in ("previous.ckpt", "seconds.jsonl") or path.suffix in (".lock", ".log")
+        if path.is_dir() or own or {"logs", "results"} & set(path.parts):
             continue
         found[name] = _content(path)
     for logs in folder.rglob("logs"):
@@ -334,7 +349,71 @@ def taught(base: Path, rows: Path) -> RunIn:
     )
 
 
-SCENARIOS: dict[str, Callable[[Path, Path], RunIn]] = {"trimming": trimming, "taught": taught}
+def swept(base: Path, rows: Path) -> RunIn:
+    """A sweep of two runs, all in one process."""
+    few = dict.fromkeys(("calibration_rows", "dev_rows", "test_rows"), 10)
+    config = {
+        "model": {"base": str(base)},
+        "data": {"task": "jsonl", "root": str(rows), "train_rows": 16, "batch_size": 8, **few},
+        "trim": {"max_drops": 1, "progress": False},
+        "run": {"eval_tasks": [], "speed": False},
+        "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
+    }
+
+    def run(folder: Path) -> None:
+        from trimlab.runs import plan
+        from trimlab.runs.sweep import Sweep
+
+        experiment = rows.parent / "letters.yaml"
+        (rows.parent / "profiles").mkdir(exist_ok=True)
+        (rows.parent / "profiles" / "tiny.yaml").write_text(json.dumps(config))
+        experiment.write_text(json.dumps({"runs": [{"trim.scorer": ["two_step", "random"]}]}))
+        if experiment not in plans:  # which takes longer than the runs
+            plans[experiment] = plan.plan(experiment, "tiny")
+        sweep = Sweep(
+            plans[experiment],
+            folder / "results",
+            folder / "runs",
+            keep_models=True,
+            launcher=InThisProcess(),
+        )
+        assert sweep() == []
+
+    plans: dict[Path, Any] = {}
+    return run
+
+
+class InThisProcess(Launcher):
+    """Makes a run when it is started."""
+
+    at_once = max_queued = 1
+
+    def __init__(self, jobs: int | None = None):
+        pass
+
+    def start(self, fits: Sequence[Fit]) -> Sequence[Job]:
+        return [Made(fit) for fit in fits]
+
+    def stop(self, jobs: Sequence[Any]) -> None:
+        pass
+
+
+class Made(Job):
+    def __init__(self, fit: Fit):
+        try:
+            cli.main(fit.command[3:])
+        except SystemExit as stop:
+            self.end = Ended(int(stop.code or 0), 1.0)
+
+    def poll(self) -> Ended:
+        return self.end
+
+
+SCENARIOS: dict[str, Callable[[Path, Path], RunIn]] = {
+    "trimming": trimming,
+    "taught": taught,
+    "swept": swept,
+}
 
 
 # ---- the script --------------------------------------------------------------------------------
@@ -365,7 +444,7 @@ class Checker:
         """Resumes from each of these states."""
         for number, state in enumerate(states):
             self.check(state, state.name)
-            if number % 20 == 0:
+            if number % 10 == 9:
                 print(f"{number + 1} of {len(states)} states", flush=True)
 
     def check_kills(self, seed: int, seconds: float) -> None:
@@ -384,6 +463,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--only", nargs="+", default=list(SCENARIOS))
     parser.add_argument("--every", type=int, default=1, help="try each n-th state only")
+    parser.add_argument(
+        "--distinct", action="store_true", help="pass over states with other temporary files only"
+    )
     arguments = parser.parse_args()
     os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
@@ -400,6 +482,9 @@ def main() -> None:
         checker = Checker(run, work, snapshot(work / "whole"))
         checker.check(work / "again", "finished")
         print(f"{name}: {len(states)} states in {work}", flush=True)
+        if arguments.distinct:
+            states = list({_kept(state): state for state in states}.values())
+        print(f"{name}: resuming from {len(states[:: arguments.every])} of them", flush=True)
         checker.check_states(states[:: arguments.every])
         seed, until = 0, time.monotonic() + (end - time.monotonic()) / 2
         while time.monotonic() < until:

@@ -16,13 +16,13 @@ import torch
 from tests.crashes import (
     CUT,
     KILLED,
+    SCENARIOS,
     RunIn,
     crash_states,
     differences,
     killed_at,
     on_a_full_disk,
     snapshot,
-    taught,
     trimming,
 )
 from tests.forked import Forked
@@ -66,7 +66,7 @@ def test_a_run_survives_kills_at_its_writes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", [trimming, taught])
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_every_state_that_a_kill_can_leave_is_resumed(
     scenario: Callable[..., RunIn], base: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -101,8 +101,10 @@ def test_a_signal_in_an_epoch_saves_the_step(
     assert ended.err.endswith("trimlab: interrupted; the same command goes on where it was\n")
     # an epoch has two steps: one of the second epoch is kept
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run(folder)
     assert differences(snapshot(folder), expected) == []
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_folder_that_another_process_holds(run: RunIn, whole: Path) -> None:

@@ -37,11 +37,7 @@ class CheckpointInEpoch(L.Callback):
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_exception(self, *_: Any) -> None:
-        """Gives the signals back: there is no teardown then."""
-        self._give_back()
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+        """Gives the signals back: nothing else is called then."""
         self._give_back()
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -69,7 +65,8 @@ class CheckpointInEpoch(L.Callback):
         self._end_if_asked()
 
     def on_train_end(self, *_: Any) -> None:
-        """The last epoch has been saved."""
+        """Gives the signals back, before Lightning does: the last epoch has been saved."""
+        self._give_back()
         self._end_if_asked()
 
     def _give_back(self) -> None:
