@@ -217,6 +217,24 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     assert differences(snapshot(folder), expected) == []
 
 
+def test_a_damaged_record_is_not_taken_for_a_whole_one(whole: Path, tmp_path: Path) -> None:
+    from trimlab.records.result_row import ExperimentCell
+    from trimlab.runs.findings import rows_of
+    from trimlab.runs.folder import RunFolder
+
+    shutil.copytree(whole, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    name = json.loads(folder.summary.read_text())["config_hash"]
+    about = {"experiment": "e", "profile": "p", "cell": {}, "seed": 0, "limit": None}
+    cell = ExperimentCell(run=name, overrides={}, **about)
+    assert rows_of(cell, folder)[-1].complete
+    lines = folder.record.read_bytes().splitlines(keepends=True)
+    for damaged in ([lines[0], b"\xff" + lines[1], *lines[2:]], lines[:-1], []):
+        folder.record.write_bytes(b"".join(damaged))
+        with pytest.raises(InputError, match=r"record\.jsonl lacks operating points"):
+            rows_of(cell, folder)
+
+
 def test_a_damaged_summary_is_named(run: RunIn, whole: Path, tmp_path: Path) -> None:
     for content in (b"{", b"[]", b"{}", b"\xff"):
         folder = tmp_path / "run"

@@ -193,7 +193,11 @@ def read_results(folder: Path) -> Records:
 
 
 def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
-    for number, line in enumerate(path.read_text().split("\n"), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is damaged at byte {error.start}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

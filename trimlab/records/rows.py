@@ -20,10 +20,10 @@ TIMING_FIELDS = frozenset(
 def read_rows(path: Path) -> list[JsonObject]:
     """Rows of a record, without a line that a killed process left half-written."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or no text
             continue
     return rows
 

@@ -1,5 +1,6 @@
 """Checkpoints inside of an epoch: on a signal, and now and then."""
 
+import os
 import signal
 import threading
 import time
@@ -9,15 +10,16 @@ from typing import Any
 import lightning as L
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAID = b"trimlab: ending once this step is saved; another signal ends at once\n"
 EVERY_SECONDS = 900  # of training between two checkpoints, where epochs are longer
 
 
 class CheckpointInEpoch(L.Callback):
     """Saves the state of a fit between two optimizer steps, where an epoch may take hours.
 
-    SIGINT (Ctrl-C) and SIGTERM (preemption) end the fit with a `KeyboardInterrupt`: during a step,
-    once the step is done and saved; anywhere else at once, and so does the second signal. The last
-    step of an epoch is saved with what follows it: the dev score, the scan and the drop.
+    SIGINT (Ctrl-C) and SIGTERM (preemption) end the fit with a `KeyboardInterrupt` once the step
+    is done and saved; the second signal does it at once. The last step of an epoch is saved with
+    what follows it: the dev score, the scan and the drop.
 
     Args:
         path: The checkpoint.
@@ -25,7 +27,7 @@ class CheckpointInEpoch(L.Callback):
 
     def __init__(self, path: Path):
         self._path, self._saved = path, time.monotonic()
-        self._in_step = self._asked = False
+        self._asked = self._kept = False  # whether to end, and whether all is saved for it
         self._handlers: dict[int, Any] = {}  # those before
 
     def on_train_start(self, *_: Any) -> None:
@@ -41,13 +43,9 @@ class CheckpointInEpoch(L.Callback):
         self._give_back()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Ends the fit behind a step that has been saved, and logged since.
-
-        From here on, a signal waits for the end of the step.
-        """
-        if not self._in_step:
-            self._end_if_asked()
-        self._in_step = True
+        """Ends the fit behind a step that has been saved, and logged since."""
+        if self._kept:
+            raise KeyboardInterrupt
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Saves the state, if it is time or a signal has come."""
@@ -56,28 +54,25 @@ class CheckpointInEpoch(L.Callback):
             return
         if self._asked or time.monotonic() - self._saved > EVERY_SECONDS:
             trainer.save_checkpoint(self._path)
-            self._saved = time.monotonic()
-        self._in_step = False
+            self._saved, self._kept = time.monotonic(), self._asked
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """The epoch before has been saved."""
-        self._in_step = False
-        self._end_if_asked()
+        if self._asked:
+            raise KeyboardInterrupt
 
     def on_train_end(self, *_: Any) -> None:
         """Gives the signals back, before Lightning does: the last epoch has been saved."""
         self._give_back()
-        self._end_if_asked()
+        if self._asked:
+            raise KeyboardInterrupt
 
     def _give_back(self) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def _end_if_asked(self) -> None:
+    def _on_signal(self, *_: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
-
-    def _on_signal(self, *_: Any) -> None:
-        if self._asked or not self._in_step:
-            raise KeyboardInterrupt
         self._asked = True
+        os.write(2, SAID)  # what is interrupted may be printing
