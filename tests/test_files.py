@@ -1,6 +1,7 @@
 """Atomic writes: a whole file or folder under its name, or what was there before, or none."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -11,8 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.forked import Forked
-from trimlab.errors import InputError
-from trimlab.files import atomic_file, atomic_folder, is_replaceable, shared_folder, write_text
+from trimlab.errors import InputError, disk_is_full
+from trimlab.files import (
+    atomic_file,
+    atomic_folder,
+    damaged_files,
+    is_replaceable,
+    shared_folder,
+    try_lock,
+    write_checksums,
+    write_text,
+)
 
 INTERRUPTIONS = [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space"), RuntimeError("broken")]
 interrupted = pytest.mark.parametrize("error", INTERRUPTIONS, ids=repr)
@@ -165,6 +175,37 @@ def test_empty_folders_and_models_are_replaceable(tmp_path: Path) -> None:
     write_model(tmp_path, "")
     (tmp_path / "README.md").write_text("")
     assert is_replaceable(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    write_model(tmp_path, "weights")
+    assert damaged_files(tmp_path) == []  # nothing is known of them
+    write_checksums(tmp_path)
+    assert damaged_files(tmp_path) == []
+    (tmp_path / "model.safetensors").write_text("weighty")
+    assert damaged_files(tmp_path) == ["model.safetensors"]
+    (tmp_path / "config.json").unlink()
+    assert damaged_files(tmp_path) == ["config.json", "model.safetensors"]
+    (tmp_path / "checksums.json").write_text("[")
+    assert damaged_files(tmp_path) == ["checksums.json"]
+
+
+def test_a_file_system_without_locks_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="No locks"):
+        try_lock(tmp_path / ".lock")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_for_this_user_is_a_full_disk_too(number: int) -> None:
+    assert disk_is_full(OSError(number, "no room"))
+    assert disk_is_full(RuntimeError(f"I/O error: no room (os error {number})"))
+    assert not disk_is_full(OSError(errno.EACCES, "denied"))
 
 
 # ---- a folder that several processes build ------------------------------------------------------

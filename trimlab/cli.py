@@ -2,11 +2,14 @@
 
 import argparse
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
-from trimlab.errors import InputError, RankError, disk_is_full
+from trimlab.errors import InputError, RankError, disk_is_full, memory_is_full
 from trimlab.plugins import plugin_names
 
 DESCRIPTION = """\
@@ -30,14 +33,14 @@ examples:
   trimlab plan --shape llama-7b --machine h100 --trim.target_layer_memory 0.5
   trimlab report --out report
 
-exit codes: 0 done, 1 failed while running, 2 wrong input
+exit codes: 0 done, 1 failed while running or interrupted, 2 wrong input
 """
 
 VERBS = "trimlab.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a verb and exits with 0 (done), 1 (failed while running) or 2 (wrong input)."""
+    """Runs a verb and exits with 0 (done), 1 (failed or interrupted) or 2 (wrong input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
@@ -56,7 +59,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         parser.print_help()
         sys.exit(2)
     verb = parser.parse_known_args(argv[:1])[0].verb
-    sys.exit(_guarded(modules[verb].run, argv[1:], debug))
+    with _sigterm_is_ctrl_c():
+        code = _guarded(modules[verb].run, argv[1:], debug)
+    sys.exit(code)
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM, which schedulers send, end a verb as Ctrl-C does; only a main thread can."""
+    taken = threading.current_thread() is threading.main_thread()
+    taken = threading.current_thread() is threading.main_thread()
+    taken = taken and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if taken:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if taken:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: bool) -> int:
@@ -70,7 +90,7 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
             raise
         return _say(error, 2)
     except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code in (0, None):  # after --help
+        if isinstance(stop, SystemExit) and stop.code == 0:  # after --help
             return 0
         return _say("interrupted; the same command goes on where it was", 1)
     except RankError as error:
@@ -83,10 +103,10 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
             return _say(message, 1)
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would import torch
+        if memory_is_full(error):
             from trimlab.planning.device import ADVICE
 
-            return _say(f"the GPU is out of memory: {ADVICE}", 2)
+            return _say(f"out of memory: {ADVICE}", 2)
         return _say(f"{type(error).__name__}: {error}", 1)
     return 0
 

@@ -24,17 +24,33 @@ class RankError(Exception):
         self.code = code
 
 
+# no space on the device, over the user's quota, over the limit of a file's size
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it hides, says that there is no room on the disk.
 
-    torch's writer raises an error of its own over that of the file, and safetensors, which is
-    written in Rust, has the number in its text alone.
+    torch's writer raises an error of its own over that of the file, and libraries that are written
+    in Rust have the number in their text alone.
     """
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+        if getattr(error, "errno", None) in _FULL:
+            return True
+        if any(f"os error {number}" in str(error) for number in _FULL):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an error says that a device has too little memory.
+
+    torch raises an error of its own for a GPU alone; on a CPU, only the text tells.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def one_line(error: BaseException) -> str:

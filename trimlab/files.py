@@ -5,8 +5,11 @@ place, under a hidden name that ends in `.part`, and renamed.
 """
 
 import fcntl
+import json
 import os
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from uuid import uuid4
 import yaml
 
 from trimlab.errors import InputError, disk_is_full
+
+CHECKSUMS = "checksums.json"
 
 
 @contextmanager
@@ -91,20 +96,36 @@ def locked(path: Path) -> Iterator[None]:
 def try_lock(path: Path) -> IO[bytes] | None:
     """Takes the lock of a file, unless another process holds it.
 
+    The system opens the lock when its holder ends, in whatever way: a file that is left is no lock.
+
     Args:
-        path: The file; it is made if it is missing, and its content stays.
+        path: The file, which names the process that holds it.
 
     Returns:
         The open file, which holds the lock until it is closed here and in every process that
         inherits it, or None.
+
+    Raises:
+        OSError: The file cannot be written, or its file system has no locks.
     """
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
+    except OSError:
+        file.close()
+        raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    file.flush()
     return file
+
+
+def lock_holder(path: Path) -> str:
+    """The process that has taken the lock of a file, for people."""
+    return path.read_text(errors="replace") or "another process"
 
 
 @contextmanager
@@ -187,15 +208,54 @@ def check_writable(folder: Path) -> None:
         raise InputError(
             f"cannot make the folder {folder}: {error.strerror}; choose another"
         ) from error
-    probe = folder / f".{uuid4().hex}.part"
+    probe = folder / ".writable.part"
     try:
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may be checking, too
     except OSError as error:
         raise InputError(
             f"cannot write to the folder {folder}: {error.strerror}; change its permissions or "
             "choose another"
         ) from error
+
+
+def write_checksums(folder: Path) -> None:
+    """Keeps the checksums of all files of a folder in it, for `damaged_files`."""
+    names = (str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file())
+    sums = {name: _crc32(folder / name) for name in names}
+    write_text(folder / CHECKSUMS, json.dumps(sums, indent=2) + "\n")
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the files that are not as `write_checksums` saw them.
+
+    Args:
+        folder: The folder; without checksums, nothing is known of its files.
+    """
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_bytes())
+        return [n for n, s in sums.items() if not (folder / n).is_file() or _crc32(folder / n) != s]
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError):
+        return [CHECKSUMS]
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what killed processes have left half-written; for the one that holds the folder."""
+    for part in sorted(folder.rglob(".*.part"), reverse=True):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def check_replaceable(folder: Path) -> None:

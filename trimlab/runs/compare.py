@@ -15,16 +15,18 @@ from trimlab.baseline import (
     write_compressed,
 )
 from trimlab.data.domain import DomainData
+from trimlab.errors import InputError
+from trimlab.files import atomic_folder
 from trimlab.model.sizes import StoredSizes, dead_sublayers
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.records.model_result import ModelResult, TestResult
 from trimlab.records.rows import JsonObject
 from trimlab.records.run_summary import RunSummary
-from trimlab.runs.fitting import LAST, MakeTrainer, fit
+from trimlab.runs.fitting import CHECKPOINTS, MakeTrainer, fit
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester
 from trimlab.runs.tracking import Tracker, TrackFit
-from trimlab.training.checkpoints import load_checkpoint, restore
+from trimlab.training.checkpoints import LAST, load_last, restore
 from trimlab.training.module import DomainLM
 
 FULL_DEPTH = "full_depth"  # folder of the fine-tuning, and of its model for the baselines
@@ -57,8 +59,11 @@ class Comparison:
     def fine_tuned(self) -> ModelResult:
         """The same rows, sparse update and number of epochs, and no drop."""
         module = self.module.fresh()
-        state = load_checkpoint(self.folder.path / LAST)["trimlab"]
-        module.freeze_all_but(Sublayer.parse(name) for name in state["trainable"])
+        last = load_last(self.folder.checkpoints)
+        if last is None:
+            raise InputError(f"{self.folder.checkpoints} is gone, which says what was trained")
+        _, state = last
+        module.freeze_all_but(Sublayer.parse(name) for name in state["trimlab"]["trainable"])
         trained = self._train_as_long(module, FULL_DEPTH)
         return self._tested_at_full_depth(module, trained, keep=bool(self.tester.options.compare))
 
@@ -120,6 +125,17 @@ class Comparison:
             )
         ]
 
+    def remove_checkpoints(self, name: str) -> None:
+        """Removes the checkpoints of a fit whose result is in the summary.
+
+        Args:
+            name: Folder of the fit in the run folder.
+        """
+        folder = self.folder.path / name / CHECKPOINTS
+        ranks.on_first(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    # ---- inside -------------------------------------------------------------------------------
+
     def _tested_at_full_depth(
         self, module: DomainLM, trained: JsonObject, *, keep: bool
     ) -> ModelResult:
@@ -131,9 +147,7 @@ class Comparison:
                 _save(whole, self.fine_tuned_folder)
             return self.tester.test(whole.stack, "fine-tuned at full depth")
 
-        found = ranks.on_first(test)
-        self._remove_checkpoints(FULL_DEPTH)
-        return ModelResult.from_test(found, dropped=[], **trained)
+        return ModelResult.from_test(ranks.on_first(test), dropped=[], **trained)
 
     def _pruned_and_trained(self, method: str, baseline: Baseline) -> ModelResult:
         """Prunes the untrimmed model and trains every remaining sublayer."""
@@ -148,7 +162,6 @@ class Comparison:
         test = ranks.on_first(
             lambda: self.tester.test(SublayerStack(baseline.load(folder)), method)
         )
-        self._remove_checkpoints(method)
         about = {**trained, **written, "folder": str(folder)}
         return ModelResult.from_test(test, of="untrimmed", dropped=[], **about)
 
@@ -194,8 +207,7 @@ class Comparison:
         module.planned_epochs = planned_epochs
         module.metric = self.data.task.metric
         folder = self.folder.path / name
-        if (folder / LAST).exists():
-            load_checkpoint(folder / LAST)  # refuses a damaged one in one line, unlike Lightning
+        last = load_last(folder / CHECKPOINTS)
         resumed, start = ranks.agreed(folder.exists()), time.perf_counter()
         steps = fit(
             self.make_trainer,
@@ -203,6 +215,7 @@ class Comparison:
             self.data,
             folder,
             callbacks=[TrackFit(self.tracker, prefix=f"{name}/")] if ranks.is_first() else [],
+            resume=None if last is None else last[0],
             max_epochs=epochs,
             limit_val_batches=0,  # its dev score decides nothing
         )
@@ -214,14 +227,11 @@ class Comparison:
         if not module.sharded:
             return module
         whole = module.fresh()
-        restore(whole, self.folder.path / name / LAST)
+        restore(whole, self.folder.path / name / CHECKPOINTS / LAST)
         return whole
-
-    def _remove_checkpoints(self, name: str) -> None:
-        folder = (self.folder.path / name / LAST).parent
-        ranks.on_first(lambda: shutil.rmtree(folder))
 
 
 def _save(module: DomainLM, folder: Path) -> None:
-    module.model.save_pretrained(folder)
-    module.tokenizer.save_pretrained(folder)
+    with atomic_folder(folder) as part:
+        module.model.save_pretrained(part)
+        module.tokenizer.save_pretrained(part)

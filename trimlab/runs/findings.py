@@ -33,13 +33,19 @@ def rows_of(cell: ExperimentCell, folder: RunFolder) -> list[ResultRow]:
         folder: Its folder.
 
     Raises:
-        InputError: The folder holds another run.
+        InputError: The folder holds another run, or its record is damaged.
     """
     summary = folder.read_summary()
     if summary is None or summary.context.config_hash != cell.run:
         raise InputError(f"{folder.path} holds a run of another version of trimlab; remove it")
     record = read_rows(folder.record)
     points = [OperatingPoint.from_row(row) for row in record]
+    whole = [point.step for point in points] == list(range(len(points)))
+    if not points or not whole or points[-1].finished is None:
+        raise InputError(
+            f"{folder.record} lacks operating points: it is damaged; remove {folder.summary}, and "
+            "the same command measures again"
+        )
     # an operating point was made by the process that its own row names, maybe after a resumption
     context = replace(summary.context, config_hash=None)
     contexts = [RunContext.from_row(context.to_row() | row) for row in record]

@@ -14,14 +14,15 @@ from trimlab.data.domain import DomainData
 from trimlab.errors import InputError, one_line
 from trimlab.records.rows import JsonObject
 from trimlab.runs.processes import processes_to_start
-from trimlab.training.checkpoints import AtomicCheckpointIO
+from trimlab.training.checkpoints import LAST, AtomicCheckpointIO
+from trimlab.training.interruption import CheckpointInEpoch
 from trimlab.training.module import DomainLM
 from trimlab.training.strategies import Distributed, load_strategy
 
 # makes a Lightning trainer from the settings of the config and further arguments of `L.Trainer`
 MakeTrainer = Callable[..., L.Trainer]
 
-LAST = Path("checkpoints", "last.ckpt")  # in the folder of a fit
+CHECKPOINTS = "checkpoints"  # in the folder of a fit
 
 # one device by default, and no summary, sanity check or sparse logging: a run does these itself
 TRAINER_DEFAULTS: JsonObject = {
@@ -89,9 +90,11 @@ def fit(
     data: DomainData,
     folder: Path,
     callbacks: Sequence[Callback],
+    *,
+    resume: Path | None,
     **settings: Any,
 ) -> int:
-    """Fits a model, and resumes where its folder holds a checkpoint.
+    """Fits a model.
 
     Args:
         make_trainer: Makes the trainer.
@@ -99,27 +102,27 @@ def fit(
         data: The domain.
         folder: Folder for the checkpoint of the last epoch and for a CSV log of losses and scores.
         callbacks: Callbacks, called before the checkpoint is written.
+        resume: Checkpoint to resume from, see `load_last`.
         **settings: Further arguments of the trainer.
 
     Returns:
         Optimizer steps, those before a resumption included.
     """
-    last = folder / LAST
     saver = ModelCheckpoint(
-        dirpath=last.parent,
-        filename=last.stem,
+        dirpath=folder / CHECKPOINTS,
+        filename=Path(LAST).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     trainer = make_trainer(
         default_root_dir=folder,
-        callbacks=[*callbacks, saver],
+        callbacks=[*callbacks, CheckpointInEpoch(folder / CHECKPOINTS / LAST), saver],
         logger=CSVLogger(folder, name="logs"),
         plugins=[AtomicCheckpointIO()],
         **settings,
     )
-    resume = str(last) if last.exists() else None
-    trainer.fit(module, datamodule=data, ckpt_path=ranks.agreed(resume), weights_only=True)
+    path = None if resume is None else str(resume)
+    trainer.fit(module, datamodule=data, ckpt_path=ranks.agreed(path), weights_only=True)
     data.trainer = None  # which holds the module, its gradients and its optimizer
     module.merge_adapters()
     return trainer.global_step

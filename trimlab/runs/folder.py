@@ -10,7 +10,14 @@ from typing import IO
 import yaml
 
 from trimlab.errors import InputError, one_line
-from trimlab.files import check_writable, read_yaml, try_lock, write_text
+from trimlab.files import (
+    check_writable,
+    lock_holder,
+    read_yaml,
+    remove_parts,
+    try_lock,
+    write_text,
+)
 from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import JsonObject, read_rows
 from trimlab.records.run_summary import RunSummary
@@ -67,6 +74,7 @@ class RunFolder:
             raise InputError(f"{self.path} is not empty and holds no run; choose another")
         begun = any(path.exists() for path in (self.summary, self.record, self.checkpoints))
         with self._lock():
+            remove_parts(self.path)
             existing = self._read_config() if self.config.exists() else None
             if existing is not None and begun:
                 self._check_config(existing, config)
@@ -75,12 +83,16 @@ class RunFolder:
             yield
 
     def _lock(self) -> IO[bytes]:
+        path = self.path / ".lock"
         try:
-            lock = try_lock(self.path / ".lock")
+            lock = try_lock(path)
         except OSError as error:
-            raise InputError(f"cannot write to {self.path / '.lock'}: {error.strerror}") from error
+            raise InputError(f"cannot lock {path}: {error.strerror}") from error
         if lock is None:
-            raise InputError(f"another process is running in {self.path}")
+            raise InputError(
+                f"{lock_holder(path)} is running in {self.path}; wait for it or choose another "
+                "--run.dir"
+            )
         return lock
 
     def read_summary(self) -> RunSummary | None:

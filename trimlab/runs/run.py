@@ -25,19 +25,19 @@ from trimlab.model.sizes import dense_sizes
 from trimlab.records.model_result import ModelResult
 from trimlab.records.provenance import provenance
 from trimlab.records.result_row import RunContext
-from trimlab.records.rows import JsonObject
+from trimlab.records.rows import JsonObject, rewind
 from trimlab.records.run_summary import RunSummary
 from trimlab.runs.checks import check_outputs
-from trimlab.runs.compare import Comparison
+from trimlab.runs.compare import FULL_DEPTH, Comparison
 from trimlab.runs.exports import Exporter, saved_points
-from trimlab.runs.fitting import LAST, MakeTrainer, fit, join, placed
+from trimlab.runs.fitting import MakeTrainer, fit, join, placed
 from trimlab.runs.folder import RunFolder
 from trimlab.runs.measure import Tester, heuristic_baselines
 from trimlab.runs.options import RunOptions
 from trimlab.runs.page.write import RefreshPage, RunPage
 from trimlab.runs.run_id import run_id
 from trimlab.runs.tracking import Tracker, TrackFit
-from trimlab.training.checkpoints import load_checkpoint
+from trimlab.training.checkpoints import load_last
 from trimlab.training.losses import check_teacher
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
@@ -149,6 +149,7 @@ class Run:
         if self.options.trim_from == "fine_tuned":
             epochs = self.options.fine_tuning_epochs
             self._phase("fine_tuned", lambda: self.comparison.fine_tuned_first(epochs))
+            self.comparison.remove_checkpoints(FULL_DEPTH)
             self.module.start_from(self.comparison.fine_tuned_folder)
         self._trim()
         self._phase("stopped_because", lambda: self.folder.points()[-1].finished)
@@ -156,6 +157,7 @@ class Run:
         self._write_cards()
         if self.options.full_depth:
             self._phase("fine_tuned", self.comparison.fine_tuned)
+            self.comparison.remove_checkpoints(FULL_DEPTH)
             self._write_cards()  # they compare with it
         for method in self.options.compare:
             self._compare(method)
@@ -232,28 +234,33 @@ class Run:
 
     def _fit_trimmed(self) -> None:
         """Trains and trims, unless the last checkpoint says that this has ended."""
-        last = self.folder.path / LAST
-        resumed = ranks.agreed(last.exists())
-        if resumed and self._state_of_trim()["finished"] is not None:
-            return
+        last = load_last(self.folder.checkpoints)
+        if last is not None:
+            state = self._state_of_trim(*last)
+            if state["finished"] is not None:
+                record, points = self.folder.record, state["points"]
+                ranks.on_first(lambda: rewind(record, points))  # whatever has become of it since
+                return
         start = time.perf_counter()
         callbacks: list[Callback] = [self.trim]
         if ranks.is_first():
             callbacks += [TrackFit(self.tracker, self.trim), RefreshPage(self.page, self.summary)]
         path = self.folder.path
-        fit(self.make_trainer, self.module, self.data, path, callbacks, max_epochs=-1)
-        self.summary.fit_seconds = None if resumed else time.perf_counter() - start
+        resume = None if last is None else last[0]
+        fit(
+            self.make_trainer, self.module, self.data, path, callbacks, resume=resume, max_epochs=-1
+        )
+        self.summary.fit_seconds = None if resume else time.perf_counter() - start
         if self.trim.finished is None:
             raise InputError("training ended before the stop rule; see trainer.max_steps, max_time")
 
-    def _state_of_trim(self) -> JsonObject:
-        """The state of Algorithm 1 in the last checkpoint.
+    def _state_of_trim(self, last: Path, checkpoint: JsonObject) -> JsonObject:
+        """The state of Algorithm 1 in a checkpoint.
 
         Raises:
             InputError: The checkpoint is another run's.
         """
-        last = self.folder.path / LAST
-        state = load_checkpoint(last)["callbacks"].get("Trim")
+        state = checkpoint["callbacks"].get("Trim")
         ours = self.trim.provenance["config_hash"]
         if state is None or any(point["config_hash"] != ours for point in state["points"]):
             raise InputError(
@@ -283,6 +290,7 @@ class Run:
             start = time.perf_counter()
             self.summary.compared[method] = self.comparison.compared(method, self.summary)
             self._end_of_phase(method, start)
+        self.comparison.remove_checkpoints(method)
 
     # ---- inside -------------------------------------------------------------------------------
 

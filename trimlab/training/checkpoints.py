@@ -1,5 +1,10 @@
-"""Checkpoints: written atomically, read without running code that they hold."""
+"""Checkpoints: written atomically, read without running code that they hold.
 
+A fit keeps two: that of its last epoch and, should that one be damaged, the one before.
+"""
+
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +17,11 @@ from trimlab.files import atomic_file
 from trimlab.records.rows import JsonObject
 from trimlab.training.module import DomainLM
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # what a fit resumes from
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically.
+    """Writes checkpoints atomically, and keeps the one that the last one replaces.
 
     Lightning's own writer moves a file from the system's temporary folder, which is a copy where
     that folder is on another disk.
@@ -26,8 +33,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Saves a checkpoint."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as part, part.open("wb") as file:
-            torch.save(checkpoint, file)
+        previous = path.with_name(PREVIOUS)
+        if path.name == LAST:  # never three at once: they are the largest files of a run
+            previous.unlink(missing_ok=True)
+        with atomic_file(path) as part:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+            if path.name == LAST and path.exists():
+                path.replace(previous)
+
+
+def load_last(folder: Path) -> tuple[Path, JsonObject] | None:
+    """Reads the checkpoint that a fit resumes from.
+
+    Args:
+        folder: The folder of the checkpoints.
+
+    Returns:
+        The last one and what it holds, or the one before if the last one is missing or damaged,
+        which is said; None where there is none yet.
+
+    Raises:
+        InputError: Those that are there are damaged.
+    """
+    found = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    for path in found:
+        try:
+            return path, load_checkpoint(path)
+        except InputError as error:
+            if path == found[-1]:
+                raise
+            print(f"{error}; going on from {found[-1].name}", file=sys.stderr)
+    return None
 
 
 def checkpoint_folder(trainer: L.Trainer) -> Path:
@@ -59,6 +96,10 @@ def load_checkpoint(path: Path) -> JsonObject:
         InputError: The file is missing, damaged, or no checkpoint of trimlab.
     """
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # torch compares no checksum
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(

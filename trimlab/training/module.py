@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab import ranks
 from trimlab.data.batching import Batch
+from trimlab.data.sampler import SEED_STRIDE
 from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_scores, model_inputs
 from trimlab.evaluation.metrics import Estimate, MetricName, TaskMetric
@@ -211,9 +212,13 @@ class DomainLM(L.LightningModule):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def on_train_epoch_start(self) -> None:
-        """Makes dropout (in models that have it) a function of seed and epoch alone."""
-        torch.manual_seed(_seed() * 1_000_003 + self.current_epoch)
+        """Forgets the losses of a step that was not finished."""
         self._step_loss = StepLoss()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes dropout (in models that have it) a function of seed, epoch and batch alone."""
+        seed = (_seed() * SEED_STRIDE + self.current_epoch) * SEED_STRIDE + batch_idx
+        torch.manual_seed(seed % 2**63)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         """Mean loss of a batch, whose gradients are computed part by part.

@@ -9,6 +9,7 @@ what they find is in their run folders, whoever started them.
 import os
 import signal
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -148,6 +149,25 @@ def start_process(
             pass_fds=inherited,
             start_new_session=True,
         )
+
+
+def end_process(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Interrupts a process as Ctrl-C does, so that it saves its state, and kills it if need be.
+
+    For signal handlers, too: it does not take the process's exit code from whoever waits for it.
+
+    Args:
+        process: A process that `start_process` started.
+        seconds: Longest time that it has.
+    """
+    end = time.monotonic() + seconds
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(process.pid, signal.SIGINT)
+        while time.monotonic() < end:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.1)
+    kill_process(process)
 
 
 def kill_process(process: subprocess.Popen[bytes]) -> None:

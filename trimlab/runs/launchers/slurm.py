@@ -18,10 +18,12 @@ from trimlab.runs.launchers._launcher import (
     Fit,
     Job,
     Launcher,
+    end_process,
     kill_process,
     start_process,
 )
 
+GRACE_SECONDS = 60  # for a fit to save its state; a job is warned 90 s before its time is over
 # in front of a command, which then ignores the signals of preemption: submitit ends the fit
 IGNORE_SIGNALS = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 
@@ -202,7 +204,7 @@ class FitCall:
         return asdict(Ended(code, time.perf_counter() - start))
 
     def checkpoint(self) -> Any:
-        """Called by submitit before the job is queued again: the checkpoint is on disk already.
+        """Called by submitit before the job is queued again: the fit saves the step it is in.
 
         Returns:
             The same call, for the next job.
@@ -210,7 +212,7 @@ class FitCall:
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:  # its end is waited for in the call, which this interrupts
-            kill_process(self._process)
+            end_process(self._process, GRACE_SECONDS)
         return DelayedSubmission(FitCall(self.fit, self.cpus, self.folder))
 
 
