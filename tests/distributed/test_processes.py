@@ -7,15 +7,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import pytest
 
 from tests.forked import Ended, Forked
 from tests.ranks import assert_same_run, fit_arguments, in_ranks
 from trimlab import cli, ranks
 from trimlab.algorithm import Trim
+from trimlab.records.operating_point import OperatingPoint
 from trimlab.records.rows import read_rows
+from trimlab.training.module import DomainLM
 
 Fit = Callable[..., list[Ended]]
 Before = Callable[[], object]
@@ -51,10 +53,10 @@ def die_at_the_second_point(rank: int) -> None:
     """Kills a process where it reaches its second operating point."""
     reach = Trim.reach_operating_point
 
-    def dying(self: Trim, *arguments: Any) -> Any:
+    def dying(self: Trim, trainer: L.Trainer, module: DomainLM) -> OperatingPoint:
         if len(self.points) == 1 and ranks.rank() == rank:
             os.kill(os.getpid(), signal.SIGKILL)
-        return reach(self, *arguments)
+        return reach(self, trainer, module)
 
     Trim.reach_operating_point = dying
 

@@ -172,7 +172,11 @@ class TaskMetric(Metric):
         self.name: MetricName = name
         self.add_state("amounts", default=[], dist_reduce_fx="cat")
         self.add_state("weights", default=[], dist_reduce_fx="cat")
-        self.set_dtype(torch.float64)  # of what a process without items sends to the others
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the states, also of those that a process without items sends to the others."""
+        return torch.float64
 
     def update(self, scores: Tensor, batch: Batch) -> None:
         """Adds a batch.

@@ -1,7 +1,7 @@
 """The division of a scan among the processes of a run.
 
-Batches are dealt in turn. Those that do not go round are divided by candidate: every process caches
-its own forward pass of such a batch, which is a small part of the work.
+Batches, longest first, are dealt back and forth. Those that do not go round are divided by
+candidate: every process caches its own forward pass of such a batch, a small part of the work.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,9 @@ def portions(n_batches: int, n_candidates: int, rank: int, world_size: int) -> l
         world_size: Number of processes.
     """
     dealt = n_batches - n_batches % world_size
-    mine = [Portion(batch, range(n_candidates)) for batch in range(rank, dealt, world_size)]
+    turn = [*range(world_size), *reversed(range(world_size))]
+    owners = [turn[batch % len(turn)] for batch in range(dealt)]
+    mine = [Portion(b, range(n_candidates)) for b, owner in enumerate(owners) if owner == rank]
     some = range(rank, n_candidates, world_size)
     return mine + [Portion(batch, some) for batch in range(dealt, n_batches)]
 

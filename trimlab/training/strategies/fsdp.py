@@ -76,14 +76,15 @@ class Fsdp(Distributed, ModelParallelStrategy):
 
     def on_parameters_changed(self) -> None:
         """Frees the shards of dropped parameters, which FSDP holds on to."""
+        if not self._units:
+            return
         module: Any = self.lightning_module
-        there = {id(p) for p in module.model.parameters()} if module is not None else set()
+        there = {id(p) for p in module.model.parameters()}
         for parameter in self._units:
             if id(parameter) not in there:
                 own_part(parameter).untyped_storage().resize_(0)
         self._units = [p for p in self._units if id(p) in there]
-        if self._units:
-            order_prefetches(module.stack)
+        order_prefetches(module.stack)
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:
@@ -135,7 +136,7 @@ class Fsdp(Distributed, ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The state of the optimizer, whole in the first process."""
-        state = Strategy.optimizer_state(self, optimizer)
+        state: dict[str, Any] = Strategy.optimizer_state(self, optimizer)
         moments = {
             index: {name: _gathered(value) for name, value in of_one.items()}
             for index, of_one in state["state"].items()
