@@ -110,7 +110,7 @@ def series_title(series: Series) -> str:
 
 
 def series_slug(series: Series) -> str:
-    """A series as part of a file name, of a link, and of the id of a heading."""
+    """A series as part of a file name, of a link, and of an id; no dot, which a suffix begins with."""
     parts = [series.profile]
     if series.prompt != "authors":
         parts.append(series.prompt)
@@ -118,4 +118,4 @@ def series_slug(series: Series) -> str:
         parts.append(series.overrides)
     if series.limit is not None:
         parts.append(f"rehearsal{series.limit}")
-    return "-".join(re.sub(r"[^\w.=-]+", "_", part) for part in parts)
+    return "-".join(re.sub(r"[^\w=-]+", "_", part) for part in parts)

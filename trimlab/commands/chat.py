@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimlab.commands._quiet import quiet
@@ -106,13 +105,15 @@ def _speaker(name: str, threads: int | None) -> Iterator[_Speaker]:
     from trimlab.engines._engine import engine_for, load_engine
     from trimlab.evaluation.generation import end_tokens
     from trimlab.model.loading import load_tokenizer, model_folder
+    from trimlab.model.weights import explained
 
-    folder = Path(name) if Path(name).is_dir() else model_folder(name)
+    folder = model_folder(name)
     engine, tokenizer = load_engine(engine_for(folder)), load_tokenizer(str(folder))
     engine.check()
     config = None
     if (folder / "generation_config.json").is_file():
-        config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        with explained(name, folder):
+            config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     with engine.load(folder, threads=threads) as model:
         yield _Speaker(name, model, tokenizer, frozenset(end_tokens(config, tokenizer)))
 
