@@ -110,7 +110,7 @@ def series_title(series: Series) -> str:
 
 
 def series_slug(series: Series) -> str:
-    """A series as part of a file name, of a link, and of an id; no dot, which a suffix begins with."""
+    """A series as part of a file name, a link and an id; without dots, which begin a suffix."""
     parts = [series.profile]
     if series.prompt != "authors":
         parts.append(series.prompt)
