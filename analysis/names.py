@@ -112,7 +112,7 @@ def series_title(series: Series) -> str:
 
 
 def series_slug(series: Series) -> str:
-    """A series as part of a file name, of a link, and of the id of a heading."""
+    """A series as part of a file name, a link and an id; without dots, which begin a suffix."""
     parts = [series.profile]
     if series.prompt != "authors":
         parts.append(series.prompt)
@@ -120,4 +120,4 @@ def series_slug(series: Series) -> str:
         parts.append(series.overrides)
     if series.limit is not None:
         parts.append(f"rehearsal{series.limit}")
-    return "-".join(re.sub(r"[^\w.=-]+", "_", part) for part in parts)
+    return "-".join(re.sub(r"[^\w=-]+", "_", part) for part in parts)

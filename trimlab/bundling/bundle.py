@@ -90,12 +90,12 @@ def write_bundle(content: Content, out: Path, part_bytes: int) -> list[str]:
         raise InputError(f"--part-mb must be at least {_SMALLEST / 1e6:g}")
     requirements = content.requirements()
     with _staging(out) as tree:
-        # rows first: a wrong name costs no download
+        # rows and model first: a wrong name costs no download
         missing = [copy_rows(task, content.data_root, tree / "data") for task in content.tasks]
         repository = clone()
-        packed = _write_wheels(content, requirements, repository, tree)
         if content.base is not None:
             copy_model(content.base, tree / "models" / _folder_name(content.base), content.dtype)
+        packed = _write_wheels(content, requirements, repository, tree)
         if repository is not None:
             _copy_sources(repository, tree)
         write_text(

@@ -110,11 +110,13 @@ def _speaker(name: str, engine: str | None, threads: int | None) -> Iterator[_Sp
     from trimlab.commands._engine_folder import engine_folder, engine_of
     from trimlab.evaluation.generation import end_tokens
     from trimlab.model.loading import load_tokenizer
+    from trimlab.model.weights import explained
 
     folder, config = engine_folder(name), None
     found, tokenizer = engine_of(folder, engine), load_tokenizer(str(folder))
     if (folder / "generation_config.json").is_file():
-        config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        with explained(name, folder):
+            config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     with found.load(folder, threads=threads) as model:
         yield _Speaker(name, model, tokenizer, frozenset(end_tokens(config, tokenizer)))
 

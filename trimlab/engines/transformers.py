@@ -70,6 +70,6 @@ class Transformers(Engine):
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged file or config fails at its first use
             raise InputError(f"transformers cannot load {folder}: {one_line(error)}") from error
         return TransformersModel(model.eval(), threads)

@@ -1,6 +1,5 @@
 """Wheels whose dependencies are not wanted: fetched with pip, and never installed."""
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,6 @@ from pathlib import Path
 from trimlab.errors import InputError
 
 STDERR = 2  # file descriptor
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # of an index, in a message of pip
 
 
 def fetch_wheel(requirement: str, folder: Path) -> Path:
@@ -61,7 +59,6 @@ def run_pip(*arguments: str) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    lines = [_CREDENTIALS.sub("://", line) for line in lines]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or ["pip failed"])[-1]
 

@@ -98,8 +98,8 @@ def fits(value: Any, kind: Any) -> bool:
         return kind is Any or isinstance(value, Mapping)
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)
-    if origin is Literal:
-        return value in parts
+    if origin is Literal:  # `check` names the known ones
+        return isinstance(value, type(parts[0]))
     if origin is list:
         return isinstance(value, list) and all(fits(entry, parts[0]) for entry in value)
     if origin is dict:

@@ -105,8 +105,7 @@ class RunFolder:
             return None
         try:
             summary = RunSummary.from_row(json.loads(self.summary.read_bytes()))
-        # whatever the file holds in place of a summary
-        except (InputError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except Exception as error:  # whatever the file holds in place of a summary
             raise InputError(
                 f"{self.summary} is damaged ({one_line(error)}); remove it, and the run measures "
                 "again what it held"
