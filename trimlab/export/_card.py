@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
 
 from trimlab.data.domain import DomainData
 from trimlab.evaluation.metrics import Estimate
@@ -97,11 +98,13 @@ def exported_card(card: str, export: "Export", name: str) -> str:
     """The card of a trimmed model for a folder that was made of it.
 
     Args:
-        card: The card of the trimmed model.
+        card: The card of the trimmed model; one that is damaged stays as it is.
         export: The export.
         name: Name of its format.
     """
-    found = ModelCard(card, ignore_metadata_errors=True)
+    found = _read(card)
+    if found is None:
+        return card
     if name != "hf":
         found.data.library_name = None
     weights = f"`trimlab export --to {name} --dtype {export.dtype}`"
@@ -127,12 +130,20 @@ def recorded_accuracy(folder: Path, task: str, metric: str) -> Estimate | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    for found in card.data.eval_results or []:
+    card = _read(path.read_text(encoding="utf-8"))
+    for found in [] if card is None else card.data.eval_results or []:
         if (found.dataset_type, found.metric_type) == (task, metric):
             measured = found.metric_args or {}
             return Estimate(found.metric_value, measured.get("stderr", 0.0), measured.get("n", 0))
     return None
+
+
+def _read(card: str) -> ModelCard | None:
+    """A card; None where what programs read of it is damaged, in whoever's card it is."""
+    try:
+        return ModelCard(card, ignore_metadata_errors=True)
+    except (ValueError, YAMLError):
+        return None
 
 
 def _metadata(base: str, title: str, task: str, trimmed: ModelResult) -> ModelCardData:
