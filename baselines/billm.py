@@ -64,7 +64,7 @@ class BiLLM(Baseline):
                 layer.weight.copy_(binary)
                 salient += count * layer.out_features
                 weights += layer.weight.numel()
-                stored += 8 * packed_bytes(*layer.weight.shape, self.columns)
+                stored += 8 * packed_bytes(layer.out_features, layer.in_features, self.columns)
         dense.save_pretrained(folder)
         bits = {"as_published": 1 + salient / weights, "stored": stored / weights}
         write_text(folder / BITS, json.dumps(bits))

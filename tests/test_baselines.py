@@ -435,8 +435,8 @@ def test_what_others_can_do_is_pruned_without_loss(folder, tmp_path):
                 for name in names:
                     layer = getattr(module, name)
                     layer.weight[half:] = layer.weight[:half]
-                # the second half reads the same inputs: its share shows if it is not taken over
-                reader.weight[:, half:] = 0.3 * reader.weight[:, half:].sign()
+                # a smaller share of the output, but one that is missed where it is not taken over
+                reader.weight[:, half:] = 0.1 * reader.weight[:, half:].sign()
                 reader.weight[:, :half] = reader.weight[:, :half].sign()
     twice.save_pretrained(tmp_path / "twice")
     tokenizer.save_pretrained(tmp_path / "twice")
@@ -450,7 +450,7 @@ def test_what_others_can_do_is_pruned_without_loss(folder, tmp_path):
     assert type(smaller) is type(twice)
     assert config.num_attention_heads == config.num_key_value_heads == 2
     assert 64 <= config.intermediate_size < 70
-    assert errors[1e-5] < 0.02 < 10 * errors[1e-5] < errors[1e9]
+    assert errors[1e-5] < 1e-3 < 0.1 < errors[1e9]
 
 
 # ---- BiLLM --------------------------------------------------------------------------------------

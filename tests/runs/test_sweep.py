@@ -429,6 +429,10 @@ def test_only_and_set_as_the_help_has_them(
     assert printed.count("to do") == 1 and "1 run of unknown time" in printed
     assert exit_code(*command(path, root, *only, "--dry-run")) == 2
     assert "trim.unit" in capsys.readouterr().err
+    # a value may be a list
+    content["runs"] = [{"trim.drops_per_step": [[2, 1], [1, 2]]}]
+    (kept,) = plan(experiment(tmp_path, base, content), "tiny", only=["trim.drops_per_step=[1, 2]"])
+    assert kept.config["trim"]["drops_per_step"] == [1, 2]
 
 
 def test_rows_of_another_schema_are_refused(

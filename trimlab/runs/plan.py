@@ -176,10 +176,10 @@ def _combinations(block: Any, path: Path) -> Iterator[JsonObject]:
 def _kept(cells: list[JsonObject], only: Sequence[str]) -> list[JsonObject]:
     for condition in only:
         name, _, values = condition.partition("=")
-        if not values or name.startswith("["):
+        wanted = _values(values)
+        if not wanted or name.startswith("["):
             raise InputError(f"--only takes NAME=VALUE[,VALUE], not {condition!r}")
         name = present_name(name)
-        wanted = [yaml.safe_load(value) for value in values.split(",")]
         there = {str(cell[name]) for cell in cells if name in cell}
         cells = [cell for cell in cells if name in cell and cell[name] in wanted]
         if not cells:
@@ -187,6 +187,14 @@ def _kept(cells: list[JsonObject], only: Sequence[str]) -> list[JsonObject]:
                 f"--only {condition} leaves no run; {name} is {', '.join(sorted(there)) or 'unset'}"
             )
     return cells
+
+
+def _values(text: str) -> list[Any]:
+    """Values between commas, which may be lists: `two_step,random`, `[billm, fasp]`."""
+    try:
+        return yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        return []
 
 
 def _assignment(text: str) -> tuple[str, Any]:
