@@ -32,7 +32,7 @@ class CheckpointInEpoch(L.Callback):
         self._asked = self._kept = False  # whether to end, and whether all is saved for it
         self._handlers: dict[int, Any] = {}  # those before
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes over from Lightning's handlers, which end a fit without a checkpoint."""
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
@@ -40,16 +40,27 @@ class CheckpointInEpoch(L.Callback):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Gives the signals back: nothing else is called then."""
         self._give_back()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Ends the fit behind a step that has been saved, and logged since."""
         if self._kept:
             raise KeyboardInterrupt
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Saves the state, if it is time or a signal has come."""
         loop = trainer.fit_loop.epoch_loop
         if loop._num_ready_batches_reached() or loop._should_accumulate():
@@ -59,12 +70,12 @@ class CheckpointInEpoch(L.Callback):
             trainer.save_checkpoint(self._path)
             self._saved, self._kept = time.monotonic(), self._asked
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epoch before has been saved."""
         if self._any_asked():
             raise KeyboardInterrupt
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gives the signals back, before Lightning does: the last epoch has been saved."""
         self._give_back()
         if self._any_asked():
