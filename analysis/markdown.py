@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from analysis.detail import STABILITY, detail
+from analysis.detail import FLAT, STABILITY, detail
 from analysis.tables import MISSING, Cell, Column, Group, Table, TableRow, marks
 
 
@@ -46,7 +46,7 @@ def _in_full(entries: list[dict[str, str]]) -> str:
         return ""
     lines = [_line(entries[0]), _rule(entries[0]), *(_line(entry.values()) for entry in entries)]
     text = "\nThe measured cells in full:\n\n" + "\n".join(lines) + "\n"
-    if any(entry["stability"] != MISSING for entry in entries):
+    if any(entry[FLAT] != MISSING for entry in entries):
         text += f"\n{STABILITY}\n"
     return text
 
