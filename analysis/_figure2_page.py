@@ -98,7 +98,7 @@ def _traces(task: Data) -> list[tuple[Data, dict[str, list[float | None]]]]:
 
 
 def _sides(task: Data) -> list[str | None]:
-    """Where the name of every point stands; None where there is no room. The frontier comes first."""
+    """Where the name of every point stands; None without room. The frontier comes first."""
     points = task["points"]
     first = [*task["frontier"], *(i for i in range(len(points)) if i not in task["frontier"])]
     places = [(100 * points[i][MAIN_SIZE], points[i]["value"]) for i in first]

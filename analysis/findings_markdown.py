@@ -7,10 +7,10 @@ from analysis.names import series_title
 from analysis.tables import MISSING
 
 RULES = (
-    "A finding needs at least two seeds that agree in sign, and p < 0.05 after Holm's correction for "
-    "all comparisons of the question in its series. One seed is no finding, whatever its p. Tests are "
-    "over items (or blocks, or runs), as said; ± also holds the spread over seeds. Series (profiles) "
-    "are never mixed."
+    "A finding needs at least two seeds that agree in sign, and p < 0.05 after Holm's correction "
+    "for all comparisons of the question in its series. One seed is no finding, whatever its p. "
+    "Tests are over items (or blocks, or runs), as said; ± also holds the spread over seeds. "
+    "Series (profiles) are never mixed."
 )
 HEADS = ("comparison", "number", "n", "seeds", "test", "p", "p (Holm)", "verdict")
 

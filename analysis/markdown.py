@@ -45,10 +45,11 @@ def _in_full(entries: list[dict[str, str]]) -> str:
     if not entries:
         return ""
     lines = [_line(entries[0]), _rule(entries[0]), *(_line(entry.values()) for entry in entries)]
-    text = "\nThe measured cells in full:\n\n" + "\n".join(lines) + "\n"
+    text = "\n<details><summary>The measured cells in full</summary>\n\n"
+    text += "\n".join(lines) + "\n"
     if any(entry[FLAT] != MISSING for entry in entries):
         text += f"\n{STABILITY}\n"
-    return text
+    return text + "\n</details>\n"
 
 
 def _line(texts: Iterable[str]) -> str:

@@ -19,8 +19,8 @@ def build(records: Records, paper: Paper) -> Table:
     return accuracy_table(
         "Table 8: other architectures",
         "Accuracy in percent with half of the layer memory left. The paper's model is OPT, on a "
-        "benchmark of common sense, one of medicine and one of law; its values are not known to us. "
-        "`trimlab sweep experiments/table8.yaml --profile paper` measures OPT; other models "
+        "benchmark of common sense, one of medicine and one of law; its values are not known to "
+        "us. `trimlab sweep experiments/table8.yaml --profile paper` measures OPT; other models "
         "stand in for it under their own names.",
         mine,
         METHODS,

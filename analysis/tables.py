@@ -15,8 +15,8 @@ ALL_PARTS: tuple[Part, ...] = ("paper", "measured", "difference")
 MARKS = ((0.01, "‡"), (0.05, "†"))
 FOOTNOTE = (
     "± is the standard error over seeds and items. Differs from fine-tuning at full depth with as "
-    "many optimizer steps (exact McNemar test on the same items, corrected by Holm for the tests of "
-    "the table): † p < 0.05, ‡ p < 0.01. ¹: one seed, which is no finding. "
+    "many optimizer steps (exact McNemar test on the same items, corrected by Holm for the "
+    "tests of the table): † p < 0.05, ‡ p < 0.01. ¹: one seed, which is no finding. "
     "(dirty): with code that is in no commit. "
     f"Bold: best of its column. {MISSING}: not published, or not measured."
 )

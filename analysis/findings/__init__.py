@@ -1,12 +1,12 @@
 """What the report must answer: one file per question, found by its name.
 
-A file defines `PLACE` (its place among the questions), `QUESTION`, `METHOD` (what is compared, and how)
-and
+A file defines `PLACE` (its place among the questions), `QUESTION`, `METHOD` (what is compared, and
+how) and
 
     def answer(series: Series, records: Records, everything: Records) -> Answer
 
-`records` are those of one series; `everything` are the records of all, for benchmarks of speed, which
-stand apart. Nothing is averaged over series: each has its own answer.
+`records` are those of one series; `everything` are the records of all, for benchmarks of speed,
+which stand apart. Nothing is averaged over series: each has its own answer.
 """
 
 from collections.abc import Iterator

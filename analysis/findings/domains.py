@@ -14,10 +14,11 @@ from trimlab.records.results import Records, Series
 PLACE = 4
 QUESTION = "Do drops differ by domain more than by seed?"
 METHOD = (
-    "Overlap of two runs' drops at half of the layer memory (two-step, r = 1/4): sublayers dropped by "
-    "both, in percent of the smaller set. By chance: the mean for random sets with as many MLPs and "
-    "as many attentions. The difference is that of pairs of runs with different seeds, of the same "
-    "domain less of two domains; its test permutes the domains among the runs of each seed."
+    "Overlap of two runs' drops at half of the layer memory (two-step, r = 1/4): sublayers "
+    "dropped by both, in percent of the smaller set. By chance: the mean for random sets with as "
+    "many MLPs and as many attentions. The difference is that of pairs of runs with different "
+    "seeds, of the same domain less of two domains; its test permutes the domains among the runs "
+    "of each seed."
 )
 PERMUTATIONS = 1999
 Pair = tuple[Drops, Drops]

@@ -13,9 +13,9 @@ from trimlab.records.results import Records, Series
 PLACE = 3
 QUESTION = "Are MLPs dropped more than attentions with the residual bypass?"
 METHOD = (
-    "Drops at half of the layer memory, two-step, r = 1/4 (Table 3, Figure 3). Paired by block: in how "
-    "many blocks is the MLP dropped in more seeds than the attention, and in how many in fewer? Exact "
-    "sign test over the blocks. The paper reports far more MLPs."
+    "Drops at half of the layer memory, two-step, r = 1/4 (Table 3, Figure 3). Paired by block: "
+    "in how many blocks is the MLP dropped in more seeds than the attention, and in how many in "
+    "fewer? Exact sign test over the blocks. The paper reports far more MLPs."
 )
 
 

@@ -18,11 +18,11 @@ from trimlab.records.results import Record, Records, Series
 PLACE = 6
 QUESTION = "Does dropping beat quantisation at equal memory, and at equal time per token?"
 METHOD = (
-    "Test accuracy, TrimLLM (two-step, r = 1/4) less the quantised fine-tuned model. Equal memory, of "
-    "layers with weights of 16 bits: half of the layers against eight bits; 30 % of them, and half of "
-    "them in eight bits, against four bits. Equal time per token: the largest of TrimLLM's models that "
-    "decodes at least as fast as the quantised one on the same machine (Table 1): full depth, or half of "
-    "the layers."
+    "Test accuracy, TrimLLM (two-step, r = 1/4) less the quantised fine-tuned model. Equal "
+    "memory, of layers with weights of 16 bits: half of the layers against eight bits; 30 % of "
+    "them, and half of them in eight bits, against four bits. Equal time per token: the largest "
+    "of TrimLLM's models that decodes at least as fast as the quantised one on the same machine "
+    "(Table 1): full depth, or half of the layers."
 )
 EIGHT, FOUR = ("llm_int8",), ("awq", "gptq")
 # The method of Table 1 that decodes with as many bits

@@ -9,10 +9,10 @@ from trimlab.records.results import Records, Series
 PLACE = 7
 QUESTION = "Does the recipe change any answer?"
 METHOD = (
-    "Test accuracy at half of the layer memory, ordinary blocks (Recipes): fine-tuned first less the "
-    "published algorithm for as many epochs, and hidden change less other selections with the same "
-    "healing. The answers above with the recipe are a series of their own, of sweeps with `--set "
-    "recipe=fine_tuned_first`."
+    "Test accuracy at half of the layer memory, ordinary blocks (Recipes): fine-tuned first less "
+    "the published algorithm for as many epochs, and hidden change less other selections with the "
+    "same healing. The answers above with the recipe are a series of their own, of sweeps with "
+    "`--set recipe=fine_tuned_first`."
 )
 TASKS = ("sciq", "piqa", "medmcqa", "lexglue", "icd10cm", "icd10_chapters")
 R = 0.5

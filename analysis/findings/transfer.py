@@ -14,9 +14,9 @@ from trimlab.records.results import Record, Records, Series
 PLACE = 5
 QUESTION = "Does trimming in one domain keep a similar one and lose an unrelated one?"
 METHOD = (
-    "Test accuracy on another domain (Tables 4 and 5): trimmed to half of the layer memory at r = 1/4, "
-    "less full fine-tuning of the same domain (r = 1; without it, fine-tuning at r = 1/4) with the same "
-    "seed. `yes`: lost."
+    "Test accuracy on another domain (Tables 4 and 5): trimmed to half of the layer memory at r = "
+    "1/4, less full fine-tuning of the same domain (r = 1; without it, fine-tuning at r = 1/4) "
+    "with the same seed. `yes`: lost."
 )
 KINDS = {"similar": ("table4", SIMILAR), "unrelated": ("table5", UNRELATED)}
 

@@ -9,8 +9,8 @@ from trimlab.records.results import Records, Series
 PLACE = 1
 QUESTION = "Is two-step better than either score alone?"
 METHOD = (
-    "Test accuracy at half of the layer memory and r = 1/4 (Table 3): two-step less calibration, and "
-    "less activation norm."
+    "Test accuracy at half of the layer memory and r = 1/4 (Table 3): two-step less calibration, "
+    "and less activation norm."
 )
 ALONE = {"calibration": "sensitivity", "activation norm": "activation_norm"}
 

@@ -20,10 +20,10 @@ import pytest
 import analysis
 from analysis import figure1, figure2, table2, table3, table7
 from analysis._labels import Box, label_boxes
+from analysis.contents import Contents, Entry
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
 from analysis.figure_growth import fit
-from analysis.contents import Contents, Entry
 from analysis.figures import Figure
 from analysis.latex import latex
 from analysis.markdown import markdown
@@ -216,7 +216,7 @@ def test_best_in_bold_and_dirty_said(entries: dict[str, Entry]) -> None:
     text = markdown(table)
     # the best of the trimmed ones, not the larger model at 75 %
     assert "**67.5 ± 10.7**" in text
-    assert "\\| 75.0 ± 9.9 \\|" in text
+    assert "\\| 75.0 ± 9.9¹ \\|" in text
     assert "45.0 ± 11.4¹ (dirty)" in text
     assert r"\textbf{67.5 $\pm$ 10.7}" in latex(table)
 
