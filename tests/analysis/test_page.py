@@ -50,7 +50,7 @@ def test_the_page_works_offline(tmp_path: Path) -> None:
         page.click("#of-figure2 > summary")
         page.click("#of-figure3 > summary")
         page.wait_for_selector("#plot-figure2-gemma-270m .scatterlayer .point")
-        names = page.locator("#plot-figure2-gemma-270m .textpoint text").all_inner_texts()
+        names = page.locator("#plot-figure2-gemma-270m .textpoint text").all_text_contents()
         assert "both (two-step), r = 1/4" in names
         page.wait_for_selector("#plot-figure3-gemma-270m .heatmaplayer image")
         page.screenshot(path=shots / "page.png", full_page=True)
