@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape  # Plotly reads some HTML in its texts
 
+from analysis._labels import label_sides
 from analysis.figures import Data
 from analysis.names import task_title
 from analysis.style import PAPER_COLOUR, PLOTLY_SYMBOLS, REFERENCE_COLOUR
@@ -17,6 +18,8 @@ SIZES = {
 MAIN_SIZE = "layer_memory_ratio"
 
 
+# Width and height of the axes that the labels are placed for, and their size, in pixels
+AXES, FONT_SIZE = (900.0, 400.0), 9
 # Colour and marker of every kind of model
 FAMILIES = {
     "full depth": ("#000000", "o"),
@@ -80,16 +83,40 @@ def _traces(task: Data) -> list[tuple[Data, dict[str, list[float | None]]]]:
     The frontier and the published values have no points for other sizes than the main one.
     """
     found = []
+    sides = _sides(task)
     for family, (colour, marker) in FAMILIES.items():
-        points = [p for p in task["points"] if p["family"] == family]
+        mine = [i for i, p in enumerate(task["points"]) if p["family"] == family]
+        points = [task["points"][i] for i in mine]
         if points:
             across = {name: _values(points, name) for name in SIZES}
-            found.append((_points(family, points, colour, marker), across))
+            trace = _points(family, points, colour, marker)
+            found.append((trace | _names(points, [sides[i] for i in mine]), across))
     frontier = _frontier([task["points"][i] for i in task["frontier"]])
     for trace in (frontier, _published(task["paper"])):
         nothing = [None] * len(trace["x"])
         found.append((trace, dict.fromkeys(SIZES, nothing) | {MAIN_SIZE: trace["x"]}))
     return found
+
+
+def _sides(task: Data) -> list[str | None]:
+    """Where the name of every point stands; None without room. The frontier comes first."""
+    points = task["points"]
+    first = [*task["frontier"], *(i for i in range(len(points)) if i not in task["frontier"])]
+    places = [(100 * points[i][MAIN_SIZE], points[i]["value"]) for i in first]
+    names = [points[i]["method"] for i in first]
+    sides = dict(zip(first, label_sides(places, names, AXES, FONT_SIZE), strict=True))
+    return [sides[i] for i in range(len(points))]
+
+
+def _names(points: Sequence[Data], sides: Sequence[str | None]) -> Data:
+    """The fields of a trace that write names beside its points."""
+    return {
+        "mode": "markers+text",
+        "text": [p["method"] if side else "" for p, side in zip(points, sides, strict=True)],
+        "textposition": [side or "top center" for side in sides],
+        "textfont": {"size": FONT_SIZE},
+        "cliponaxis": False,
+    }
 
 
 def _values(points: Sequence[Data], name: str) -> list[float | None]:
@@ -106,8 +133,8 @@ def _points(name: str, points: Sequence[Data], colour: str, marker: str) -> Data
         "y": [p["value"] for p in points],
         "error_y": {"type": "data", "array": [p["stderr"] or 0 for p in points], "thickness": 1},
         "customdata": [p["records"][0] for p in points],
-        "text": [_hover(p) for p in points],
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertext": [_hover(p) for p in points],
+        "hovertemplate": "%{hovertext}<extra></extra>",
         "marker": {"color": colour, "symbol": PLOTLY_SYMBOLS[marker], "size": 9},
     }
 

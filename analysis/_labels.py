@@ -67,6 +67,54 @@ def label_boxes(
     return places
 
 
+# Places of a label in Plotly's words, with the horizontal and vertical side that it is on
+SIDES = {
+    f"{vertical} {horizontal}": (x, y)
+    for y, vertical in ((0, "middle"), (1, "top"), (-1, "bottom"))
+    for x, horizontal in ((1, "right"), (-1, "left"), (0, "center"))
+    if (x, y) != (0, 0)
+}
+
+
+def label_sides(
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    size: tuple[float, float],
+    font_size: float = 9,
+) -> list[str | None]:
+    """Finds the side of each point where its label covers nothing, for labels close to points.
+
+    Args:
+        points: The points, in units of the data.
+        labels: The texts.
+        size: Width and height of the axes, in points of type.
+        font_size: In points of type.
+
+    Returns:
+        A key of `SIDES` for every label; None where all sides are taken.
+    """
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    per_x = size[0] / (max(xs, default=1) - min(xs, default=0) or 1)
+    per_y = size[1] / (max(ys, default=1) - min(ys, default=0) or 1)
+    places = [(x * per_x, y * per_y) for x, y in points]
+    radius = font_size / 2
+    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in places]
+    found: list[str | None] = []
+    for (x, y), text in zip(places, labels, strict=True):
+        width, height = 0.56 * font_size * len(text), 1.2 * font_size
+        for side, (right, up) in SIDES.items():
+            left = x + right * (radius + width / 2) - width / 2
+            bottom = y + up * (radius + height / 2) - height / 2
+            box = Box(left, bottom, left + width, bottom + height)
+            if not any(box.covers(other) for other in taken):
+                taken.append(box)
+                found.append(side)
+                break
+        else:
+            found.append(None)
+    return found
+
+
 def label_points(
     axes: Any,
     points: Sequence[tuple[float, float]],

@@ -133,7 +133,8 @@ def accuracy_table(
         Group(base, [row for m in methods for row in _rows(m, records.where(base=base), pairs)])
         for base in models
     ]
-    return Table(title, " ".join(filter(None, (caption, _rows_note(records)))), columns, groups)
+    caption = " ".join(filter(None, (caption, _rows_note(records))))
+    return Table(title, caption, columns, groups).corrected()
 
 
 def _rows_note(records: Records) -> str:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from analysis.measurements import EXTRA_METRICS, Measurement
 from analysis.tables import MISSING, Table
 
+FLAT = "flat stability"
 STABILITY = (
     "Stability (LLM-Streamline): the weight of the items that this model and the untrimmed one "
     "both answer right or both wrong. The weights are a softmax of how far apart the untrimmed "
     "model's perplexities of an item's choices are. Where these are large, as of short choices, "
-    "all of the weight can lie on one item: then it is 0 or 1, and says nothing of the others."
+    "all of the weight can lie on one item: then it is 0 or 1, and says nothing of the others. "
+    "Flat stability (ours): the same with equal weights, (1/n) Σ [both right or both wrong], "
+    "answers as for accuracy. What training has taught lowers both."
 )
 
 
@@ -44,8 +47,10 @@ def _entry(measured: Measurement, metrics: Sequence[str]) -> dict[str, str]:
         "steps": ", ".join(map(str, steps)),
         "won : lost": f"{test.won} : {test.lost}" if test else MISSING,
         "p": f"{test.p:.2g}" if test else MISSING,
+        "p (Holm)": MISSING if test is None or test.p_holm is None else f"{test.p_holm:.2g}",
         "against": test.against if test else MISSING,
         **{name.replace("_", " "): _decimal(extra_metrics.get(name)) for name in metrics},
+        FLAT: _decimal(measured.flat_stability),
         "tree": "dirty" if measured.dirty else "clean",
     }
 

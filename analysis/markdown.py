@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from analysis.detail import STABILITY, detail
+from analysis.detail import FLAT, STABILITY, detail
 from analysis.tables import MISSING, Cell, Column, Group, Table, TableRow, marks
 
 
@@ -58,10 +58,11 @@ def _in_full(entries: list[dict[str, str]]) -> str:
         _rule(entries[0]),
         *(_line(map(shown, entry.values())) for entry in entries),
     ]
-    text = "\nThe measured cells in full:\n\n" + "\n".join(lines) + "\n"
-    if any(entry.get("stability", MISSING) != MISSING for entry in entries):
+    text = "\n<details><summary>The measured cells in full</summary>\n\n"
+    text += "\n".join(lines) + "\n"
+    if any(entry.get(FLAT, MISSING) != MISSING for entry in entries):
         text += f"\n{STABILITY}\n"
-    return text
+    return text + "\n</details>\n"
 
 
 def _line(texts: Iterable[str]) -> str:

@@ -78,12 +78,15 @@ class PairedTest:
         lost: Items with more right answers of the reference.
         p: Two-sided probability of a split at least as uneven between equally good models.
         against: Name of the reference.
+        p_holm: `p` corrected for the tests of the same table; None for one seed, which is no
+            finding.
     """
 
     won: int
     lost: int
     p: float
     against: str
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Measurement:
         records: Its records, by seed.
         test: Paired test against fine-tuning at full depth with as many optimizer steps.
         extra_metrics: Means of the measured `EXTRA_METRICS`; None without any.
+        flat_stability: Mean agreement with the untrimmed model, see the function of this name;
+            None without that model's answers.
     """
 
     mean: float
@@ -110,11 +115,19 @@ class Measurement:
     records: tuple[Record, ...] = ()
     test: PairedTest | None = None
     extra_metrics: dict[str, float] | None = None
+    flat_stability: float | None = None
 
     @property
     def dirty(self) -> bool:
         """Whether any record was measured with uncommitted code."""
         return any(record.dirty for record in self.records)
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether an accuracy after training is that of a single seed, which is no finding."""
+        if self.n is None or len(self.records) != 1:
+            return False
+        return self.records[0].get("optimizer_steps") != 0
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
@@ -170,6 +183,7 @@ def measure(
         records=found,
         test=None if references is None else paired_test(found, references),
         extra_metrics=extra_metrics or None,
+        flat_stability=None if references is None else flat_stability(found, references),
     )
 
 
@@ -217,15 +231,73 @@ def paired_test(records: Sequence[Record], references: Records) -> PairedTest | 
             reference is None or reference is r for r, reference in zip(records, pairs, strict=True)
         ):
             continue
-        balance = [0] * records[0]["n"]
-        for record, reference in zip(records, pairs, strict=True):
-            assert reference is not None
-            answers = zip(record["correct"], reference["correct"], strict=True)
-            for item, (a, b) in enumerate(answers):
-                balance[item] += int(a) - int(b)
+        balance = item_balance(records, [pair for pair in pairs if pair])
         won, lost = sum(b > 0 for b in balance), sum(b < 0 for b in balance)
         return PairedTest(won, lost, sign_test(won, lost), against)
     return None
+
+
+def item_balance(ours: Sequence[Record], theirs: Sequence[Record]) -> list[int]:
+    """Right answers of the first less those of the second, summed over the seeds, by item.
+
+    Args:
+        ours: Records of one model, one per seed.
+        theirs: Records of another model for the same seeds and items.
+    """
+    balance = [0] * ours[0]["n"]
+    for one, other in zip(ours, theirs, strict=True):
+        for item, (a, b) in enumerate(zip(one["correct"], other["correct"], strict=True)):
+            balance[item] += int(a) - int(b)
+    return balance
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): no false finding among all with 1 - alpha.
+
+    Args:
+        ps: The p-values of one family.
+
+    Returns:
+        Corrected p-values, in the same order.
+    """
+    corrected = [1.0] * len(ps)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def flat_stability(records: Sequence[Record], references: Records) -> float | None:
+    """Agreement with the untrimmed model, with the same weight for every item (ours).
+
+    The share of test items that the model and the untrimmed one both answer right or both wrong:
+    (1/n) sum_i [right_i = right'_i], a mean over the seeds. LLM-Streamline's stability weighs the
+    items by a softmax of the spread of their perplexities instead, and answers by perplexity.
+
+    Args:
+        records: Records of one model, one per seed.
+        references: Records to take the untrimmed model from.
+
+    Returns:
+        A number in [0, 1]. None without the answers of both models.
+    """
+    shares = []
+    for record in records:
+        same = {name: record[name] for name in ("base", "task", "evaluated_on", "n")}
+        untrimmed = next(
+            (
+                other["correct"]
+                for other in references.where(kind="test", model="untrimmed", **same)
+                if other["row_sets"]["test"] == record["row_sets"]["test"]
+            ),
+            None,
+        )
+        if untrimmed is None or record["correct"] is None or record.get("model") == "untrimmed":
+            return None
+        agree = sum(a == b for a, b in zip(untrimmed, record["correct"], strict=True))
+        shares.append(agree / len(untrimmed))
+    return math.fsum(shares) / len(shares)
 
 
 def _reference(

@@ -1,10 +1,10 @@
 """A table as data; `markdown.py`, `latex.py` and `page.py` write it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from analysis.measurements import Measurement
+from analysis.measurements import Measurement, holm
 from analysis.paper import number
 from trimlab.records.results import Record
 
@@ -15,7 +15,8 @@ ALL_PARTS: tuple[Part, ...] = ("paper", "measured", "difference")
 MARKS = ((0.01, "‡"), (0.05, "†"))
 FOOTNOTE = (
     "± is the standard error over seeds and items. Differs from fine-tuning at full depth with as "
-    "many optimizer steps (exact McNemar test on the same items): † p < 0.05, ‡ p < 0.01. "
+    "many optimizer steps (exact McNemar test on the same items, corrected by Holm for the "
+    "tests of the table): † p < 0.05, ‡ p < 0.01. ¹: one seed, which is no finding. "
     "(dirty): with code that is in no commit. "
     f"Bold: best of its column. {MISSING}: not published, or not measured."
 )
@@ -124,6 +125,29 @@ class Table:
                 for key in self.columns:
                     yield group, row, key, row.cells.get(key, Cell())
 
+    def corrected(self) -> "Table":
+        """The table with its paired tests corrected by Holm for their number.
+
+        One seed is no finding: its tests are neither corrected nor counted.
+        """
+        tested = [
+            (row, key, cell, cell.measured, cell.measured.test)
+            for _, row, key, cell in self.cells()
+            if cell.measured and cell.measured.test and not cell.measured.one_seed
+        ]
+        ps = holm([test.p for *_, test in tested])
+        cells = {
+            (id(row), key): replace(cell, measured=replace(measured, test=replace(test, p_holm=p)))
+            for (row, key, cell, measured, test), p in zip(tested, ps, strict=True)
+        }
+
+        def changed(row: TableRow) -> TableRow:
+            now = {key: cells.get((id(row), key), cell) for key, cell in row.cells.items()}
+            return replace(row, cells=now)
+
+        groups = [replace(group, rows=[*map(changed, group.rows)]) for group in self.groups]
+        return replace(self, groups=groups)
+
     def is_best(self, group: Group, row: TableRow, key: str, part: Part) -> bool:
         """Whether a part of a cell is the best of its group, after rounding.
 
@@ -187,12 +211,12 @@ class Table:
 
 
 def marks(measured: Measurement | None) -> list[str]:
-    """The mark of the paired test, and the mark of uncommitted code."""
+    """The mark of the paired test or of a single seed, and the mark of uncommitted code."""
     if measured is None:
         return []
-    found = []
-    if measured.test:
-        found += [mark for level, mark in MARKS if measured.test.p < level][:1]
+    found = ["¹"] if measured.one_seed else []
+    if measured.test and measured.test.p_holm is not None:
+        found += [mark for level, mark in MARKS if measured.test.p_holm < level][:1]
     if measured.dirty:
         found.append(" (dirty)")
     return found
@@ -213,6 +237,7 @@ def _measured(measured: Measurement) -> dict[str, Any]:
         "n": measured.n,
         "records": [anchor(record) for record in measured.records],
         "dirty": measured.dirty,
-        "test": test and {"won": test.won, "lost": test.lost, "p": test.p, "against": test.against},
+        "test": test and vars(test),
         "further": measured.extra_metrics,
+        "flat_stability": measured.flat_stability,
     }

@@ -37,7 +37,7 @@ from trimlab.records.rows import read_rows
 
 EXPERIMENTS = Path(__file__).resolve().parent
 TRIMLAB = (sys.executable, "-m", "trimlab.cli")
-PROFILE = "smollm2-135m-gpu"
+PROFILE = "smollm2-135m-full"
 
 # In order of worth: benchmark, peer, and the option that `--rows` sets.
 BENCHMARKS = (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.findings import questions
 from analysis.report import write_report
 
 RECORDS = Path(__file__).parent.parent / "golden" / "records"
@@ -37,12 +38,25 @@ def test_the_page_works_offline(tmp_path: Path) -> None:
         page.on("request", lambda request: requests.append(request.url))
         page.goto((tmp_path / "index.html").as_uri())
 
-        # both plots are drawn
+        # one screen of summary, also on a phone: the rest is folded and nothing is cut at the side
+        assert page.locator("details.result[open]").count() == 0
+        assert page.locator("table.answers tbody tr").count() == len(list(questions()))
+        for name, width, height in (("phone", 390, 844), ("wide", 1280, 900)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.screenshot(path=shots / f"{name}.png")
+
+        # both plots are drawn, once they are visible
+        page.click("#of-figure2 > summary")
+        page.click("#of-figure3 > summary")
         page.wait_for_selector("#plot-figure2-gemma-270m .scatterlayer .point")
+        names = page.locator("#plot-figure2-gemma-270m .textpoint text").all_text_contents()
+        assert "both (two-step), r = 1/4" in names
         page.wait_for_selector("#plot-figure3-gemma-270m .heatmaplayer image")
         page.screenshot(path=shots / "page.png", full_page=True)
 
         # a number leads to its record, which opens
+        page.click("#of-table3 > summary")
         page.click("#table3-gemma-270m ~ .scroll a[href='#table3-3']")
         record = page.locator("details#table3-3")
         assert record.get_attribute("open") is not None
