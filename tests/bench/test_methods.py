@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import profile
 
-from trimlab.bench._limits import weight_bytes
+from trimlab.bench._limits import cache_bytes, weight_bytes
 from trimlab.bench._methods._method import METHODS, load_method
 from trimlab.bench._methods.mostly_mlps import mostly_mlps
 from trimlab.bench._methods.sparse24 import two_of_four
@@ -17,6 +18,9 @@ from trimlab.plugins import plugin_names
 from trimlab.records.rows import read_rows
 
 IDS = torch.arange(3, 40)[None]
+# operators that make zeros and add them, and those that Gemma wraps a constant with
+ZEROS = {"aten::add", "aten::empty", "aten::new_empty", "aten::new_zeros", "aten::zero_"}
+CONSTANTS = {"aten::to", "aten::lift_fresh", "aten::detach_", "detach_"}
 
 
 def test_every_method_has_a_title() -> None:
@@ -37,6 +41,28 @@ def test_pairs_leave_half_of_the_blocks(tiny_model: Callable[..., Any]) -> None:
     stack = SublayerStack(tiny_model("llama"))
     load_method("pairs").apply(stack)
     assert stack.layer_memory_ratio == 0.5 and {s.block for s in stack} == {0, 2}
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_pairs_compute_what_a_model_built_so_small_computes(
+    tiny_model: Callable[..., Any], family: str
+) -> None:
+    """The same operators as often, in prefill and with a cache; a no-op adds zeros once."""
+    counts = []
+    for name in ("pairs", "built"):
+        stack = load_method(name).apply(SublayerStack(tiny_model(family, torch.float32)))
+        with torch.inference_mode(), profile(with_flops=True) as profiled:
+            cache = stack.model(input_ids=IDS, use_cache=True).past_key_values
+            stack.model(input_ids=IDS[:, :1], past_key_values=cache, use_cache=True)
+        events = profiled.key_averages()
+        counts.append({event.key: (event.count, event.flops) for event in events})
+        whole = tiny_model(family, torch.float32)
+        assert cache_bytes(stack) == cache_bytes(SublayerStack(whole)) / 2  # two of four attentions
+    pairs, built = counts
+    different = {key for key in pairs | built if pairs.get(key) != built.get(key)}
+    assert ZEROS <= different <= ZEROS | CONSTANTS
+    no_ops = 2 * 2 * 2  # two passes, two blocks, two sublayers
+    assert pairs["aten::new_zeros"][0] == pairs["aten::add"][0] - built["aten::add"][0] == no_ops
 
 
 def test_two_of_four_are_kept() -> None:

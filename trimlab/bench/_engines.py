@@ -42,7 +42,7 @@ def check_engine(
     if device.type != "cpu":
         raise InputError(f"--engine {name} is timed on a CPU: add --device cpu")
     for method, what in methods.items():
-        if not what.drops:
+        if not what.stock:
             raise InputError(f"--methods {method} has kernels in transformers alone")
 
 

@@ -51,10 +51,13 @@ class InferenceBenchmark(Benchmark):
     method. The methods:
 
     - `pairs`: half of the layer memory, every other block dropped (which ones does not matter)
+    - `built`: a model built with as many blocks, random weights: what `pairs` can reach at best
     - `mostly_mlps`: half of the layer memory, five MLPs dropped for each attention
     - `llm_int8`: all layers in eight bits (bitsandbytes)
     - `int4`: all layers in four bits (bitsandbytes, NF4)
     - `sparse24`: all layers with 2:4 sparsity (NVIDIA GPUs, bfloat16)
+
+    `pairs+llm_int8` is one after the other.
 
     Args:
         methods: Names of the methods.
@@ -126,9 +129,7 @@ class InferenceBenchmark(Benchmark):
 
     def _stack(self, method: Method | None) -> SublayerStack:
         stack = SublayerStack(self.model.load_alone().eval())
-        if method is not None:
-            method.apply(stack)
-        return stack
+        return stack if method is None else method.apply(stack)
 
     def _exports(self, held: ExitStack) -> ExportedModels | None:
         """The models in the engine; None where the engine is transformers."""

@@ -40,7 +40,7 @@ def _cells(result: Bench) -> list[str]:
 
 
 def _rates(result: Bench) -> str:
-    """Tokens per second of both sides, and the shares of what the device can do."""
+    """Tokens per second of both sides, and the shares of what there is at most."""
     rates = result.rates or {}
     found = [rates.get(f"{side}_tokens_per_second") for side in ("ours", "peer")]
     said = ", ".join(f"{rate:,.0f}" for rate in found if rate is not None)
@@ -48,4 +48,6 @@ def _rates(result: Bench) -> str:
         shares = [rates.get(f"{side}share_of_{name}") for side in ("", "ours_", "peer_")]
         if reached := ", ".join(f"{100 * share:.0f}" for share in shares if share is not None):
             said += f" ({reached} % of {limit})"
+    if (accepted := rates.get("acceptance_rate")) is not None:
+        said += f" ({100 * accepted:.0f} % of drafts accepted)"
     return said

@@ -14,10 +14,11 @@ class DecodeBenchmark(InferenceBenchmark):
     """Generates tokens one by one, with a KV cache, at batch size 1.
 
     By default every other block is dropped; the time does not depend on which. The peer `full` is
-    the whole model. With `--methods "[pairs,mostly_mlps,llm_int8,int4,sparse24]"` other splits and
-    quantised or sparse models take turns with them (Table 1): `mostly_mlps` drops five MLPs for
-    each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU. Rates say
-    which share of this machine's measured memory bandwidth was reached.
+    the whole model. With `--methods "[pairs,mostly_mlps,llm_int8,pairs+llm_int8,int4,sparse24]"`
+    other splits and quantised or sparse models take turns with them (Table 1): `mostly_mlps` drops
+    five MLPs for each attention, `llm_int8` and `int4` need bitsandbytes, `sparse24` an NVIDIA GPU.
+    `built` is a model built with as few blocks as `pairs` leaves. Rates say which share of this
+    machine's measured memory bandwidth was reached.
 
     Args:
         new_tokens: Tokens per turn.
@@ -34,7 +35,7 @@ class DecodeBenchmark(InferenceBenchmark):
         """Times all new tokens, without loading the model and reading the prompt."""
 
         def prepare(model: Any) -> Callable[[], None]:
-            after_prompt(model, self.prompt_tokens, 1)()  # the first pass is slower
+            after_prompt(model, 2, 1)()  # the first passes are slower
             return after_prompt(model, self.prompt_tokens, self.new_tokens)
 
         def work(stack: SublayerStack, stored: int) -> float:

@@ -14,6 +14,8 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # transformers imports them
         logging.getLogger(name).setLevel(logging.ERROR)
+    # assisted generation warns of how it calls itself
+    logging.getLogger("transformers.generation.utils").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     from transformers.utils.logging import disable_progress_bar

@@ -126,7 +126,7 @@ def written_answers(
     scores: list[dict[str, Tensor]] = []
     with evaluating(stack.model):
         for item in tqdm(items, desc=name, unit="item", disable=not progress, leave=False):
-            prompt, free = _prompt(item), len(item.choices) == 1
+            prompt, free = answer_prompt(item), len(item.choices) == 1
             choices = [_answer(item)] if free else item.choices
             n_prompt = len(token_ids(tokenizer, prompt))
             texts = [token_ids(tokenizer, prompt + choice) for choice in choices]
@@ -150,7 +150,7 @@ def written_answers(
     return WrittenAnswers(*(share(percent.double() / 100) for percent in found))
 
 
-def _prompt(item: Item) -> str:
+def answer_prompt(item: Item) -> str:
     """The text before the answer."""
     return item.context + (item.choices[0][: item.scored[0][0]] if item.scored else "")
 

@@ -1,11 +1,14 @@
 """Models by shape alone: the config of a known architecture, with random weights on request."""
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from trimlab.plugins import hyphenated_module, hyphenated_names
 
 SHAPES = "trimlab.model.shapes"
+NOISE = 1_048_573  # the largest prime below 2**20
 
 
 def shape_names() -> list[str]:
@@ -37,17 +40,35 @@ def random_model(
 ) -> PreTrainedModel:
     """A model with random weights, made on its device and in its type.
 
+    The weights are one block of normal noise, again and again: a CPU needs minutes to draw those of
+    LLaMA-7B. The length of the block is prime, so that no two rows of a matrix are the same.
+
     Args:
         config: The config of the model.
         dtype: Type of the weights.
         device: Device of the weights: nothing larger than one of them passes through another.
         seed: Seed of the weights.
     """
-    torch.manual_seed(seed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        with torch.device(device), no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     finally:
         torch.set_default_dtype(before)
+    model.tie_weights()
+    source = torch.Generator(device).manual_seed(seed)
+    noise = torch.randn(NOISE, generator=source, device=device, dtype=torch.float32)
+    noise = (noise * getattr(config, "initializer_range", 0.02)).to(dtype)  # (NOISE,)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:  # of norms, or a bias
+            parameter.data.fill_(0.0 if name.endswith("bias") else 1.0)
+        else:
+            _fill(parameter.data, noise)
+    return model
+
+
+def _fill(weights: Tensor, noise: Tensor) -> None:
+    """Repeats the noise over all entries of some weights, in place."""
+    for part in weights.view(-1).split(len(noise)):
+        part.copy_(noise[: len(part)])

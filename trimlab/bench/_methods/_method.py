@@ -1,7 +1,7 @@
 """The base class of methods, and what they share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import ClassVar
 
@@ -21,12 +21,12 @@ class Method(ABC):
     Attributes:
         title: Its name in Table 1.
         library: The library whose kernels it needs, or None.
-        drops: Whether it drops sublayers and does nothing else, so that every engine runs it.
+        stock: Whether the model has ordinary weights and kernels, so that every engine runs it.
     """
 
-    title: ClassVar[str]
+    title: str
     library: ClassVar[str | None] = None
-    drops: ClassVar[bool] = False
+    stock: bool = False
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuses a device or a type of weights without kernels for the method.
@@ -41,17 +41,51 @@ class Method(ABC):
             )
 
     @abstractmethod
-    def apply(self, stack: SublayerStack) -> None:
-        """Changes a model in place, on its device."""
+    def apply(self, stack: SublayerStack) -> SublayerStack:
+        """Changes a model in place, on its device.
+
+        Returns:
+            The cheaper model: the stack itself, or another one in its place, which is empty then.
+        """
+
+
+class Combined(Method):
+    """Several methods, one after another.
+
+    Args:
+        parts: The methods.
+    """
+
+    def __init__(self, parts: Sequence[Method]):
+        self.parts = parts
+        self.title = " + ".join(part.title for part in parts)
+        self.stock = all(part.stock for part in parts)
+
+    def check(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Method.check`."""
+        for part in self.parts:
+            part.check(device, dtype)
+
+    def apply(self, stack: SublayerStack) -> SublayerStack:
+        """See `Method.apply`."""
+        for part in self.parts:
+            stack = part.apply(stack)
+        return stack
 
 
 def load_method(name: str) -> Method:
     """A method by name.
 
+    Args:
+        name: Name of a file, or several names with `+` between them.
+
     Raises:
         InputError: There is no such method.
     """
-    return plugin_class(plugin_module(METHODS, name, "method"), Method)()
+    parts = [
+        plugin_class(plugin_module(METHODS, part, "method"), Method)() for part in name.split("+")
+    ]
+    return parts[0] if len(parts) == 1 else Combined(parts)
 
 
 def replace_linears(stack: SublayerStack, replacement: Callable[[nn.Linear], nn.Module]) -> None:

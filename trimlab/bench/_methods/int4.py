@@ -15,7 +15,7 @@ class Int4(Method):
     title = "4 bits (NF4)"
     library = "bitsandbytes"
 
-    def apply(self, stack: SublayerStack) -> None:
+    def apply(self, stack: SublayerStack) -> SublayerStack:
         """Rounds the weights."""
         layers: Any = import_module("bitsandbytes.nn")
 
@@ -36,3 +36,4 @@ class Int4(Method):
             return new
 
         replace_linears(stack, rounded)
+        return stack

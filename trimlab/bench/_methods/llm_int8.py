@@ -15,7 +15,7 @@ class LLMInt8(Method):
     title = "LLM.int8()"
     library = "bitsandbytes"
 
-    def apply(self, stack: SublayerStack) -> None:
+    def apply(self, stack: SublayerStack) -> SublayerStack:
         """Rounds the weights."""
         layers: Any = import_module("bitsandbytes.nn")
 
@@ -37,3 +37,4 @@ class LLMInt8(Method):
             return new
 
         replace_linears(stack, rounded)
+        return stack

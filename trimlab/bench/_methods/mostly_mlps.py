@@ -14,11 +14,12 @@ class MostlyMLPs(Method):
     """Drops five MLPs for each attention, evenly spaced, to half of the layer memory."""
 
     title = "TrimLLM (50%), mostly MLPs"
-    drops = True
+    stock = True
 
-    def apply(self, stack: SublayerStack) -> None:
+    def apply(self, stack: SublayerStack) -> SublayerStack:
         """Drops the sublayers."""
         stack.drop(*mostly_mlps(stack))
+        return stack
 
 
 def mostly_mlps(stack: SublayerStack) -> list[Sublayer]:

@@ -8,8 +8,9 @@ class Pairs(Method):
     """Drops every other block. Which ones does not change the time."""
 
     title = "TrimLLM (50%), pairs"
-    drops = True
+    stock = True
 
-    def apply(self, stack: SublayerStack) -> None:
+    def apply(self, stack: SublayerStack) -> SublayerStack:
         """Drops the sublayers."""
         stack.drop(*[sublayer for sublayer in stack if sublayer.block % 2])
+        return stack

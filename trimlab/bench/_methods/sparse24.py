@@ -26,7 +26,7 @@ class Sparse24(Method):
         if dtype.itemsize != 2:
             raise InputError("sparse24 needs --dtype bfloat16")
 
-    def apply(self, stack: SublayerStack) -> None:
+    def apply(self, stack: SublayerStack) -> SublayerStack:
         """Prunes the weights."""
 
         def sparse(layer: nn.Linear) -> nn.Module:
@@ -35,6 +35,7 @@ class Sparse24(Method):
             return layer
 
         replace_linears(stack, sparse)
+        return stack
 
 
 def two_of_four(weight: Tensor) -> Tensor:
