@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from trimlab.errors import InputError, RankError, disk_is_full
+from trimlab.errors import LOST, InputError, RankError, disk_is_full
 from trimlab.plugins import plugin_names
 
 DESCRIPTION = """\
@@ -79,8 +79,7 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
         if debug:
             raise
         if _lost_connection(error):
-            message = "another process of the run has ended; the same command goes on where it was"
-            return _say(message, 1)
+            return _say(f"{LOST}; the same command goes on where it was", 1)
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
         if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would import torch
