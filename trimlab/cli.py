@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from trimlab.errors import InputError, RankError, disk_is_full, memory_is_full
+from trimlab.errors import LOST, InputError, RankError, disk_is_full, memory_is_full
 from trimlab.plugins import plugin_names
 
 DESCRIPTION = """\
@@ -68,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _sigterm_is_ctrl_c() -> Iterator[None]:
     """Lets SIGTERM, which schedulers send, end a verb as Ctrl-C does; only a main thread can."""
     taken = threading.current_thread() is threading.main_thread()
-    taken = threading.current_thread() is threading.main_thread()
     taken = taken and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if taken:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -99,8 +98,7 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
         if debug:
             raise
         if _lost_connection(error):
-            message = "another process of the run has ended; the same command goes on where it was"
-            return _say(message, 1)
+            return _say(f"{LOST}; the same command goes on where it was", 1)
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
         if memory_is_full(error):

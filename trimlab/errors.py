@@ -11,6 +11,11 @@ class InputError(Exception):
     """
 
 
+# what a process says that ends because of another one
+LOST = "another process of the run has ended"
+FIRST_FAILED = "the first process has failed"
+
+
 class RankError(Exception):
     """Another process of a distributed run has failed.
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-from trimlab.errors import RankError, one_line
+from trimlab.errors import FIRST_FAILED, RankError, one_line
 
 Part = TypeVar("Part")
 Value = TypeVar("Value")
@@ -93,7 +93,7 @@ def on_first(work: Callable[[], Value]) -> Value:
             raise
     value, failure = agreed((value, failure))
     if failure is not None:
-        raise RankError(f"rank 0 has failed: {failure}")
+        raise RankError(f"{FIRST_FAILED}: {failure}")
     return value  # type: ignore[return-value]
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import ParallelStrategy
 
-from trimlab.errors import RankError
+from trimlab.errors import FIRST_FAILED, LOST, RankError
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # in which the others say why they end, too
@@ -55,7 +55,8 @@ def run_processes(command: Sequence[str], n: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // n))
     common |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ
     started: list[subprocess.Popen[bytes]] = []
-    with TemporaryFile() as unseen, _handed_on(started):
+    with ExitStack() as files, _handed_on(started):
+        unseen = [files.enter_context(TemporaryFile()) for _ in range(n)]
         try:
             for rank in range(n):
                 # in a session of its own: Ctrl-C in a terminal comes from here, once
@@ -63,7 +64,7 @@ def run_processes(command: Sequence[str], n: int) -> None:
                     subprocess.Popen(
                         command,
                         env=common | {"LOCAL_RANK": str(rank)},
-                        stderr=unseen if rank else None,
+                        stderr=unseen[rank] if rank else None,
                         stdout=subprocess.DEVNULL if rank else None,
                         start_new_session=True,
                     )
@@ -98,29 +99,37 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _error(failed: int, codes: Sequence[int | None], unseen: IO[bytes]) -> RankError:
+def _error(failed: int, codes: Sequence[int | None], unseen: Sequence[IO[bytes]]) -> RankError:
     """Why a run of several processes has ended; without a message where the first has said it.
 
     Args:
         failed: The process that ended first.
         codes: Exit codes of all, None where one was still running.
-        unseen: What all but the first one have said.
+        unseen: What each has said, but the first one, which everybody has seen.
     """
-    code = codes[failed]
-    assert code is not None
-    if code == codes[0] and code > 0:  # wrong input, which every process finds
+    if codes[0] == 2:  # wrong input, which every process finds
+        return RankError(code=2)
+    killed = [rank for rank, code in enumerate(codes) if code is not None and code < 0]
+    causes = {rank: cause for rank, file in enumerate(unseen) if (cause := _cause(file))}
+    failed = [*killed, *causes, failed][0]  # others end because of that one
+    code = codes[failed] or 1
+    if failed == 0 and code > 0:
         return RankError(code=code)
-    unseen.seek(0)
-    lines = unseen.read().decode(errors="replace").splitlines()
-    said = [line for line in lines if line.startswith("trimlab: ")]
     why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if failed and code > 0 and said:
-        why = said[0].removeprefix("trimlab: ")
+    why = causes.get(failed, why)
     return RankError(
         f"process {failed} of {len(codes)} has ended ({why}), and with it the run; the same "
         "command goes on from the last checkpoint",
         max(code, 1),
     )
+
+
+def _cause(said: IO[bytes]) -> str:
+    """The error that a process has ended with, unless another one was its cause; or nothing."""
+    said.seek(0)
+    lines = said.read().decode(errors="replace").splitlines()
+    errors = [line.removeprefix("trimlab: ") for line in lines if line.startswith("trimlab: ")]
+    return next((x for x in errors if LOST not in x and FIRST_FAILED not in x), "")
 
 
 @contextmanager
