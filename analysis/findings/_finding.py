@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from analysis.measurements import holm
+from analysis.holm import holm
 from trimlab.records.results import Series
 
 LEVEL = 0.05

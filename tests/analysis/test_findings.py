@@ -13,7 +13,8 @@ from analysis.findings._finding import Answer
 from analysis.findings._selection import compare
 from analysis.findings.domains import by_chance, overlap
 from analysis.findings_markdown import findings_markdown
-from analysis.measurements import flat_stability, holm
+from analysis.holm import holm
+from analysis.stability import flat_stability
 from trimlab.records.result_row import ResultRow
 from trimlab.records.results import Record, Records, read_results
 
