@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any
 
+from analysis.stability import flat_stability
 from trimlab.records.result_row import Test
 from trimlab.records.results import Record, Records
 
@@ -249,55 +250,6 @@ def item_balance(ours: Sequence[Record], theirs: Sequence[Record]) -> list[int]:
         for item, (a, b) in enumerate(zip(one["correct"], other["correct"], strict=True)):
             balance[item] += int(a) - int(b)
     return balance
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979): no false finding among all with 1 - alpha.
-
-    Args:
-        ps: The p-values of one family.
-
-    Returns:
-        Corrected p-values, in the same order.
-    """
-    corrected = [1.0] * len(ps)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
-        corrected[i] = largest
-    return corrected
-
-
-def flat_stability(records: Sequence[Record], references: Records) -> float | None:
-    """Agreement with the untrimmed model, with the same weight for every item (ours).
-
-    The share of test items that the model and the untrimmed one both answer right or both wrong:
-    (1/n) sum_i [right_i = right'_i], a mean over the seeds. LLM-Streamline's stability weighs the
-    items by a softmax of the spread of their perplexities instead, and answers by perplexity.
-
-    Args:
-        records: Records of one model, one per seed.
-        references: Records to take the untrimmed model from.
-
-    Returns:
-        A number in [0, 1]. None without the answers of both models.
-    """
-    shares = []
-    for record in records:
-        same = {name: record[name] for name in ("base", "task", "evaluated_on", "n")}
-        untrimmed = next(
-            (
-                other["correct"]
-                for other in references.where(kind="test", model="untrimmed", **same)
-                if other["row_sets"]["test"] == record["row_sets"]["test"]
-            ),
-            None,
-        )
-        if untrimmed is None or record["correct"] is None or record.get("model") == "untrimmed":
-            return None
-        agree = sum(a == b for a, b in zip(untrimmed, record["correct"], strict=True))
-        shares.append(agree / len(untrimmed))
-    return math.fsum(shares) / len(shares)
 
 
 def _reference(

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from analysis.measurements import Measurement, holm
+from analysis.holm import holm
+from analysis.measurements import Measurement
 from analysis.paper import number
 from trimlab.records.results import Record
 

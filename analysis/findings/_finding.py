@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from analysis.measurements import holm
+from analysis.holm import holm
 from trimlab.records.results import Series
 
 LEVEL = 0.05
@@ -73,7 +73,8 @@ def default_summary(comparisons: Sequence[Comparison]) -> str:
     else:
         said = "not shown in any"
     single = sum(len(c.seeds) < 2 for c in comparisons)
-    return f"{said} of {n} comparisons" + (f" ({single} more with one seed)" if single else "")
+    said += f" of {n} comparison" + "s" * (n != 1)
+    return said + (f" ({single} more with one seed)" if single else "")
 
 
 @dataclass(frozen=True)

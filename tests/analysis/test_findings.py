@@ -13,7 +13,8 @@ from analysis.findings._finding import Answer
 from analysis.findings._selection import compare
 from analysis.findings.domains import by_chance, overlap
 from analysis.findings_markdown import findings_markdown
-from analysis.measurements import flat_stability, holm
+from analysis.holm import holm
+from analysis.stability import flat_stability
 from trimlab.records.result_row import ResultRow
 from trimlab.records.results import Record, Records, read_results
 
@@ -92,12 +93,12 @@ def test_a_finding_needs_seeds_that_agree_and_a_corrected_test() -> None:
     assert (clear.test, clear.p_holm) == ("sign test, 10 : 0", pytest.approx(2 / 2**10))
     assert clear.number.startswith("+47.5 ± ") and clear.n == "20 items"
     assert clear.verdict == "yes"
-    assert two_step((8, 18), (8, 17)).summary == "no: the opposite in 1 of 1 comparisons"
+    assert two_step((8, 18), (8, 17)).summary == "no: the opposite in 1 of 1 comparison"
     assert two_step((18, 8)).summary == "no finding: one seed"
     # the test alone would do: but one seed says the contrary
     assert two_step((18, 8), (8, 10)).comparisons[0].verdict == "not shown"
     # four items: p = 1/8
-    assert two_step((12, 8), (12, 8)).summary == "not shown in any of 1 comparisons"
+    assert two_step((12, 8), (12, 8)).summary == "not shown in any of 1 comparison"
 
 
 def test_one_seed_is_no_member_of_the_family_that_is_corrected() -> None:
