@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> None:
         dtype = "float32"
     with torch.inference_mode():
         export = target.write(stack, tokenizer, out, dtype, engine=options.check)
-    card = Path(stack.model.name_or_path) / CARD
+    card = Path(str(stack.model.name_or_path)) / CARD
     if card.is_file():
         text = exported_card(card.read_text(encoding="utf-8"), export, options.to)
         write_text(out / CARD, text)

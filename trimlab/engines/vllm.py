@@ -45,7 +45,7 @@ class VllmModel(LoadedModel):
 
     def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         """See `LoadedModel.logits`; they are log-probabilities."""
-        from vllm import SamplingParams
+        from vllm import SamplingParams  # type: ignore[import]
 
         every = SamplingParams(
             max_tokens=1, logprobs=-1, prompt_logprobs=-1, flat_logprobs=True, detokenize=False
@@ -62,7 +62,7 @@ class VllmModel(LoadedModel):
 
     def log_probs(self, ids: Tensor, first: int = 1) -> Tensor:
         """See `LoadedModel.log_probs`; of other tokens than the text's, vLLM tells nothing."""
-        from vllm import SamplingParams
+        from vllm import SamplingParams  # type: ignore[import]
 
         own = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         (found,) = self._generate(ids, own)
@@ -71,8 +71,8 @@ class VllmModel(LoadedModel):
 
     def decode(self, prompt_ids: Sequence[int], new_tokens: int) -> Iterator[int]:
         """See `LoadedModel.decode`."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import SamplingParams  # type: ignore[import]
+        from vllm.sampling_params import RequestOutputKind  # type: ignore[import]
 
         greedy = SamplingParams(
             temperature=0,
@@ -92,7 +92,7 @@ class VllmModel(LoadedModel):
 
     def close(self) -> None:
         """See `LoadedModel.close`."""
-        from vllm.distributed import cleanup_dist_env_and_memory
+        from vllm.distributed import cleanup_dist_env_and_memory  # type: ignore[import]
 
         self.llm = None
         gc.collect()
@@ -114,8 +114,8 @@ class Vllm(Engine):
         self.check()
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from vllm import LLM
-        from vllm.distributed import cleanup_dist_env_and_memory
+        from vllm import LLM  # type: ignore[import]
+        from vllm.distributed import cleanup_dist_env_and_memory  # type: ignore[import]
 
         if threads is not None:
             torch.set_num_threads(threads)  # vLLM lets nobody change it later

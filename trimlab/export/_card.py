@@ -2,7 +2,7 @@
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
@@ -106,7 +106,8 @@ def exported_card(card: str, export: "Export", name: str) -> str:
     if found is None:
         return card
     if name != "hf":
-        found.data.library_name = None
+        data: Any = found.data
+        data.library_name = None
     weights = f"`trimlab export --to {name} --dtype {export.dtype}`"
     said = (
         f"\n> Written by {weights} and reloaded in {export.engine}: {export.difference}.\n"
@@ -131,7 +132,8 @@ def recorded_accuracy(folder: Path, task: str, metric: str) -> Estimate | None:
     if not path.is_file():
         return None
     card = _read(path.read_text(encoding="utf-8"))
-    for found in [] if card is None else card.data.eval_results or []:
+    data: Any = None if card is None else card.data
+    for found in getattr(data, "eval_results", None) or []:
         if (found.dataset_type, found.metric_type) == (task, metric):
             measured = found.metric_args or {}
             return Estimate(found.metric_value, measured.get("stderr", 0.0), measured.get("n", 0))
