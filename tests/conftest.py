@@ -30,6 +30,10 @@ settings.register_profile(
 settings.register_profile(
     "many", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow]
 )
+# `pytest --hypothesis-profile=many`: a hundred times as many, other ones every time
+settings.register_profile(
+    "many", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("trimlab")
 
 

@@ -230,10 +230,8 @@ def _present(arguments: Sequence[str]) -> list[str]:
             continue  # a config on the command line, or nothing, which the parser reports
         content = read_yaml(Path(path))
         if "config" in content:
-            what = (
-                "an experiment: trimlab sweep makes its runs" if "runs" in content else "no config"
-            )
-            raise InputError(f"{path} holds the key `config`, which makes it {what}")
+            hint = ": `trimlab sweep` makes the runs of an experiment" if "runs" in content else ""
+            raise InputError(f"{path} is no config of one run, for it has a key `config`{hint}")
         present = present_names(content)
         configs.append(present)
         if present != content:
