@@ -1,6 +1,7 @@
 """Results of experiments, which `trimlab report` reads, and its tables and page of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -30,10 +31,10 @@ def prepare(folder: Path) -> Attempt:
         (place / "table2.jsonl").write_bytes(b"".join(rows))
         records = read_results(place)
         if random.random() < 0.05:  # most of the time of an input
-            entries = build(records)
-            results_markdown(entries, records)
+            contents = build(records)
+            results_markdown(contents)
             # figures are drawings, of which the page holds the pixels
-            tables = [entry for entry in entries if not isinstance(entry.result, Figure)]
-            write_page(folder / "index.html", tables, records, folder)
+            tables = [entry for entry in contents.entries if not isinstance(entry.result, Figure)]
+            write_page(folder / "index.html", replace(contents, entries=tables), folder)
 
     return attempt
