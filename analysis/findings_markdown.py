@@ -73,5 +73,5 @@ def _lines(command: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *(map(shown, row) for row in rows)]
+    lines = [map(shown, heads), ["---"] * len(heads), *(map(shown, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -269,7 +269,8 @@ def snapshot(folder: Path) -> dict[str, Any]:
         found["results"] = [row for row in rows if row["kind"] != "timing"]
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        own = path.name in ("previous.ckpt", "seconds.jsonl") or path.suffix in (".lock", ".log")
+        own = path.name in ("previous.ckpt", "seconds.jsonl", ".lock")
+        own |= path.suffix in (".lock", ".log")
         if path.is_dir() or own or {"logs", "results"} & set(path.parts):
             continue
         found[name] = _content(path)

@@ -143,7 +143,6 @@ BAD = {
     "a rate that rises": (["--model.final_lr_share", "2"], "model.final_lr_share"),
     "a warm-up below zero": (["--model.warmup_steps", "-1"], "model.warmup_steps"),
     "no tokens": (["--model.train_tokens", "0"], "model.train_tokens"),
-    "several devices": (["--trainer.devices", "2"], "set trainer.devices to 1"),
     "no such strategy": (["--trainer.strategy", "nosuch"], "nosuch"),
     "nothing to resume": (["--resume"], "nothing to resume"),
     "planned by the target": (["--trainer.max_epochs", "3"], "trainer.max_epochs"),
@@ -430,6 +429,9 @@ def test_failure_while_running_is_exit_1(
         cli.main(["fit", "--debug"])
 
 
+MODELS = ("full_depth", "0.5")  # of the quickstart
+
+
 def readme_commands() -> list[str]:
     """Every `trimlab ...` line of the README's code blocks."""
     blocks = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
@@ -465,9 +467,12 @@ def test_the_readmes_commands(
             arguments = [*arguments[:-1], str(tiny[1]), "--new_tokens", "2"]
         elif verb == "bench":
             smaller = {"llama-7b": "smollm2-135m", "cuda": "cpu"}
+            smaller |= {f"runs/quickstart/models/{name}": str(tiny[1]) for name in MODELS}
             arguments = [smaller.get(argument, argument) for argument in arguments]
-            arguments[-1] = "[pairs]"  # 2:4 sparsity has kernels on a GPU only
-            arguments += ["--blocks", "2", "--repeats", "1"]
+            if "--methods" in arguments:
+                arguments[-1] = "[pairs]"  # 2:4 sparsity has kernels on a GPU only
+                arguments += ["--blocks", "2"]
+            arguments += ["--repeats", "1"]
             arguments += [
                 f"--{o}={value}" for o, value in load_benchmark(arguments[0]).tiny.items()
             ]

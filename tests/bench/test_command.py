@@ -41,7 +41,7 @@ def test_without_json_a_table_is_printed(
         (["train", "--dtype", "float16"], "16-true loses small gradients: take bf16-true"),
         (["score", "--blocks", 2], "--blocks is for a --shape"),
         (["score", "--shape", "llama-7b"], "name a --model or a --shape, not both"),
-        (["decode", "--methods", "[int5]"], "no method 'int5'; there are int4, llm_int8, "),
+        (["decode", "--methods", "[int5]"], "no method 'int5'; there are built, int4, llm_int8, "),
         (["decode", "--methods", "[pairs,pairs]"], "name each method once"),
         (["decode", "--methods", "[sparse24]"], "sparse24 needs an NVIDIA GPU"),
         (["growth", "--sublayers", "[2,8]"], "8 sublayers asked for, and the model has 6"),

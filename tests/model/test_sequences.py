@@ -65,7 +65,10 @@ class Sequences(RuleBasedStateMachine):
     @initialize(family=st.sampled_from(plugin_names(FAMILIES)), seed=st.integers(0, 3))
     def start(self, family: str, seed: int) -> None:
         self.family = family
-        self.untrimmed = tiny_model(family, seed=seed, num_hidden_layers=BLOCKS)
+        shape: dict[str, Any] = {"num_hidden_layers": BLOCKS}
+        if layer_types := getattr(tiny_model(family).config, "layer_types", None):
+            shape["layer_types"] = layer_types[-BLOCKS:]
+        self.untrimmed = tiny_model(family, seed=seed, **shape)
         self.reference = Reference(self.untrimmed)
         self.stack = SublayerStack(copy.deepcopy(self.untrimmed))
         self.dropped: list[Sublayer] = []

@@ -217,10 +217,12 @@ def test_a_page_that_cannot_be_written_stops_no_run(
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "report.html").unlink()
-    (folder / ".report.html.part").mkdir()  # in its way
+    (curves := next((folder / "logs").rglob("metrics.csv"))).rename(folder / "kept.csv")
+    curves.mkdir()  # which cannot be read
     with pytest.warns(UserWarning, match="report.html was not written"):
         start(hostile, root, folder, full_depth=True, speed=True, save_at=[0.75])
-    (folder / ".report.html.part").rmdir()
+    curves.rmdir()
+    (folder / "kept.csv").rename(curves)
     start(hostile, root, folder, full_depth=True, speed=True, save_at=[0.75])
     assert page_of(folder).words() == page_of(finished).words()
 

@@ -108,7 +108,7 @@ class Run:
             InputError: The folder holds a run with another config, is in use or cannot be
                 written, or the disk has too little room.
         """
-        ranks.on_first(self._set_up)  # the others find downloads in the cache, and no error
+        ranks.on_first(self.data.setup)  # the others find downloads in the cache
         self.data.setup()
         self.module.metric = self.data.task.metric
         self.module.model.to(self.tester.device)  # type: ignore[arg-type]  # a latency is measured
@@ -116,6 +116,7 @@ class Run:
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
         check_teacher(self.module.hparams["loss"], self.options.trim_from)
+        ranks.on_first(self.folder.make)
         with self._in_first(lambda: self.folder.claimed(self.config)):
             self.summary = ranks.agreed(self._begin())
             if not self.summary.finished:
@@ -126,10 +127,6 @@ class Run:
             elif not self.page.path.exists():  # a run of an earlier version
                 ranks.on_first(lambda: self.page.write(self.summary))
             return self.summary
-
-    def _set_up(self) -> None:
-        self.data.setup()
-        self.folder.make()
 
     @staticmethod
     @contextmanager
