@@ -58,7 +58,7 @@ def findings_markdown(findings: Sequence[Finding]) -> str:
                 parts.append(_table(HEADS, map(texts, answer.comparisons)))
             if answer.command:
                 parts.append(
-                    f"{missing_text(answer.missing)}\n\n```\n{_lines(answer.command)}\n```"
+                    f"{shown(missing_text(answer.missing))}\n\n```\n{_lines(answer.command)}\n```"
                 )
     return "\n\n".join(parts) + "\n"
 

@@ -147,7 +147,7 @@ def results_markdown(contents: Contents) -> str:
         result = entry.result
         measured = shown(series_title(entry.series)) if entry.series else "not measured yet"
         parts.append(f"## {result.title} ({measured})")
-        parts += [entry.note] if entry.note else []
+        parts += [shown(entry.note)] if entry.note else []
         if isinstance(result, Table):
             parts.append(markdown(result).rstrip())
         else:

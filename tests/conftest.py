@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import setuptools  # noqa: F401  # before anything looks for pip, which switches its distutils off
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ os.environ["WANDB_MODE"] = "disabled"  # tests of tracking say otherwise
 # no test depends on the clock, and every run tries the same examples
 settings.register_profile(
     "trimlab", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-# `pytest --hypothesis-profile=many`: a hundred times as many, other ones every time
-settings.register_profile(
-    "many", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow]
 )
 # `pytest --hypothesis-profile=many`: a hundred times as many, other ones every time
 settings.register_profile(

@@ -158,6 +158,7 @@ class Sequences(RuleBasedStateMachine):
 
 
 TestSequences = Sequences.TestCase
+pytestmark = pytest.mark.slow
 # a sequence is some ten forward passes: a tenth of the examples of other tests
 TestSequences.settings = settings(
     max_examples=max(1, settings.default.max_examples // 10), stateful_step_count=8

@@ -154,6 +154,7 @@ def test_too_little_memory_says_what_to_lower(
         assert error.startswith("trimlab: out of memory: lower model.train_tokens")
 
 
+@pytest.mark.slow
 def test_too_little_memory_in_a_scan_halves_what_is_computed_at_once(
     tiny_model: Any, tiny_tokenizer: Any, root: Path
 ) -> None:
