@@ -29,6 +29,16 @@ class Kept(NamedTuple):
     channels: Tensor
 
 
+def check_ratio(ratio: float) -> None:
+    """Refuses a share of the layer memory that is none, or all of it.
+
+    Raises:
+        InputError: It is not between 0 and 1.
+    """
+    if not 0 < ratio < 1:
+        raise InputError(f"ratio must be between 0 and 1, not {ratio}")
+
+
 def check_blocks(stack: SublayerStack, title: str) -> None:
     """Refuses a model without the linear layers that are narrowed.
 

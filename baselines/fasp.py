@@ -22,13 +22,13 @@ from baselines._narrow import (
     Kept,
     best,
     check_blocks,
+    check_ratio,
     group_count,
     kept_sizes,
     query_rows,
     save_narrow,
 )
 from trimlab.baseline import Baseline, CalibrationTokens
-from trimlab.errors import InputError
 from trimlab.model.device import Placement
 from trimlab.model.loading import load_model
 from trimlab.model.sublayers import SublayerStack
@@ -45,8 +45,7 @@ class FASP(Baseline):
     title = "FASP"
 
     def __init__(self, ratio: float = 0.5, damp: float = 0.01):
-        if not 0 < ratio < 1:
-            raise InputError(f"ratio must be between 0 and 1, not {ratio}")
+        check_ratio(ratio)
         self.ratio, self.damp = ratio, damp
 
     def check(self, stack: SublayerStack) -> None:

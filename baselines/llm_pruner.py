@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines._narrow import Kept, best, check_blocks, group_count, kept_sizes, save_narrow
+from baselines._narrow import (
+    Kept,
+    best,
+    check_blocks,
+    check_ratio,
+    group_count,
+    kept_sizes,
+    save_narrow,
+)
 from trimlab.baseline import Baseline, CalibrationTokens
 from trimlab.errors import InputError
 from trimlab.model.device import Placement
@@ -30,8 +38,7 @@ class LLMPruner(Baseline):
     before_training = True
 
     def __init__(self, ratio: float = 0.5, samples: int = 10):
-        if not 0 < ratio < 1:
-            raise InputError(f"ratio must be between 0 and 1, not {ratio}")
+        check_ratio(ratio)
         if samples < 1:
             raise InputError(f"samples must be at least 1, not {samples}")
         self.ratio, self.samples = ratio, samples

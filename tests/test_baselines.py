@@ -104,7 +104,8 @@ def test_what_is_written_is_smaller_or_sparser_and_loads(name, folder, tmp_path)
     if not baseline.before_training:  # another structure gives anything before it is trained
         agreement = torch.corrcoef(torch.stack([original.flatten(), found.flatten()]))[0, 1]
         # libraries keep every weight in four or eight bits; random weights have no spare ones
-        assert agreement > (0.8 if baseline.library else 0.2)
+        least = 0.3 if stored.zeros > 0.4 else 0.2
+        assert agreement > (0.8 if baseline.library else least)
 
 
 @pytest.mark.parametrize("name", OWN)

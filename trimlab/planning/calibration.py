@@ -1,6 +1,5 @@
 """This machine, measured in a few seconds: the rates of a model's own products, and bandwidth."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from trimlab.errors import InputError
-from trimlab.evaluation.speed import synchronise
+from trimlab.evaluation.speed import fastest_seconds
 from trimlab.memory import give_back_memory, main_memory, resident_memory
 from trimlab.planning.machine import CONTEXT, Machine, measured_rate
 from trimlab.planning.tracing import Op, OpKey
@@ -149,15 +148,9 @@ def _measured(
 
 def _seconds(work: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
     """Least time of some calls, after one for warming up: other load only adds to it."""
-    times = []
-    for _ in range(repeats + 1):
-        synchronise(device)
-        start = time.perf_counter()
-        work()
-        synchronise(device)
-        times.append(time.perf_counter() - start)
+    seconds = fastest_seconds(work, device, repeats)
     give_back_memory()
-    return min(times[1:])
+    return seconds
 
 
 @contextmanager
