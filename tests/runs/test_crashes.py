@@ -13,18 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.crashes import (
-    CUT,
-    KILLED,
-    SCENARIOS,
-    RunIn,
-    crash_states,
-    differences,
-    killed_at,
-    on_a_full_disk,
-    snapshot,
-    trimming,
-)
+from tests.crashes.kills import RunIn, crash_states, killed_at, on_a_full_disk
+from tests.crashes.scenarios import IN_ONE_PROCESS, trimming
+from tests.crashes.snapshots import differences, snapshot
+from tests.crashes.writes import CUT, KILLED
 from tests.forked import Forked
 from trimlab import cli
 from trimlab.commands import fit as fit_command
@@ -66,7 +58,7 @@ def test_a_run_survives_kills_at_its_writes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("scenario", IN_ONE_PROCESS.values(), ids=IN_ONE_PROCESS)
 def test_every_state_that_a_kill_can_leave_is_resumed(
     scenario: Callable[..., RunIn], base: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -26,9 +26,8 @@ def run(arguments: list[str]) -> None:
     import torch
 
     from trimlab.engines._engine import load_engine
-    from trimlab.export._card import CARD, exported_card
+    from trimlab.export._card import CARD
     from trimlab.export._format import load_format
-    from trimlab.files import write_text
 
     target = load_format(options.to)
     if options.dtype is not None and options.dtype not in target.dtypes:
@@ -39,12 +38,10 @@ def run(arguments: list[str]) -> None:
     dtype = options.dtype or str(stored).removeprefix("torch.")
     if dtype not in target.dtypes:
         dtype = "float32"
+    path = Path(str(stack.model.name_or_path)) / CARD
+    card = path.read_text(encoding="utf-8") if path.is_file() else None
     with torch.inference_mode():
-        export = target.write(stack, tokenizer, out, dtype, engine=options.check)
-    card = Path(str(stack.model.name_or_path)) / CARD
-    if card.is_file():
-        text = exported_card(card.read_text(encoding="utf-8"), export, options.to)
-        write_text(out / CARD, text)
+        export = target.write(stack, tokenizer, out, dtype, engine=options.check, card=card)
     _report(export, target, stack, options.check)
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimlab.engines._engine import LoadedModel, load_engine
 from trimlab.errors import InputError
+from trimlab.export._card import CARD, exported_card
 from trimlab.export._compare import (
     Difference,
     check_equal,
@@ -22,7 +23,7 @@ from trimlab.export._compare import (
     compare,
 )
 from trimlab.export._packing import Tier, pack, packed_size, tier_of
-from trimlab.files import atomic_folder
+from trimlab.files import atomic_folder, write_text
 from trimlab.model.sublayers import SublayerStack
 from trimlab.plugins import hyphenated_module, hyphenated_names, plugin_class
 
@@ -173,6 +174,7 @@ class ExportFormat(ABC):
         dtype: str | torch.dtype | None = None,
         *,
         engine: str | None = None,
+        card: str | None = None,
     ) -> Export:
         """Writes the trimmed model, once it has been reloaded and its logits agree.
 
@@ -184,6 +186,8 @@ class ExportFormat(ABC):
                 have in memory.
             engine: Name of another engine in which the export is compared, too, before weights
                 are compressed.
+            card: The card of the trimmed model; that of the export, which is made of it, is
+                written beside the weights.
 
         Returns:
             The export.
@@ -215,18 +219,22 @@ class ExportFormat(ABC):
                 with self.load(part, model) as reloaded:
                     compressed = compare(model, reloaded)
                 check_similar(compressed, asked)
-        tier, blocks = self.tier(stack)
-        return Export(
-            folder=folder,
-            tier=tier,
-            blocks=blocks,
-            bytes_on_disk=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-            dtype=asked or written,
-            engine=own,
-            difference=difference,
-            compressed=compressed,
-            checked=checked,
-        )
+            tier, blocks = self.tier(stack)
+            export = Export(
+                folder=folder,
+                tier=tier,
+                blocks=blocks,
+                bytes_on_disk=sum(f.stat().st_size for f in part.rglob("*") if f.is_file()),
+                dtype=asked or written,
+                engine=own,
+                difference=difference,
+                compressed=compressed,
+                checked=checked,
+            )
+            if card is not None:
+                name = type(self).__module__.rpartition(".")[2].replace("_", "-")
+                write_text(part / CARD, exported_card(card, export, name))
+        return export
 
 
 def format_names() -> list[str]:
