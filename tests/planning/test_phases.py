@@ -172,9 +172,8 @@ def test_a_loss_says_what_it_computes() -> None:
     choices = replace(answers.changed(loss="choices"), workload=every)
     assert choices.largest_part.tokens > answers.largest_part.tokens
     assert training(choices).parts["activations"] > training(answers).parts["activations"]
-    assert durations(choices).epoch > durations(answers).epoch
     # a loss without a teacher fine-tunes at full depth, too
-    assert phases(choices)[1].parts["activations"] > phases(answers)[1].parts["activations"]
+    assert training(choices.fine_tuning) == training(choices)
     # of all choices, other losses compute the right one
     assert replace(answers, workload=every).batches == answers.batches
     context = answers.changed(loss="context")
