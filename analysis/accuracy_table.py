@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from analysis.measurements import (
     Measurement,
     final_memory,
+    loss_of,
     mean_and_stderr,
     measure,
     scorer_of,
@@ -38,6 +39,7 @@ class Method:
         model: Name of the model in the run.
         scorer: Importance score of the run; None for any, two-step first.
         r: Sparse update ratio of the run; None for any.
+        loss: Training loss of the run; None for any.
         paper: The published row, by column title.
         baseline: Name of the baseline that compressed the model; None for the model itself.
         ratio: The requested layer-memory ratio of a trimmed model. None for the paper's half and,
@@ -51,6 +53,7 @@ class Method:
     paper: Mapping[str, str] = field(default_factory=dict)
     baseline: str | None = None
     ratio: float | None = None
+    loss: str | None = None
 
     def tests(self, mine: Records) -> Records:
         """The test results of the method, among the records of `select`."""
@@ -66,6 +69,7 @@ class Method:
             if record.get("model") in (self.model, None)
             and (self.scorer is None or scorer_of(record) == self.scorer)
             and (self.r is None or update_ratio_of(record) == self.r)
+            and (self.loss is None or loss_of(record) == self.loss)
         ]
         return Records(tuple(sorted(found, key=lambda record: scorer_of(record) != "two_step")))
 

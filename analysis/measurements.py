@@ -14,6 +14,7 @@ from trimlab.records.results import Record, Records
 KEPT_SHARE = 0.9
 # The options of `Trim` in a cell that sets none
 DEFAULT_SCORER, DEFAULT_R, DEFAULT_BYPASS = "two_step", 0.25, "residual"
+DEFAULT_LOSS = "answers"  # that of `DomainLM`
 # The optional numbers of a test row that are neither standard errors nor sizes
 EXTRA_METRICS = tuple(
     declared.name
@@ -45,6 +46,11 @@ def scorer_of(record: Record) -> str:
 def update_ratio_of(record: Record) -> float:
     """The sparse update ratio r of the run."""
     return override(record, "trim.r", DEFAULT_R)
+
+
+def loss_of(record: Record) -> str:
+    """The training loss of the run."""
+    return override(record, "model.loss", DEFAULT_LOSS)
 
 
 def bypass_of(record: Record) -> str:

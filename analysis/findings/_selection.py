@@ -8,6 +8,7 @@ from analysis.findings._finding import Comparison
 from analysis.measurements import (
     bypass_of,
     item_balance,
+    loss_of,
     mean_and_stderr,
     one_per_seed,
     same_items,
@@ -26,7 +27,11 @@ def tasks_of(records: Records) -> list[str]:
 
 
 def trimmed(
-    records: Records, scorer: str = "two_step", r: float = 0.25, ratio: float | None = 0.5
+    records: Records,
+    scorer: str = "two_step",
+    r: float = 0.25,
+    ratio: float | None = 0.5,
+    loss: str | None = None,
 ) -> Records:
     """Trimmed models on their own task, of one score and sparse update ratio.
 
@@ -35,6 +40,7 @@ def trimmed(
         scorer: Importance score.
         r: Sparse update ratio.
         ratio: Asked layer-memory ratio.
+        loss: Training loss; None for any.
     """
     tests = records.where(kind="test", model="trimmed", asked_ratio=ratio)
     return Records(
@@ -44,6 +50,7 @@ def trimmed(
             if record["task"] == record["evaluated_on"]
             and (scorer_of(record), update_ratio_of(record)) == (scorer, r)
             and bypass_of(record) == "residual"
+            and loss in (None, loss_of(record))
         )
     )
 

@@ -10,12 +10,13 @@ PLACE = 7
 QUESTION = "Does the recipe change any answer?"
 METHOD = (
     "Test accuracy at half of the layer memory, ordinary blocks (Recipes): fine-tuned first less "
-    "the published algorithm for as many epochs, and hidden change less other selections with the "
-    "same healing. The answers above with the recipe are a series of their own, of sweeps with "
-    "`--set recipe=fine_tuned_first`."
+    "the published algorithm for as many epochs, hidden change less other selections with the same "
+    "healing, and other training losses less that of the answers. The answers above with the "
+    "recipe are a series of their own, of sweeps with `--set recipe=fine_tuned_first`."
 )
 TASKS = ("sciq", "piqa", "medmcqa", "lexglue", "icd10cm", "icd10_chapters")
 R = 0.5
+LOSSES = ("logits", "choices", "context")
 PUBLISHED = ("the published algorithm", "two_step", 0.25)
 SELECTIONS = (
     ("block influence", "block_influence", R),
@@ -25,16 +26,29 @@ SELECTIONS = (
 
 
 def answer(series: Series, records: Records, _everything: Records) -> Answer:
-    """Four comparisons per task."""
+    """Seven comparisons per task."""
     mine = records.of("recipes")
     found, missing = [], set()
     for task in sorted({*TASKS, *(record["task"] for record in mine)}, key=task_order):
         of_task = mine.where(task=task)
-        ours = trimmed(of_task, "hidden_change", R)
-        for title, scorer, r in (PUBLISHED, *SELECTIONS):
-            what = f"{task_title(task)}: fine-tuned first less {title}"
-            comparison = compare(what, ours, trimmed(of_task, scorer, r))
-            found += [comparison] if comparison else []
-            missing |= {task} if incomplete(comparison) else set()
+        ours = trimmed(of_task, "hidden_change", R, loss="answers")
+        comparisons = [
+            compare(
+                f"{task_title(task)}: fine-tuned first less {title}",
+                ours,
+                trimmed(of_task, scorer, r),
+            )
+            for title, scorer, r in (PUBLISHED, *SELECTIONS)
+        ]
+        comparisons += [
+            compare(
+                f"{task_title(task)}: fine-tuned first, loss {loss} less loss answers",
+                trimmed(of_task, "hidden_change", R, loss=loss),
+                ours,
+            )
+            for loss in LOSSES
+        ]
+        found += filter(None, comparisons)
+        missing |= {task} if any(map(incomplete, comparisons)) else set()
     measures = sweep("recipes", series, tasks=sorted(missing))
     return Answer(found, titles(missing), measures if missing else None)

@@ -71,6 +71,23 @@ def test_training_items_have_the_right_choice_alone(data: DomainData) -> None:
     assert sorted(i for batch in batches for i in batch.order.tolist()) == [*range(len(items))]
 
 
+def test_training_items_have_all_choices_for_a_loss_that_compares_them(
+    root: Path, tmp_path: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    data = DomainData(
+        tiny_tokenizer(), "jsonl", root, calibration_rows=8, dev_rows=12, train_eos=True
+    )
+    items = data.train_items(all_choices=True)
+    assert data.rows is not None
+    assert items == [
+        encode(data.tokenizer, item, data.max_length, end=2) for item in data.rows.train
+    ]
+    assert max(items[0].choice_index) > 0 == max(data.train_items()[0].choice_index)
+    texts = _texts(_texts_domain(tmp_path, ["the owl"], ["a bin"]), tiny_tokenizer())
+    with pytest.raises(InputError, match="task text has no .* other choices .* model.loss answers"):
+        texts.train_items(all_choices=True)
+
+
 def test_any_items_make_batches_without_reading_rows(tiny_tokenizer: TinyTokenizer) -> None:
     data = DomainData(tiny_tokenizer(), "jsonl", "nowhere")
     items = [Item("who?", (" the man", " a"), 0), Item("where?", (" in", " on"), 1)]

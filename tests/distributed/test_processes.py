@@ -94,6 +94,15 @@ def test_fsdp_does_what_one_process_does(fit: Fit, one: Path, runs: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loss", ["choices", "context"])
+def test_terms_of_a_loss_are_counted_over_all_processes(fit: Fit, runs: Path, loss: str) -> None:
+    for n in (1, 2):
+        ended = fit(n, f"{loss} {n}", "--model.loss", loss)
+        assert [end.code for end in ended] == [0] * n, ended[0].err
+    assert_same_run(runs / f"{loss} 1", runs / f"{loss} 2")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

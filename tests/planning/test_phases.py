@@ -164,6 +164,23 @@ def test_a_teacher_takes_memory_and_a_forward_pass() -> None:
         make_job(model__loss="hidden_states")
 
 
+def test_a_loss_says_what_it_computes() -> None:
+    """All choices are more tokens, with a mask; all positions of the LM head are more logits."""
+    answers = make_job(run__trim_from="fine_tuned")
+    every = assumed(COUNTS, (16, 32), all_choices=True)
+    choices = replace(answers.changed(loss="choices"), workload=every)
+    assert choices.largest_part.tokens > answers.largest_part.tokens
+    assert training(choices).parts["activations"] > training(answers).parts["activations"]
+    # a loss without a teacher fine-tunes at full depth, too
+    assert training(choices.fine_tuning) == training(choices)
+    # of all choices, other losses compute the right one
+    assert replace(answers, workload=every).batches == answers.batches
+    context = answers.changed(loss="context")
+    few, all_of_them = (job.largest_part for job in (answers, context))
+    assert few.scored < all_of_them.scored <= all_of_them.tokens == few.tokens
+    assert training(context).parts["logits"] > 2 * training(answers).parts["logits"]
+
+
 def test_the_target_is_the_one_that_is_met_first() -> None:
     assert target_layers(make_job()) == 0.5  # as it was asked for, not rounded
     assert target_model(make_job(trim__target_model_memory=0.7)) == pytest.approx(

@@ -480,6 +480,25 @@ def test_a_teacher_needs_a_fine_tuned_model(base: Path, root: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("task", ["text", "completion"])
+def test_a_loss_of_choices_needs_choices(base: Path, tmp_path: Path, task: str) -> None:
+    row = {"text": {"text": "the owl"}, "completion": {"prompt": "who?", "completion": " the owl"}}
+    for split in ("train", "validation", "test"):
+        rows = [{k: f"{v} {split} {i}" for k, v in row[task].items()} for i in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(InputError, match=f"task {task} has no training item with other choices"):
+        trimlab.trim(
+            str(base),
+            task,
+            tmp_path / "run",
+            model={"loss": "choices"},
+            data={"root": tmp_path, "calibration_rows": 2, "dev_rows": 2},
+            trainer=QUIET,
+            target_layer_memory=0.5,
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_fine_tuned_model_teaches_the_trimmed_one(
     from_fine_tuned: Path, base: Path, root: Path, tmp_path: Path
 ) -> None:

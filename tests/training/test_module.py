@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimlab.data.batching import TENSORS, Batch, collate
+from trimlab.data.domain import DomainData
 from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 from trimlab.errors import InputError
@@ -163,6 +165,32 @@ def test_a_loss_of_all_positions_reads_valid_hidden_states(
     torch.testing.assert_close(step, expected)
     for name, gradient in gradients(module, step).items():
         torch.testing.assert_close(gradient, full.get(name, torch.zeros_like(gradient)))
+
+
+@pytest.mark.parametrize("loss", ["choices", "context"])
+def test_a_fit_gives_a_loss_the_items_that_it_needs(
+    loss: str, root: Path, tmp_path: Path, tiny_folder: Any
+) -> None:
+    module = DomainLM(str(tiny_folder(tmp_path)), loss=loss, train_tokens=64)
+    data = DomainData(module.tokenizer, "jsonl", root, calibration_rows=4, dev_rows=4, batch_size=3)
+    seen: list[Batch] = []
+
+    class See(L.Callback):
+        def on_train_batch_start(self, _trainer: Any, _module: Any, batch: Any, _: int) -> None:
+            seen.append(batch)
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, callbacks=[See()], **quiet
+    )
+    trainer.fit(module, datamodule=data)
+    expected = data.train_items(all_choices=loss == "choices")
+    order = [i for batch in seen for i in batch.order.tolist()]
+    assert sorted(order) == [*range(len(expected))]
+    assert [t for batch in seen for t in batch.targets.tolist()] == [
+        token for i in order for token in expected[i].targets
+    ]
+    assert trainer.callback_metrics["train_loss"].isfinite()
 
 
 def test_unknown_losses_are_refused(tmp_path: Path, tiny_folder: Any) -> None:

@@ -161,13 +161,14 @@ def _workload(base: str | None, tokens: tuple[int, int] | None, config: "JsonObj
     from trimlab.data.task import load_task
     from trimlab.planning.base import built_folder
     from trimlab.planning.workload import ASSUMED_ROWS, ASSUMED_TOKENS, assumed, of_rows
+    from trimlab.training.losses import load_loss
 
-    data = config["data"]
+    data, all_choices = config["data"], load_loss(config["model"]["loss"]).all_choices
     task = load_task(data["task"])
     embedded = task.hub is None and not task.own_rows
     folder = built_folder(base) if base and tokens is None else None
     if folder is not None and (data["root"] or embedded):
-        return of_rows(_domain(str(folder), config))
+        return of_rows(_domain(str(folder), config), all_choices)
     mean, longest = tokens or ASSUMED_TOKENS
     longest = min(longest, data["max_length"])
     counts = {
@@ -176,7 +177,7 @@ def _workload(base: str | None, tokens: tuple[int, int] | None, config: "JsonObj
         "dev": data["dev_rows"],
         "test": data["test_rows"] or task.official.get("test", ASSUMED_ROWS["test"]),
     }
-    return assumed(counts, (min(mean, longest), longest))
+    return assumed(counts, (min(mean, longest), longest), all_choices=all_choices)
 
 
 def _domain(folder: str, config: "JsonObject", **options: Any) -> Any:

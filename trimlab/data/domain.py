@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,22 +150,26 @@ class DomainData(L.LightningDataModule):
         )
         kept: dict[str, list[Item]] = {}
         for name in SETS:
-            pairs = self._encode_set(name, getattr(rows, name))
+            training = name == "train"
+            pairs = self._encode_set(
+                name, getattr(rows, name), only_gold=training, train_eos=training and self.train_eos
+            )
             kept[name] = [item for item, parts in pairs if parts]
             self._encoded[name] = [parts for _, parts in pairs]
             if name != "train":
                 self._held_out |= dict(pairs)
         self.rows = replace(rows, **kept)
 
-    def _encode_set(self, name: str, items: Sequence[Item]) -> list[tuple[Item, list[EncodedItem]]]:
-        """The items of a set with their tokens; in training, those of the right choice alone."""
-        training = name == "train"
-        end: Any = self.tokenizer.eos_token_id if training and self.train_eos else None
+    def _encode_set(
+        self, name: str, items: Sequence[Item], *, only_gold: bool = False, train_eos: bool = False
+    ) -> list[tuple[Item, list[EncodedItem]]]:
+        """The items of a set with their tokens, of all choices or of the right ones alone."""
+        end: Any = self.tokenizer.eos_token_id if train_eos else None
         pairs, faults = list[tuple[Item, list[EncodedItem]]](), list[str]()
         quiet = None if self.progress else True  # None: a bar only on a terminal
         for item in tqdm(items, f"tokenise {name}", leave=False, disable=quiet):
             try:
-                parts = encode_all(self.tokenizer, item, self.max_length, training, end=end)
+                parts = encode_all(self.tokenizer, item, self.max_length, only_gold, end=end)
                 pairs.append((item, parts))
             except InputError as fault:
                 faults.append(str(fault))
@@ -224,13 +229,37 @@ class DomainData(L.LightningDataModule):
         asked, limit = self.asked_length, self.max_length
         return [f"the model reads {limit} tokens: data.max_length is {limit}, not {asked}"]
 
-    def train_items(self) -> list[EncodedItem]:
-        """The training items, each with its right choice alone."""
-        return self.encoded_items("train")
+    def train_items(self, all_choices: bool = False) -> list[EncodedItem]:
+        """The training items, each with its right choice alone.
+
+        Args:
+            all_choices: With all their choices, for a loss that compares them.
+
+        Raises:
+            InputError: No item has other choices, or one of them cannot be scored.
+        """
+        if not all_choices:
+            return self.encoded_items("train")
+        return self._train_items_with_choices
+
+    @cached_property
+    def _train_items_with_choices(self) -> list[EncodedItem]:
+        self.setup()
+        assert self.rows is not None
+        items = self.rows.train
+        if all(len(item.choices) < 2 for item in items):
+            raise InputError(
+                f"task {self.task.name} has no training item with other choices than the right "
+                "one, and the loss compares choices: give model.loss answers"
+            )
+        name = "train, all choices"
+        pairs = self._encode_set(name, items, train_eos=self.train_eos)
+        return [part for _, parts in pairs for part in parts]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of training items, in a new order every epoch."""
-        items = self.train_items()
+        module = None if self.trainer is None else self.trainer.lightning_module
+        items = self.train_items(getattr(module, "all_choices", False))
         lengths = [len(item.tokens) for item in items]
         size, seed = self.batch_size, self.seed
         order = LengthBuckets(lengths, size, seed, self._epoch, done=self._done)

@@ -86,7 +86,7 @@ def rows_per_call(vocabulary: int, cuda: bool) -> int:
     return max(HEAD_ROWS, GPU_LOGITS // vocabulary) if cuda else HEAD_ROWS
 
 
-def _head_outputs(
+def head_outputs(
     stack: SublayerStack, hidden: Tensor, batch: Batch
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Logits where scored tokens are predicted.
@@ -121,7 +121,7 @@ def token_log_probs(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tenso
     """
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     result = hidden.new_empty(len(batch.targets), dtype=dtype)  # (P,)
-    for logits, here, local in _head_outputs(stack, hidden, batch):
+    for logits, here, local in head_outputs(stack, hidden, batch):
         logits = logits.to(dtype)  # (U', V)
         # a few rows at a time stay in the CPU's cache: half of the time of all at once
         rows = len(logits) if logits.is_cuda else CACHED_ROWS
@@ -142,7 +142,7 @@ def token_hits(stack: SublayerStack, hidden: Tensor, batch: Batch) -> Tensor:
         The hits.  # (P,)
     """
     hits = hidden.new_empty(len(batch.targets), dtype=torch.float64)  # (P,)
-    for logits, here, local in _head_outputs(stack, hidden, batch):
+    for logits, here, local in head_outputs(stack, hidden, batch):
         hits[here] = (logits.argmax(-1)[local] == batch.targets[here]).double()
     return hits
 

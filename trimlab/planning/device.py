@@ -60,7 +60,8 @@ def planned_job(
     longest = max(2, min(longest, settings.max_length))
     counts = {name: max(1, int(found["items"])) for name, found in sets.items()}
     # lengths decide about time; the memory is that of the fullest batch
-    workload = assumed(counts, (longest, longest))
+    all_choices = settings.training_loss.all_choices
+    workload = assumed(counts, (longest, longest), all_choices=all_choices)
     return Job(ModelSizes(model), settings, workload, machine)
 
 

@@ -58,7 +58,7 @@ def durations(job: Job) -> Durations:
     first = min(schedule.before_first_drop, epochs) / epochs
     average = first + (1 - first) * mean
     # what a teacher adds, which keeps its depth
-    teacher = epoch - epoch_seconds(job.changed(loss="answers")) / n
+    teacher = epoch - epoch_seconds(job.without_teacher) / n
     run = epochs * (average * (epoch - teacher + dev) + teacher)
     run += scan + (scans - 1) * mean_square * scan
     run += test + test * sum(job.settings.trim.save_at or [depth])
@@ -102,10 +102,13 @@ def part_seconds(job: Job, part: BatchShape) -> float:
 def part_ops(job: Job, part: BatchShape) -> Counter[Op]:
     """The operations of a part of an optimizer step."""
     ops: Counter[Op] = Counter()
-    last = None if job.settings.all_positions else len(job.trained) - 1
+    loss = job.settings.training_loss
+    last = None if loss.all_positions else len(job.trained) - 1
     for i, kinds in enumerate(job.trained):
         scored = part.scored if i == last else 0
-        cost = job.passes.block(part.items, part.length, trained=kinds, scored=scored)
+        cost = job.passes.block(
+            part.items, part.length, trained=kinds, tree=loss.all_choices, scored=scored
+        )
         ops += cost.forward + cost.backward
     head = job.passes.head(
         part.items, part.length, part.scored, trained=job.settings.train_embeddings

@@ -41,7 +41,12 @@ class Job:
     @property
     def fine_tuning(self) -> "Job":
         """Training of all sublayers, before any is dropped."""
-        return self.changed(r=1.0, loss="answers")
+        return self.without_teacher.changed(r=1.0)
+
+    @property
+    def without_teacher(self) -> "Job":
+        """The same before there is a teacher."""
+        return replace(self, settings=self.settings.without_teacher)
 
     # ---- training -----------------------------------------------------------------------------
 

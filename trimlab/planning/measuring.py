@@ -154,9 +154,10 @@ def measure_steps(
     items = domain(base, config, train_rows=rows, **held_out)
     settings = RunSettings.from_config(config)
     # every batch is a step, and nothing has trained a teacher
-    settings = settings.changed(train_batches=None, accumulated=1, loss="answers")
+    settings = settings.without_teacher.changed(train_batches=None, accumulated=1)
     sizes = ModelSizes(module.model.config)  # type: ignore[arg-type]
-    job = calibrated(Job(sizes, settings, of_rows(items), before))
+    workload = of_rows(items, settings.training_loss.all_choices)
+    job = calibrated(Job(sizes, settings, workload, before))
     planned = {"training": training(job), "scan": scan_memory(job)}
     seconds = {"training": epoch_seconds(job) / job.steps, "scan": scan_seconds(job)}
     found = measure(job, module, items)

@@ -39,7 +39,7 @@ def phases(job: Job) -> list[PhaseMemory]:
 
 def untrimmed(job: Job) -> PhaseMemory:
     """The evaluation of the untrimmed model, in the type of the fits."""
-    job = job.changed(lora_rank=0, loss="answers")
+    job = job.without_teacher.changed(lora_rank=0)
     return PhaseMemory("untrimmed", _process(job) | {"activations": _evaluation(job, "test")})
 
 
@@ -66,16 +66,22 @@ def step_peak(job: Job, part: BatchShape) -> dict[str, int]:
     A block's backward pass frees what its forward pass has saved, and adds its gradients.
     """
     passes, item = job.passes, _itemsize(job)
-    scored_block = None if job.settings.all_positions else len(job.trained) - 1
+    loss = job.settings.training_loss
+    scored_block = None if loss.all_positions else len(job.trained) - 1
     costs = [
         passes.block_bytes(
-            part.items, part.length, trained=kinds, scored=part.scored if i == scored_block else 0
+            part.items,
+            part.length,
+            trained=kinds,
+            tree=loss.all_choices,
+            scored=part.scored if i == scored_block else 0,
         )
         for i, kinds in enumerate(job.trained)
     ]
     gradients = [item * job.trained_parameters(kinds) for kinds in job.trained]
-    embedded = part.tokens * job.sizes.hidden * item
-    before = list(accumulate((cost.saved for cost in costs), initial=embedded))
+    inputs = part.tokens * job.sizes.hidden * item  # embeddings and, of a tree, its mask
+    inputs += part.items * part.length**2 * item * loss.all_choices
+    before = list(accumulate((cost.saved for cost in costs), initial=inputs))
     head = passes.head_bytes(
         part.items, part.length, part.scored, trained=job.settings.train_embeddings
     )

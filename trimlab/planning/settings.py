@@ -13,7 +13,7 @@ from trimlab.errors import InputError
 from trimlab.planning.passes import PassSettings
 from trimlab.records.rows import JsonObject
 from trimlab.training.devices import check_precision_name
-from trimlab.training.losses import check_teacher, load_loss
+from trimlab.training.losses import Loss, check_teacher, load_loss
 from trimlab.training.module import DomainLM
 from trimlab.training.steps import limited_batches, steps_per_epoch
 from trimlab.training.strategies import load_strategy
@@ -150,9 +150,15 @@ class RunSettings:
         return self.fine_tuned_first and load_loss(self.loss).needs_teacher
 
     @property
-    def all_positions(self) -> bool:
-        """Whether the loss reads the hidden states of all tokens."""
-        return self.teacher and load_loss(self.loss).all_positions
+    def training_loss(self) -> Loss:
+        """The loss of training: that of the answers until there is a teacher that it needs."""
+        loss = load_loss(self.loss)
+        return load_loss("answers") if loss.needs_teacher and not self.teacher else loss
+
+    @property
+    def without_teacher(self) -> "RunSettings":
+        """The same before there is a teacher."""
+        return self.changed(loss="answers") if self.teacher else self
 
     def batches_of(self, batches: int) -> int:
         """Batches that an epoch takes of so many, at least one."""

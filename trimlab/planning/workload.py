@@ -64,7 +64,8 @@ class Workload:
     """The items of a run.
 
     Attributes:
-        train: Training items, each with its right choice alone.
+        train: Training items, each with its right choice alone or, for a loss that compares them,
+            with all its choices.
         calibration: Calibration items with all their choices.
         dev: Dev items with all their choices.
         test: Test items with all their choices.
@@ -84,11 +85,16 @@ class Workload:
 
     def batches(self, settings: RunSettings) -> list[list[BatchShape]]:
         """The batches of the first epoch, each in the parts that it is computed in."""
-        lengths = [item.tokens for item in self.train]
+        loss = settings.training_loss
+        train = [item if loss.all_choices else item.right_alone for item in self.train]
+        if loss.head_everywhere:
+            train = [item._replace(all_scored=item.tokens) for item in train]
+        lengths = [item.tokens for item in train]
         order = LengthBuckets(lengths, settings.batch_size, settings.seed, epoch=lambda: 0)
         batches = list(order)[: settings.batches_of(len(order))]
         return [
-            batch_shapes([self.train[i] for i in batch], settings.train_tokens) for batch in batches
+            batch_shapes([train[i] for i in batch], settings.train_tokens, in_full=True)
+            for batch in batches
         ]
 
 
@@ -115,8 +121,12 @@ def batch_shapes(
     ]
 
 
-def of_rows(data: DomainData) -> Workload:
+def of_rows(data: DomainData, all_choices: bool = False) -> Workload:
     """The items of a domain, tokenised.
+
+    Args:
+        data: The domain.
+        all_choices: Whether training items have all their choices.
 
     Raises:
         InputError: The rows cannot be read.
@@ -127,7 +137,7 @@ def of_rows(data: DomainData) -> Workload:
         name: [s for item in getattr(data.rows, name) for s in map(_size, data._parts(item))]
         for name in ("calibration", "dev", "test")
     }
-    train = [_size(item) for item in data.train_items()]
+    train = [_size(item) for item in data.train_items(all_choices)]
     return Workload(train, **held_out, source=f"the rows of {data.task.name}")
 
 
@@ -139,7 +149,11 @@ def _size(item: EncodedItem) -> ItemSize:
 
 
 def assumed(
-    counts: dict[str, int], tokens: tuple[int, int] = ASSUMED_TOKENS, *, choices: int = CHOICES
+    counts: dict[str, int],
+    tokens: tuple[int, int] = ASSUMED_TOKENS,
+    *,
+    choices: int = CHOICES,
+    all_choices: bool = False,
 ) -> Workload:
     """Items of assumed lengths.
 
@@ -147,6 +161,7 @@ def assumed(
         counts: Number of items of `train`, `calibration`, `dev` and `test`.
         tokens: Mean and longest text in tokens, answer included.
         choices: Choices of an item that is scored.
+        all_choices: Whether training items have all their choices.
     """
     mean, longest = tokens
     answer = min(ANSWER, max(1, mean // 2))
@@ -158,7 +173,7 @@ def assumed(
         return [ItemSize(length + extra, *scored, length) for length in spread(n, mean, longest)]
 
     return Workload(
-        items(counts["train"], 0),
+        items(counts["train"], more * all_choices),
         items(counts["calibration"], more),
         items(counts["dev"], more),
         items(counts["test"], more),

@@ -38,7 +38,7 @@ from trimlab.runs.page.write import RefreshPage, RunPage
 from trimlab.runs.run_id import run_id
 from trimlab.runs.tracking import Tracker, TrackFit
 from trimlab.training.checkpoints import load_last
-from trimlab.training.losses import check_teacher
+from trimlab.training.losses import check_teacher, load_loss
 from trimlab.training.module import DomainLM, TrainingDivergedError
 
 
@@ -115,7 +115,8 @@ class Run:
         self.trim.check(self.trainer, self.module.stack)
         for method in self.options.compare:
             baseline_class(method)().check(self.module.stack)
-        check_teacher(self.module.hparams["loss"], self.options.trim_from)
+        check_teacher(loss := self.module.hparams["loss"], self.options.trim_from)
+        self.data.train_items(load_loss(loss).all_choices)
         ranks.on_first(self.folder.make)
         with self._in_first(lambda: self.folder.claimed(self.config)):
             self.summary = ranks.agreed(self._begin())

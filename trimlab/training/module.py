@@ -60,9 +60,11 @@ class DomainLM(L.LightningModule):
         train_tokens: Most tokens, padding included, that are computed at once. A larger batch is
             computed in parts of similar length, whose gradients are added up: the same step with
             less memory and less padding. A GPU wants some ten thousand.
-        loss: Training loss: a file in `trimlab/training/losses`. One that needs a teacher (such as
-            `hidden_states`) needs `run.trim_from: fine_tuned`, too: the fine-tuned model, which
-            itself is trained by `answers`, teaches the one that is trimmed.
+        loss: Training loss: a file in `trimlab/training/losses`. `answers` trains the answer
+            tokens; `choices` the right choice against the others, in tasks that have others;
+            `context` answers and contexts. One that needs a teacher (`logits`, `hidden_states`)
+            needs `run.trim_from: fine_tuned`, too: the fine-tuned model, which itself is trained
+            by `answers`, teaches the one that is trimmed.
         optimizer: A file in `trimlab/training/optimizers`: `adamw`, or `adamw_8bit` with moments
             in 8 bits.
         activation_checkpointing: Keep only the inputs of blocks and compute the blocks again in the
@@ -157,6 +159,11 @@ class DomainLM(L.LightningModule):
         self.loss = load_loss(self.hparams["loss"])
         if self.loss.needs_teacher:
             self.teacher = SublayerStack(trained)
+
+    @property
+    def all_choices(self) -> bool:
+        """Whether training items need all their choices."""
+        return self.loss.all_choices
 
     def check(self, trainer: L.Trainer) -> None:
         """Refuses a trainer whose device cannot do what the options ask for.

@@ -20,10 +20,15 @@ class Loss(ABC):
         all_positions: Whether hidden states are read at all positions. Otherwise they are valid
             only where a scored token is predicted, and cost less.
         needs_teacher: Whether the loss compares the model with a teacher.
+        all_choices: Whether training items have all their choices, of which the scored tokens are
+            those of all; otherwise, they have the right one alone.
+        head_everywhere: Whether the LM head runs at all positions, for predictions of memory.
     """
 
     all_positions: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    all_choices: ClassVar[bool] = False
+    head_everywhere: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(
