@@ -13,12 +13,18 @@ BIN := $(VENV)/bin
 # an environment does not work in another folder: its mark names the folder
 READY := $(VENV)/ready-$(shell pwd | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo check test test-slow fuzz test-gpu clean
+# uv and pip-audit, in an environment of their own
+TOOLS := $(VENV)/tools
+# every file of a version has its sha256 in the lock, for all platforms; versions there stay
+COMPILE = $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command 'make lock'
+
+.PHONY: help setup demo check test test-slow fuzz test-gpu lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt
+setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt with its hashes
 
 demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, 10 to 30 minutes on 2 cores
 	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(ARGS)
@@ -41,12 +47,34 @@ fuzz: setup ## try mutated inputs of every kind, and count them: ARGS="--minutes
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
 
+# The CPU build of torch is not on PyPI: add its hash by hand when torch changes.
+lock: $(TOOLS) ## write constraints.txt and tools.txt anew: ARGS="--upgrade-package ruff"
+	$(COMPILE) pyproject.toml --extra all -o constraints.txt $(ARGS)
+	$(COMPILE) --group tools -o tools.txt $(ARGS)
+
+audit: $(TOOLS) ## known vulnerabilities of the pinned versions, from PyPI: not part of CI
+	@$(TOOLS)/bin/pip-audit --strict --disable-pip --progress-spinner off \
+		-r constraints.txt -r tools.txt || \
+		{ echo "make audit: a known vulnerability, or PyPI tells nothing of a version: see above" >&2; exit 1; }
+
+$(TOOLS): tools.txt
+	$(firstword $(PYTHON)) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -qq --disable-pip-version-check -r tools.txt
+	@touch $(TOOLS)
+
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A first or interrupted installation starts from an empty environment.
-$(READY): pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# one package of a lock, with its hashes, as a file of requirements
+locked = awk '/^$(1)==/,!/\\$$/' $(2)
+
+# A first or interrupted installation starts from an empty environment. Then pip refuses every file
+# without a hash in the locks, those that only build others too: first of all a newer pip, which
+# takes hashes from a constraints file. That one would prefer PyPI's torch, whose hashes the index
+# tells, to one on this machine's disk: so torch is chosen first, and its hash checked after.
+$(READY): pyproject.toml constraints.txt tools.txt
 	@set -e; \
 	for python in $(PYTHON) none; do \
 		if [ $$python = none ]; then \
@@ -63,7 +91,15 @@ $(READY): pyproject.toml constraints.txt
 		$$python -m venv --clear $(VENV); \
 	fi
 	@echo "installing the versions of constraints.txt into $(VENV) (2.5 GB, some minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@$(call locked,pip,tools.txt) | $(INSTALL) -r /dev/stdin
+	@rm -rf $(VENV)/torch
+	@$(BIN)/python -m pip download -qq --no-deps -d $(VENV)/torch \
+		$$(grep -o '^torch==[^ ]*' constraints.txt)
+	@$(call locked,torch,constraints.txt) | sed "1s|^[^ ]*|$$(echo $(VENV)/torch/*.whl)|" | \
+		$(INSTALL) --no-deps -r /dev/stdin
+	@rm -rf $(VENV)/torch
+	@$(INSTALL) --no-deps --build-constraint tools.txt -e .
+	@$(INSTALL) --build-constraint tools.txt -c constraints.txt 'trimlab[all]'
 	@$(BIN)/python -m pip check
 	@$(BIN)/python -c 'from trimlab.model.embedded import fetch; fetch("smollm2-135m")'
 	@touch "$@"

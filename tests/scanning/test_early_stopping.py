@@ -19,6 +19,7 @@ from trimlab.data.encoding import EncodedItem, encode
 from trimlab.data.items import Item
 from trimlab.evaluation.likelihoods import choice_likelihoods
 from trimlab.model.family import FAMILIES
+from trimlab.model.notes import note_once
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.plugins import plugin_names
 from trimlab.scanning import early_stopping
@@ -184,6 +185,27 @@ def test_without_memory_for_the_caches_a_whole_scan_is_made(
     stack = SublayerStack(tiny_model("llama"))
     whole, early = both(stack, items_of(tiny_tokenizer(), 9), TwoStep(), 1, max_bytes=1000)
     assert early == whole and early.items is None
+
+
+def test_without_memory_for_a_pass_fewer_candidates_share_it(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, capsys: pytest.CaptureFixture
+) -> None:
+    stack = SublayerStack(tiny_model("llama"))
+    items = items_of(tiny_tokenizer(), 3)
+
+    def choice_scan() -> Scan:
+        everything = candidates(stack)
+        return best_first_scan(stack, items, TwoStep(), lambda s: lowest(everything, s, 2))
+
+    def fill_memory(_block: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > len(items):  # rows: no more than that is cached at once
+            torch.empty(1 << 50)
+
+    whole = choice_scan()
+    note_once.cache_clear()
+    stack.blocks[-1].register_forward_pre_hook(fill_memory)
+    assert choice_scan() == whole
+    assert "memory in the scan: going on with 2 candidates at once" in capsys.readouterr().err
 
 
 def test_the_caches_are_freed_before_the_weights_are_restored(

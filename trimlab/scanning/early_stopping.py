@@ -27,7 +27,7 @@ from trimlab.evaluation.metrics import chosen
 from trimlab.model.sublayers import SublayerStack
 from trimlab.scanning.cached_items import CachedItems, cache_items
 from trimlab.scanning.candidates import Candidate, Granularity, candidates
-from trimlab.scanning.forward_cache import hidden_without
+from trimlab.scanning.forward_cache import hidden_in_parts
 from trimlab.scanning.rounds import plan_round
 from trimlab.scanning.scan import Scan, StatisticSet, scan
 from trimlab.scanning.selection import Scores
@@ -198,10 +198,13 @@ def _right_without(
 ) -> list[int]:
     """Number of right answers to some items without each of some candidates."""
     (batch, cache), group = part
-    hidden = hidden_without(stack, cache, group, batch.scored_positions)  # (C * B, T, D)
-    likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(group)))  # (C * B, K)
-    answers = chosen(likelihoods).view(len(group), len(batch))  # (C, B)
-    return (answers == batch.gold).sum(1).tolist()
+    right: list[int] = []
+    positions = batch.scored_positions
+    for some, hidden in hidden_in_parts(stack, cache, group, positions, len(group)):
+        likelihoods = winning_likelihoods(stack, hidden, batch.repeated(len(some)))  # (C * B, K)
+        answers = chosen(likelihoods).view(len(some), len(batch))  # (C, B)
+        right += (answers == batch.gold).sum(1).tolist()
+    return right
 
 
 def _cache_bytes(stack: SublayerStack, batches: Sequence[Batch]) -> int:

@@ -1,6 +1,6 @@
 """The cache of a forward pass, from which a candidate starts where it is bypassed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from trimlab.data.batching import Batch
+from trimlab.errors import memory_is_full
 from trimlab.evaluation.likelihoods import model_inputs
+from trimlab.memory import release_memory
+from trimlab.model.notes import note_once
 from trimlab.model.sublayers import Sublayer, SublayerStack
 from trimlab.scanning.candidates import Candidate
 
@@ -126,6 +129,43 @@ def hidden_without(
     assert joined is not None
     joined = _run_blocks(stack, cache, joined, ahead, scored_positions, copies=copies)
     return stack.final_norm(joined)
+
+
+def hidden_in_parts(
+    stack: SublayerStack,
+    cache: ForwardCache,
+    found: Sequence[Candidate],
+    scored_positions: Tensor,
+    together: int,
+) -> Iterator[tuple[Sequence[Candidate], Tensor]]:
+    """Runs a batch without each of some candidates, as many at once as memory holds.
+
+    Args:
+        stack: The model.
+        cache: A forward pass of the whole model over the same batch.
+        found: Candidates, in the order of execution.
+        scored_positions: See `hidden_without`.  # (U,)
+        together: Most candidates at once; halved whenever memory is full.
+
+    Yields:
+        The next candidates, and their last hidden states.  # (C * B, T, D)
+    """
+    done = 0
+    while done < len(found):
+        group = found[done : done + together]
+        try:
+            hidden = hidden_without(stack, cache, group, scored_positions)  # (C * B, T, D)
+        except (RuntimeError, MemoryError) as error:
+            if len(group) == 1 or not memory_is_full(error):
+                raise
+            hidden = None  # and what the traceback refers to is gone behind this block
+        if hidden is None:
+            together = len(group) // 2
+            note_once(f"out of memory in the scan: going on with {together} candidates at once")
+            release_memory()
+            continue
+        yield group, hidden
+        done += len(group)
 
 
 def _run_blocks(

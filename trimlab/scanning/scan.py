@@ -16,11 +16,10 @@ from tqdm.auto import tqdm
 from trimlab import ranks
 from trimlab.cpu import inference
 from trimlab.data.batching import Batch
-from trimlab.errors import InputError, memory_is_full
+from trimlab.errors import InputError
 from trimlab.evaluation.likelihoods import choice_likelihoods, head_positions, winning_likelihoods
 from trimlab.evaluation.metrics import MetricName
-from trimlab.memory import give_back_memory, release_memory
-from trimlab.model.notes import note_once
+from trimlab.memory import give_back_memory
 from trimlab.model.sublayers import SublayerStack
 from trimlab.scanning.candidates import Candidate, Granularity, candidates
 from trimlab.scanning.division import BatchStatistics, Portion, combined, portions
@@ -28,7 +27,7 @@ from trimlab.scanning.forward_cache import (
     ForwardCache,
     blocks_behind,
     cache_forward,
-    hidden_without,
+    hidden_in_parts,
 )
 from trimlab.scanning.statistics import (
     BypassedPasses,
@@ -136,24 +135,10 @@ def bypassed_passes(
     positions, scored = head_positions(batch)  # (B, S)
     kept: list[Tensor] = []  # hidden states at the positions  # (C' * B, S, D) each
     together = max(1, max_tokens // batch.input_ids.numel())
-    done = 0
-    while done < len(found):
-        group = found[done : done + together]
-        try:
-            hidden = hidden_without(stack, cache, group, scored_positions)  # (C' * B, T, D)
-        except (RuntimeError, MemoryError) as error:
-            if len(group) == 1 or not memory_is_full(error):
-                raise
-            hidden = None  # and what the traceback refers to is gone behind this block
-        if hidden is None:
-            together = len(group) // 2
-            note_once(f"out of memory in the scan: going on with {together} candidates at once")
-            release_memory()
-            continue
+    for group, hidden in hidden_in_parts(stack, cache, found, scored_positions, together):
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
         kept.append(hidden[rows, positions.repeat(len(group), 1)])
         on_blocks(sum(len(blocks_behind(stack, candidate)) for candidate in group))
-        done += len(group)
     hidden = torch.cat(kept)  # (C * B, S, D)
     whole = cache.hidden[torch.arange(len(batch), device=hidden.device)[:, None], positions]
     wanted, likelihoods = {statistic.choices for statistic in statistics}, None
