@@ -3,8 +3,8 @@
 A `.jsonl`, `.json`, `.csv` or `.tsv` file is read by the standard library and not by `datasets`:
 a fault is then known by its line, a missing column differs from an empty one, and values stay as
 they are written (pandas reads the text "None" as missing, and 007 as 7). All values of a `.csv`
-file are texts. `.parquet` files are read by `datasets`. Text formats may be compressed,
-in every way that fsspec knows (`.gz`, `.bz2`, `.xz`; `.zst` with the package zstandard).
+file are texts. `.parquet` files are read by `datasets`. Text formats may be compressed, in every
+way that fsspec knows (`.gz`, `.bz2`, `.xz`; `.zst` with the package zstandard).
 """
 
 import csv

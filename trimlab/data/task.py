@@ -2,8 +2,8 @@
 
 A task is one file in `trimlab/data/tasks` with one public subclass of `Task`, found by the name of
 the file. Files that begin with an underscore hold code that tasks share. A task states its source
-and its splits and turns one row into an item. `rows.py` reads the rows, `splits.py` makes the row
-sets, and `mixture.py` combines tasks.
+and its splits and turns one row into an item. `readers.py` reads the rows, `splits.py` makes the
+row sets, and `mixture.py` combines tasks.
 """
 
 from abc import ABC, abstractmethod
