@@ -99,15 +99,15 @@ def test_a_report_of_a_thousand_runs(tmp_path: Path) -> None:
 def test_rows_that_are_not_used_take_little_memory(
     tmp_path: Path, tiny_tokenizer: TinyTokenizer
 ) -> None:
-    """200,000 rows in one file, of which 1,000 are trained on: as dicts they took 2 kB each."""
-    path, count = tmp_path / "all.jsonl", 200_000
+    """50,000 rows in one file, of which 200 are trained on: as dicts they took 2.4 kB each."""
+    path, count = tmp_path / "all.jsonl", 50_000
     with path.open("w") as file:
         for i in range(count):
             choices = [f"choice {i * k % 9973}" for k in (3, 5, 7, 11)]
             row = {"question": f"What is {i}, and {i * 7919 % count} to it? " * 2}
             file.write(json.dumps({**row, "choices": choices, "answer": i % 4}) + "\n")
     held_out = {"calibration_rows": 50, "dev_rows": 50, "test_rows": 100}
-    data = DomainData(tiny_tokenizer(), "jsonl", path, train_rows=1000, bad_rows="skip", **held_out)
+    data = DomainData(tiny_tokenizer(), "jsonl", path, train_rows=200, bad_rows="skip", **held_out)
     tracemalloc.start()
     try:
         data.setup()
@@ -116,5 +116,5 @@ def test_rows_that_are_not_used_take_little_memory(
         tracemalloc.stop()
     print(f"{count} rows: {peak / count:.0f} bytes each at the peak, {used / count:.0f} behind it")
     assert data.rows is not None and data.rows.read["train"] + data.rows.read["test"] == count
-    assert data.rows.counts() == {"train": 1000, "calibration": 50, "dev": 50, "test": 100}
-    assert peak < 300 * count and used < 30 * count
+    assert data.rows.counts() == {"train": 200, "calibration": 50, "dev": 50, "test": 100}
+    assert peak < 400 * count and used < 100 * count
