@@ -64,7 +64,7 @@ def test_the_batches_of_a_set_hold_its_items_with_all_choices(data: DomainData) 
 def test_training_items_have_the_right_choice_alone(data: DomainData) -> None:
     items = data.train_items()
     assert data.rows is not None
-    assert items == [
+    assert list(items) == [
         encode(data.tokenizer, item, data.max_length, only_gold=True) for item in data.rows.train
     ]
     batches = list(data.train_dataloader())
@@ -261,7 +261,7 @@ def test_the_end_of_answers_is_trained_if_it_is_asked_for(
     for one, other in zip(plain.train_items(), ended.train_items(), strict=True):
         assert other.targets == (*one.targets, 2)
     assert plain.calibration_items() == ended.calibration_items()
-    assert items(train_eos=False).train_items() == plain.train_items()
+    assert list(items(train_eos=False).train_items()) == list(plain.train_items())
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(InputError, match=r"data.train_eos: the tokenizer has no end-of-text token"):

@@ -64,4 +64,5 @@ def _copy_split(part: Task, split: str, source: DataSource, target: Path) -> Non
         return
     rows = part.rows(split, source)
     lines = (json.dumps(dict(row.columns), ensure_ascii=False) + "\n" for row in rows)
-    (target / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    with (target / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(lines)

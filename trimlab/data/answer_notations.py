@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 from trimlab.data.items import plain
@@ -94,30 +95,36 @@ def notation_of(rows: Iterable[tuple[Row, Any, Sequence[str]]]) -> tuple[str, st
     Raises:
         InputError: Two notations read as many answers, and differ.
     """
-    read: list[tuple[Row, Any, dict[str, int]]] = []
+    counts = dict.fromkeys(NOTATIONS, 0)
+    # by two notations, the first row that they read differently, with its number
+    differing: dict[tuple[str, ...], tuple[int, Row, Any, dict[str, int]]] = {}
     numbers, last = set[int](), False
-    for row, answer, choices in rows:
+    for place, (row, answer, choices) in enumerate(rows):
         found = {
             name: index
             for name, notation in NOTATIONS.items()
             if (index := notation(answer, choices)) is not None and 0 <= index < len(choices)
         }
-        if found:
-            read.append((row, answer, found))
+        for name in found:
+            counts[name] += 1
+        for pair in combinations(found, 2):
+            if found[pair[0]] != found[pair[1]]:
+                differing.setdefault(pair, (place, row, answer, found))
         if (number := _number(answer)) is not None:
-            numbers.add(number)
+            numbers.add(number if number in (0, 1) else 2)  # others are not told apart
             last = last or number == len(choices)
-    counts = {name: sum(name in found for *_, found in read) for name in NOTATIONS}
     if not (last and 1 in numbers and counts["one_based"] > counts["index"]):
         counts["one_based"] = 0
     best = [name for name, count in counts.items() if count == max(counts.values())]
-    for row, answer, found in read:
-        if len({found[name] for name in best if name in found}) > 1:
-            meanings = " or ".join(f"{name} (choice {found[name] + 1})" for name in best)
-            raise InputError(
-                f"{row.where}: the answer {short(answer)} could be {meanings}; "
-                "say which with data.answers"
-            )
+    conflicts = [entry for pair, entry in differing.items() if set(pair) <= set(best)]
+    if conflicts:
+        _, row, answer, found = min(conflicts, key=lambda entry: entry[0])
+        names = (name for name in best if name in found)
+        meanings = " or ".join(f"{name} (choice {found[name] + 1})" for name in names)
+        raise InputError(
+            f"{row.where}: the answer {short(answer)} could be {meanings}; "
+            "say which with data.answers"
+        )
     return best[0], _remark(best[0], numbers, last)
 
 

@@ -6,7 +6,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from trimlab import ranks
 from trimlab.data.capacity import Capacity
 from trimlab.data.encoding import EncodedItem
 
@@ -278,3 +280,18 @@ def scan_batches(items: Sequence[EncodedItem], max_tokens: int) -> list[Batch]:
         max_tokens: Most tokens that are computed at once, see `scan`.
     """
     return [collate(items, group) for group in batches(items, max_tokens // 4)]
+
+
+class BatchDataset(Dataset[Batch]):
+    """Encoded items; the "index" of an element is a list of indices, and the element a batch.
+
+    Several processes divide a batch item by item, so that optimizer steps do not depend on their
+    number. Without an item of its own, one has the first item without scored tokens.
+    """
+
+    def __init__(self, items: Sequence[EncodedItem]):
+        self.items = items
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        mine = ranks.share(indices)
+        return collate(self.items, mine) if mine else collate(self.items, indices[:1]).unscored()

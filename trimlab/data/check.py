@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from trimlab.data.domain import DomainData
@@ -218,5 +219,7 @@ def _unknown_share(data: DomainData, encoded: Mapping[str, Sequence[EncodedItem]
     # GPT-2 names its end of text as its unknown token, and never needs one
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id):
         return None
-    tokens = [item.tokens for items in encoded.values() for item in items]
-    return sum(ids.count(unknown) for ids in tokens) / max(1, sum(map(len, tokens)))
+    found = every = 0
+    for item in chain.from_iterable(encoded.values()):
+        found, every = found + item.tokens.count(unknown), every + len(item.tokens)
+    return found / max(1, every)

@@ -4,41 +4,24 @@ All faults are collected before the first is reported. `data.bad_rows` decides w
 run or are left out and counted.
 """
 
-import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import islice
 
-from trimlab.data.items import digest, fold, plain
-from trimlab.data.rows import Columns, Row
+import numpy as np
+from tqdm.auto import tqdm
+
+from trimlab.data.faults import Faults
+from trimlab.data.keyed_rows import KEYED, Source, hashed, keys_of, repeated
+from trimlab.data.rows import Columns, Row, Rows
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 from trimlab.errors import InputError
 
-NAMED = 5  # faults that a message names
-
-
-@dataclass(frozen=True, slots=True)
-class KeyedRow:
-    """A row with its task, and keys that are compared with those of other rows.
-
-    Attributes:
-        row: The row.
-        task: Its task; a part of the task, in a mixture.
-        key: Equal for equal rows.
-        answer: Its right choice, with every run of white space as one space.
-        order_key: Decides where the row stands in every order. Equal for rows that differ in case
-            alone.
-        prompt_key: Equal for rows with the same prompt, but for case and white space; of a row
-            without a prompt, its `order_key`.
-    """
-
-    row: Row
-    task: Task
-    key: str
-    answer: str
-    order_key: str
-    prompt_key: str
+BAR_DELAY = 3  # seconds before a bar is shown
 
 
 @dataclass
@@ -47,10 +30,11 @@ class Split:
 
     Attributes:
         own_rows: The rows are the user's own: repeated rows are faults, see `leave_out`.
-        rows: The usable rows.
+        sources: The sources of this and other splits.
+        rows: The usable rows, see `trimlab.data.keyed_rows`.
         read: Number of rows read.
         dropped: Number of rows of a published benchmark that were left out.
-        faults: Place and reason, of rows that cannot be used.
+        faults: Those of rows that cannot be used.
         columns: Columns of the rows, in order.
         asked: Columns that the task has looked up, in this or another split.
         replaced: Columns that those of `data.columns` take the place of.
@@ -59,53 +43,42 @@ class Split:
     """
 
     own_rows: bool
-    rows: list[KeyedRow] = field(default_factory=list)
+    sources: list[Source]
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, KEYED))
     read: int = 0
     dropped: int = 0
-    faults: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
     columns: dict[str, None] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     replaced: dict[str, None] = field(default_factory=dict)
     file: str = ""
     origin: str = ""
 
-    def add(self, row: Row, part: Task) -> None:
-        """Checks a row, and keeps it or the reason why it cannot be used."""
-        self.read += 1
-        if isinstance(row.columns, Columns):
-            self.columns |= dict.fromkeys(row.columns)
-            self.replaced |= dict.fromkeys(row.columns.replaced)
-            self.file = self.file or _file(row)
-        try:
-            if row.fault is not None:
-                raise InputError(f"{row.where}: {row.fault}")
-            if not part.usable(row):
-                self.dropped += 1
-                return
-            # the first prompt, so that the key does not depend on the prompt of a run
-            item = part.checked_item(row, part.prompts[0])
-        except InputError as fault:
-            self.faults.append(str(fault))
-            return
-        # lower and upper case differ in formulas, genotypes and units: the user's own rows are
-        # the same only if they are written so
-        key = _key(item.context, item.choices, plain if self.own_rows else fold)
-        prompt, others = part.key_texts(row, item)
-        order_key = _key(prompt, others, fold)
-        answer = plain(item.choices[item.gold])
-        prompt_key = _key(prompt, (), fold) if fold(prompt) else order_key
-        self.rows.append(
-            KeyedRow(
-                row,
-                part,
-                key=key,
-                answer=answer,
-                order_key=order_key,
-                prompt_key=prompt_key,
-            )
-        )
+    def add(self, source: Source, bar: Callable[[Rows], Iterable[Row]]) -> None:
+        """Checks the rows of a source, and keeps each or the reason why it cannot be used.
 
-    def leave_out(self, nearer: Iterable[KeyedRow], unique: bool = False) -> None:
+        Args:
+            source: The source.
+            bar: Iterates over its rows, and shows how far that is.
+        """
+        entries, number = array("Q"), len(self.sources)
+        self.sources.append(source)
+        for index, row in enumerate(bar(source.rows)):
+            self.read += 1
+            if isinstance(row.columns, Columns):
+                self.columns |= dict.fromkeys(row.columns)
+                self.replaced |= dict.fromkeys(row.columns.replaced)
+                self.file = self.file or _file(row)
+            try:
+                if keys := _keys(row, source.task):
+                    entries.extend((number, index, *keys))
+                else:
+                    self.dropped += 1
+            except InputError as fault:
+                self.faults.add([str(fault)])
+        self.rows = np.concatenate([self.rows, np.asarray(entries).view(KEYED)])
+
+    def leave_out(self, nearer: np.ndarray, unique: bool = False) -> None:
         """Leaves out the rows that are also in sets nearer to test.
 
         Those of a published benchmark are counted; those of the user's own are faults.
@@ -115,19 +88,27 @@ class Split:
             unique: Also leave out repetitions within this split, because two sets are carved
                 from it.
         """
-        seen = {keyed.key: keyed for keyed in nearer}
-        kept = []
-        for keyed in self.rows:
-            other = seen.get(keyed.key)
-            if other is None:
-                kept.append(keyed)
-                if unique:
-                    seen[keyed.key] = keyed
-            elif self.own_rows:
-                self.faults.append(_repetition(keyed, other))
-            else:
-                self.dropped += 1
-        self.rows = kept
+        out = repeated(self.rows, nearer, unique)
+        count = int(out.sum())
+        if self.own_rows:
+            self.faults.add((self._repetition(row, nearer) for row in self.rows[out]), count)
+        else:
+            self.dropped += count
+        self.rows = self.rows[~out]
+
+    def _repetition(self, row: np.void, nearer: np.ndarray) -> str:
+        """The fault of a row that repeats one of sets nearer to test or an earlier one."""
+        others = nearer[nearer["key"] == row["key"]]
+        other = others[-1] if len(others) else self.rows[self.rows["key"] == row["key"]][0]
+        here, there = self._where(row), self._where(other)
+        if row["answer"] != other["answer"]:
+            return (
+                f"{here} has the text and choices of {there} and another answer; keep one of them"
+            )
+        return f"{here} is the same row as {there}; no row may stand in two row sets"
+
+    def _where(self, row: np.void) -> str:
+        return self.sources[int(row["source"])].rows[int(row["index"])].where
 
     def split_off(self, share: float) -> "Split":
         """Moves a share of the prompts, chosen by their own text, to a new split with their rows.
@@ -138,26 +119,29 @@ class Split:
             InputError: One of the two would be empty.
         """
         limit, count = int(share * 16**16), len(self.rows)
-        prompts = {keyed.prompt_key for keyed in self.rows}
-        parts: tuple[list[KeyedRow], list[KeyedRow]] = ([], [])
-        for keyed in self.rows:
-            text = keyed.prompt_key if len(prompts) > 1 else keyed.order_key
-            parts[int(digest(f"test set {text}"), 16) < limit].append(keyed)
-        if not all(parts):
-            few = f" with {len(prompts)} prompts" if 1 < len(prompts) < count else ""
+        prompts = len(np.unique(self.rows["prompt_key"]))
+        deciding = self.rows["prompt_key" if prompts > 1 else "order_key"]
+        moved = hashed(deciding, "test set") < limit
+        if moved.all() or not moved.any():
+            few = f" with {prompts} prompts" if 1 < prompts < count else ""
             raise InputError(
                 f"{self.file}: {count} rows{few} are too few for a test set; give more rows, "
                 "another data.test_share, or a folder with train.jsonl and test.jsonl"
             )
-        self.rows, moved = parts
-        self.read -= len(moved)
-        origin = f"{len(moved)} of the {count} rows of {self.file} are the test set"
-        origin += " (data.test_share)"
-        return replace(self, rows=moved, read=len(moved), faults=[], origin=origin)
+        rows, n = self.rows[moved], int(moved.sum())
+        self.rows = self.rows[~moved]
+        self.read -= n
+        origin = f"{n} of the {count} rows of {self.file} are the test set (data.test_share)"
+        return replace(self, rows=rows, read=n, faults=Faults(), origin=origin)
 
 
 def read_splits(
-    task: Task, source: DataSource, names: Mapping[str, str], used: Sequence[str]
+    task: Task,
+    source: DataSource,
+    names: Mapping[str, str],
+    used: Sequence[str],
+    *,
+    progress: bool = False,
 ) -> dict[str, Split]:
     """Reads and checks the rows of splits.
 
@@ -166,38 +150,62 @@ def read_splits(
         source: The source of the rows.
         names: Names of the splits, by `train`, `validation` and `test`.
         used: Names of the splits whose rows become items. Others are read for `Task.survey`.
+        progress: Show bars on a terminal.
 
     Raises:
         InputError: The rows cannot be read.
     """
     rows = {
-        name: [(part, part.rows(name, source)) for part in task.parts(name)]
+        name: [Source(part, part.rows(name, source)) for part in task.parts(name)]
         for name in dict.fromkeys([*used, *(names.values() if task.own_rows else ())])
     }
     surveyed = {
-        role: [row for _, found in rows.get(name, ()) for row in found if row.fault is None]
+        role: _Readable([found for _, found in rows.get(name, ())], _bar(f"read {name}", progress))
         for role, name in names.items()
     }
     fitted = task.survey(surveyed, source)
-    splits = {}
-    for name in used:
-        splits[name] = split = Split(task.own_rows)
+    splits, sources = dict[str, Split](), list[Source]()
+    for name in dict.fromkeys(used):
+        splits[name] = split = Split(task.own_rows, sources)
         for part, found in rows[name]:
-            for row in found:
-                split.add(row, fitted if part is task else part)
+            one = Source(fitted if part is task else part, found)
+            split.add(one, _bar(f"check {name}", progress))
     # one record for all rows of a source; also of splits that only `survey` has read
+    firsts = (row for parts in rows.values() for _, found in parts for row in islice(found, 1))
     asked = set[str]().union(
-        *(
-            row.columns.asked
-            for parts in rows.values()
-            for _, found in parts
-            for row in found[:1]
-            if isinstance(row.columns, Columns)
-        )
+        *(row.columns.asked for row in firsts if isinstance(row.columns, Columns))
     )
     for split in splits.values():
         split.asked = asked
     return splits
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """Rows that could be read, of one source after another. They can be iterated over again."""
+
+    sources: Sequence[Rows]
+    bar: Callable[[Rows], Iterable[Row]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for rows in self.sources for row in self.bar(rows) if row.fault is None)
+
+
+def _bar(name: str, progress: bool) -> Callable[[Rows], Iterable[Row]]:
+    """A bar that appears where reading takes seconds."""
+    quiet = None if progress else True  # None: a bar only on a terminal
+    return partial(tqdm, desc=name, unit="row", delay=BAR_DELAY, leave=False, disable=quiet)
+
+
+def _keys(row: Row, task: Task) -> tuple[int, ...] | None:
+    """The hashes of a row; None if it is not `usable`.
+
+    Raises:
+        InputError: The row cannot be used.
+    """
+    if row.fault is not None:
+        raise InputError(f"{row.where}: {row.fault}")
+    return keys_of(row, task.checked_item(row, task.prompts[0]), task) if task.usable(row) else None
 
 
 def check_faults(splits: Mapping[str, Split], source: DataSource) -> None:
@@ -206,25 +214,28 @@ def check_faults(splits: Mapping[str, Split], source: DataSource) -> None:
     Raises:
         InputError: There are faults and `data.bad_rows` is `error`, or no other rows are left.
     """
-    faults = [fault for split in splits.values() for fault in split.faults]
-    if not faults:
+    faults = Faults()
+    for split in splits.values():
+        faults.add(split.faults.first, split.faults.count)
+    if not faults.count:
         return
     if source.bad_rows == "error":
-        count = "" if len(faults) == 1 else f"{len(faults)} faulty rows: "
-        raise InputError(f"{count}{name_faults(faults)}; data.bad_rows skip leaves faulty rows out")
+        count = "" if faults.count == 1 else f"{faults.count} faulty rows: "
+        raise InputError(f"{count}{faults}; data.bad_rows skip leaves faulty rows out")
     for name, split in splits.items():
-        if split.faults and not split.rows:
-            raise InputError(f"no row of {name} can be used: {name_faults(split.faults)}")
+        if split.faults.count and not len(split.rows):
+            raise InputError(f"no row of {name} can be used: {split.faults}")
 
 
 def notes_on(splits: Mapping[str, Split], task: Task) -> tuple[str, ...]:
     """A sentence for everything in the rows that was not used."""
-    notes = [*next((k.task.notes for s in splits.values() for k in s.rows), ())]
+    first = next(((s, s.rows[0]) for s in splits.values() if len(s.rows)), None)
+    notes = [*first[0].sources[int(first[1]["source"])].task.notes] if first else []
     for name, split in splits.items():
-        if split.faults:
+        if split.faults.count:
             read = sum(other.read for other in splits.values() if other.file == split.file)
-            count = f"{len(split.faults)} of {read} rows"
-            notes.append(f"skipped {count} of {split.file or name}: {name_faults(split.faults)}")
+            count = f"{split.faults.count} of {read} rows"
+            notes.append(f"skipped {count} of {split.file or name}: {split.faults}")
         if split.origin:
             notes.append(split.origin)
     present = {column for split in splits.values() for column in split.columns}
@@ -277,24 +288,6 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def name_faults(faults: Sequence[str]) -> str:
-    """The first faults, and the number of the others."""
-    more = len(faults) - NAMED
-    return "; ".join(faults[:NAMED]) + (f"; and {more} more" if more > 0 else "")
-
-
 def _file(row: Row) -> str:
     """The file or data set of a row."""
     return row.where.rpartition(" row ")[0] or row.where.rpartition(":")[0]
-
-
-def _repetition(keyed: KeyedRow, other: KeyedRow) -> str:
-    """The fault of a row with the key of another one."""
-    here, there = keyed.row.where, other.row.where
-    if keyed.answer != other.answer:
-        return f"{here} has the text and choices of {there} and another answer; keep one of them"
-    return f"{here} is the same row as {there}; no row may stand in two row sets"
-
-
-def _key(prompt: str, others: Iterable[str], form: Callable[[str], str]) -> str:
-    return digest(json.dumps([form(prompt), *sorted(map(form, others))]))

@@ -1,7 +1,8 @@
 """The data of a domain as a LightningDataModule."""
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,18 +10,18 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from trimlab import ranks
-from trimlab.data.batching import Batch, batches, collate, scan_batches
+from trimlab.data.batching import Batch, BatchDataset, batches, collate, scan_batches
 from trimlab.data.capacity import EVAL_TOKENS, Capacity, capacity
 from trimlab.data.chat_template import use_chat_template
-from trimlab.data.checked_rows import name_faults
 from trimlab.data.encoding import EncodedItem, encode_all
+from trimlab.data.faults import Faults
 from trimlab.data.items import Item
 from trimlab.data.lengths import length_notes, set_report
+from trimlab.data.packed_items import PackedItems
 from trimlab.data.report import DataReport
 from trimlab.data.sampler import LengthBuckets
 from trimlab.data.source import DataSource
@@ -30,21 +31,6 @@ from trimlab.errors import InputError
 
 CPU = torch.device("cpu")
 DEFAULT_MAX_LENGTH = 1024  # tokens of a text by default, and less where the model reads less
-
-
-class _Batches(Dataset[Batch]):
-    """Encoded items; the "index" of an element is a list of indices, and the element a batch.
-
-    Several processes divide a batch item by item, so that optimizer steps do not depend on their
-    number. Without an item of its own, one has the first item without scored tokens.
-    """
-
-    def __init__(self, items: Sequence[EncodedItem]):
-        self.items = items
-
-    def __getitem__(self, indices: list[int]) -> Batch:
-        mine = ranks.share(indices)
-        return collate(self.items, mine) if mine else collate(self.items, indices[:1]).unscored()
 
 
 class DomainData(L.LightningDataModule):
@@ -124,10 +110,11 @@ class DomainData(L.LightningDataModule):
         if train_eos and tokenizer.eos_token_id is None:
             raise InputError("data.train_eos: the tokenizer has no end-of-text token (EOS)")
         self.rows: RowSets | None = None
-        self._faults: dict[str, list[str]] = {}  # by set, why items cannot be tokenised
-        self.progress = False  # show bars while rows are tokenised
-        # by set, every item as encoded: one, the windows of a plain text, or none
-        self._encoded: dict[str, list[list[EncodedItem]]] = {}
+        self._faults: dict[str, Faults] = {}  # by set, why items cannot be tokenised
+        self.progress = False  # show bars while rows are read and tokenised
+        self._train = PackedItems()
+        # by set, number of encoded items of every item: one, the windows of a plain text, or none
+        self._counts: dict[str, array[int]] = {}
         self._held_out: dict[Item, list[EncodedItem]] = {}  # all but train, and other tasks' items
 
     def setup(self, stage: str | None = None) -> None:
@@ -147,53 +134,64 @@ class DomainData(L.LightningDataModule):
             test=self.test_rows,
             seed=self.seed,
             prompt=self.prompt,
+            progress=self.progress,
         )
-        kept: dict[str, list[Item]] = {}
+        kept, train = dict[str, list[Item]](), PackedItems()
         for name in SETS:
             training = name == "train"
             pairs = self._encode_set(
                 name, getattr(rows, name), only_gold=training, train_eos=training and self.train_eos
             )
-            kept[name] = [item for item, parts in pairs if parts]
-            self._encoded[name] = [parts for _, parts in pairs]
-            if name != "train":
-                self._held_out |= dict(pairs)
-        self.rows = replace(rows, **kept)
+            kept[name], self._counts[name] = [], array("L")
+            for item, parts in pairs:
+                self._counts[name].append(len(parts))
+                if parts:
+                    kept[name].append(item)
+                if training:
+                    train.extend(parts)
+                else:
+                    self._held_out[item] = parts
+        self._train, self.rows = train, replace(rows, **kept)
 
     def _encode_set(
         self, name: str, items: Sequence[Item], *, only_gold: bool = False, train_eos: bool = False
-    ) -> list[tuple[Item, list[EncodedItem]]]:
-        """The items of a set with their tokens, of all choices or of the right ones alone."""
+    ) -> Iterator[tuple[Item, list[EncodedItem]]]:
+        """The items of a set with their tokens, of all choices or of the right ones alone.
+
+        Faults are raised behind the last item.
+        """
         end: Any = self.tokenizer.eos_token_id if train_eos else None
-        pairs, faults = list[tuple[Item, list[EncodedItem]]](), list[str]()
+        faults, any_item, any_part = Faults(), False, False
         quiet = None if self.progress else True  # None: a bar only on a terminal
         for item in tqdm(items, f"tokenise {name}", leave=False, disable=quiet):
             try:
                 parts = encode_all(self.tokenizer, item, self.max_length, only_gold, end=end)
-                pairs.append((item, parts))
             except InputError as fault:
-                faults.append(str(fault))
-        if faults and self.source.bad_rows == "error":
-            raise InputError(f"{name_faults(faults)}; data.bad_rows skip leaves such rows out")
+                faults.add([str(fault)])
+                continue
+            any_item, any_part = True, any_part or bool(parts)
+            yield item, parts
+        if faults.count and self.source.bad_rows == "error":
+            raise InputError(f"{faults}; data.bad_rows skip leaves such rows out")
         self._faults[name] = faults
-        if faults and not pairs:
-            raise InputError(f"no {name} item can be used: {name_faults(faults)}")
-        if items and not any(parts for _, parts in pairs):
+        if faults.count and not any_item:
+            raise InputError(f"no {name} item can be used: {faults}")
+        if items and not any_part:
             raise InputError(f"{items[0].where}: no {name} text has two tokens to read")
-        return pairs
 
     def report(self) -> DataReport:
         """What reading the rows has found."""
         self.setup()
         assert self.rows is not None
-        sets, notes = self._encoded, self._limit_notes()
-        skipped = {name: len(faults) for name, faults in self._faults.items()}
-        for name in skipped:
+        notes, skipped = self._limit_notes(), dict[str, int]()
+        for name, faults in self._faults.items():
+            skipped[name] = faults.count
             notes += self._fault_notes(name)
+        sets = {name: set_report(self.encoded_items(name)) for name in SETS}
         for name, found in sets.items():
-            notes += length_notes(name, found, self.max_length)
+            notes += length_notes(name, found, self._counts[name], self.max_length)
         return DataReport(
-            {name: set_report(found) for name, found in sets.items()},
+            sets,
             skipped=dict(Counter(self.rows.skipped) + Counter(skipped)),
             unread_columns=self.rows.unread_columns,
             notes=(*self.rows.notes, *notes),
@@ -209,19 +207,20 @@ class DomainData(L.LightningDataModule):
         Raises:
             InputError: An item cannot be scored and is not to be skipped, or none is left.
         """
-        pairs = self._encode_set(name, items)
+        pairs = list(self._encode_set(name, items))
         self._held_out |= dict(pairs)
         return [item for item, parts in pairs if parts]
 
     def notes(self, items: Sequence[Item], name: str) -> list[str]:
         """What a person should know of how any items are read: a sentence for each thing."""
-        found = [self._parts(item) for item in items]
-        lengths = length_notes(name, found, self.max_length)
+        every = [self._parts(item) for item in items]
+        found = set_report(part for parts in every for part in parts)
+        lengths = length_notes(name, found, [*map(len, every)], self.max_length)
         return [*self._limit_notes(), *self._fault_notes(name), *lengths]
 
     def _fault_notes(self, name: str) -> list[str]:
-        faults = self._faults.get(name)
-        return [f"skipped {len(faults)} {name} items: {name_faults(faults)}"] if faults else []
+        faults = self._faults.get(name, Faults())
+        return [f"skipped {faults.count} {name} items: {faults}"] if faults.count else []
 
     def _limit_notes(self) -> list[str]:
         if self.asked_length <= self.max_length or self.asked_length == DEFAULT_MAX_LENGTH:
@@ -229,7 +228,7 @@ class DomainData(L.LightningDataModule):
         asked, limit = self.asked_length, self.max_length
         return [f"the model reads {limit} tokens: data.max_length is {limit}, not {asked}"]
 
-    def train_items(self, all_choices: bool = False) -> list[EncodedItem]:
+    def train_items(self, all_choices: bool = False) -> PackedItems:
         """The training items, each with its right choice alone.
 
         Args:
@@ -238,13 +237,11 @@ class DomainData(L.LightningDataModule):
         Raises:
             InputError: No item has other choices, or one of them cannot be scored.
         """
-        if not all_choices:
-            return self.encoded_items("train")
-        return self._train_items_with_choices
+        self.setup()
+        return self._train_with_choices if all_choices else self._train
 
     @cached_property
-    def _train_items_with_choices(self) -> list[EncodedItem]:
-        self.setup()
+    def _train_with_choices(self) -> PackedItems:
         assert self.rows is not None
         items = self.rows.train
         if all(len(item.choices) < 2 for item in items):
@@ -252,19 +249,19 @@ class DomainData(L.LightningDataModule):
                 f"task {self.task.name} has no training item with other choices than the right "
                 "one, and the loss compares choices: give model.loss answers"
             )
-        name = "train, all choices"
-        pairs = self._encode_set(name, items, train_eos=self.train_eos)
-        return [part for _, parts in pairs for part in parts]
+        found = PackedItems()
+        for _, parts in self._encode_set("train, all choices", items, train_eos=self.train_eos):
+            found.extend(parts)
+        return found
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of training items, in a new order every epoch."""
         module = None if self.trainer is None else self.trainer.lightning_module
         items = self.train_items(getattr(module, "all_choices", False))
-        lengths = [len(item.tokens) for item in items]
         size, seed = self.batch_size, self.seed
-        order = LengthBuckets(lengths, size, seed, self._epoch, done=self._done)
-        # the sampler's "index" is a whole batch, which `_Batches` collates
-        return DataLoader(_Batches(items), sampler=order, batch_size=None)  # type: ignore[arg-type]
+        order = LengthBuckets(items.lengths(), size, seed, self._epoch, done=self._done)
+        # the sampler's "index" is a whole batch, which `BatchDataset` collates
+        return DataLoader(BatchDataset(items), sampler=order, batch_size=None)  # type: ignore[arg-type]
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
@@ -282,10 +279,13 @@ class DomainData(L.LightningDataModule):
         device = CPU if self.trainer is None else self.trainer.strategy.root_device
         return DataLoader(self.evaluation_batches(self.rows.dev, device), batch_size=None)  # type: ignore[arg-type]
 
-    def encoded_items(self, name: str) -> list[EncodedItem]:
+    def encoded_items(self, name: str) -> Sequence[EncodedItem]:
         """The items of a row set as the model reads them; training items as in `train_items`."""
         self.setup()
-        return [item for parts in self._encoded[name] for item in parts]
+        assert self.rows is not None
+        if name == "train":
+            return self._train
+        return [part for item in getattr(self.rows, name) for part in self._parts(item)]
 
     def calibration_items(self, only_gold: bool = False) -> list[EncodedItem]:
         """The calibration items with all their choices.

@@ -42,7 +42,12 @@ def fingerprint(items: Iterable[Item]) -> str:
 
 def digest(text: str) -> str:
     """A hash of a text in 16 hexadecimal digits, the same on every machine."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{digest_number(text):016x}"
+
+
+def digest_number(text: str) -> int:
+    """The `digest` of a text as a number below 2**64."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def plain(text: str) -> str:

@@ -1,48 +1,47 @@
 """What the longest text that a model reads does to the items of a set, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trimlab.data.encoding import EncodedItem
 from trimlab.data.report import SetReport
 
 
-def set_report(items: Sequence[Sequence[EncodedItem]]) -> SetReport:
+def set_report(items: Iterable[EncodedItem]) -> SetReport:
     """Counts of a row set.
 
     Args:
-        items: The items as encoded: one each, or the windows of a plain text.
+        items: The items as encoded; the windows of a plain text are items of their own.
     """
-    every = [part for parts in items for part in parts]
-    return SetReport(
-        items=len(every),
-        cut=sum(part.cut > 0 for part in every),
-        longest=max((part.length for part in every), default=0),
-    )
+    count = cut = longest = 0
+    for item in items:
+        count, cut, longest = count + 1, cut + (item.cut > 0), max(longest, item.length)
+    return SetReport(items=count, cut=cut, longest=longest)
 
 
-def length_notes(name: str, items: Sequence[Sequence[EncodedItem]], max_length: int) -> list[str]:
+def length_notes(name: str, found: SetReport, parts: Sequence[int], max_length: int) -> list[str]:
     """A sentence on what was cut, on windows, and on texts that are too short to be read.
 
     Args:
         name: Name of the set.
-        items: The items as encoded: one each, none, or the windows of a plain text.
+        found: Its counts.
+        parts: For each item of the set, number of encoded ones: one, none, or the windows of a
+            plain text.
         max_length: Longest text in tokens.
     """
-    found, notes = set_report(items), []
+    notes = []
     if found.cut:
         notes.append(
-            f"{found.cut} of {len(items)} {name} items were longer than {max_length} tokens "
+            f"{found.cut} of {len(parts)} {name} items were longer than {max_length} tokens "
             "(data.max_length) and lost their beginning"
         )
-    windows = [parts for parts in items if len(parts) > 1]
+    windows = [count for count in parts if count > 1]
     if windows:
         notes.append(
-            f"{len(windows)} of {len(items)} {name} texts are longer than {max_length} tokens "
-            f"(data.max_length) and are read in {sum(map(len, windows))} windows; a window counts "
-            "as an item"
+            f"{len(windows)} of {len(parts)} {name} texts are longer than {max_length} tokens "
+            f"(data.max_length) and are read in {sum(windows)} windows; a window counts as an item"
         )
-    if short := sum(not parts for parts in items):
+    if short := sum(not count for count in parts):
         notes.append(
-            f"{short} of {len(items)} {name} texts have one token, which nothing predicts: skipped"
+            f"{short} of {len(parts)} {name} texts have one token, which nothing predicts: skipped"
         )
     return notes

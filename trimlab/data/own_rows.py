@@ -1,19 +1,17 @@
 """Rows of the user's own: the splits that there are, and columns under the task's names."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from trimlab.data.dataset_rows import hub_rows, hub_splits
 from trimlab.data.readers import (
-    hub_rows,
-    hub_splits,
     read_file,
     readable_files,
     split_extension,
     split_file,
     task_folder,
 )
-from trimlab.data.rows import Columns, Row
+from trimlab.data.rows import Columns, Row, Rows
 from trimlab.data.source import DataSource
 from trimlab.errors import InputError
 
@@ -114,7 +112,7 @@ def _check_test_alone(found: Mapping[str, str]) -> None:
         )
 
 
-def read_split(source: DataSource, task: str, name: str) -> list[Row]:
+def read_split(source: DataSource, task: str, name: str) -> Rows:
     """Reads the rows of one of `find_splits`, under the task's names of columns.
 
     Look-ups of columns are recorded, see `Columns`.
@@ -130,7 +128,7 @@ def read_split(source: DataSource, task: str, name: str) -> list[Row]:
         assert source.root is not None
         folder = task_folder(source.root, task)
         rows = read_file(split_file(folder, name) or folder / f"{name}.jsonl")
-    return _renamed(rows, source.columns or {})
+    return RenamedRows(rows, source.columns or {})
 
 
 def _missing(source: DataSource, task: str, split: str) -> str:
@@ -152,8 +150,8 @@ def _missing(source: DataSource, task: str, split: str) -> str:
     return message
 
 
-def _renamed(rows: Sequence[Row], columns: Mapping[str, str | Sequence[str]]) -> list[Row]:
-    """The rows with columns under the names of a task.
+class RenamedRows:
+    """Rows with columns under the names of a task. Look-ups of columns are recorded.
 
     Args:
         rows: The rows as read.
@@ -162,34 +160,45 @@ def _renamed(rows: Sequence[Row], columns: Mapping[str, str | Sequence[str]]) ->
     Raises:
         InputError: No row has one of the columns.
     """
-    asked: set[str] = set()
-    names = {column: name for column, name in columns.items() if isinstance(name, str)}
-    for name in _flat(columns.values()):
-        if all(_value(row.columns, name) is MISSING for row in rows):
-            raise InputError(
-                f"data.columns: no column {name!r}; the columns of {rows[0].where} are: "
-                f"{rows[0].names()}"
-            )
-    renamed = []
-    for row in rows:
-        moved = {n if n in row.columns else n.split(".")[0] for n in _flat(columns.values())}
+
+    def __init__(self, rows: Rows, columns: Mapping[str, str | Sequence[str]]):
+        self._rows, self._columns, self._asked = rows, columns, set[str]()
+        self._flat = list(_flat(columns.values()))
+        self._names = {column: name for column, name in columns.items() if isinstance(name, str)}
+        for name in self._flat:
+            if all(_value(row.columns, name) is MISSING for row in rows):
+                raise InputError(
+                    f"data.columns: no column {name!r}; the columns of {rows[0].where} are: "
+                    f"{rows[0].names()}"
+                )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._renamed(self._rows[index])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._renamed, self._rows)
+
+    def _renamed(self, row: Row) -> Row:
+        moved = {n if n in row.columns else n.split(".")[0] for n in self._flat}
         values = {column: value for column, value in row.columns.items() if column not in moved}
         replaced = set[str]()
-        for column, name in columns.items():
+        for column, name in self._columns.items():
             if (value := _value(row.columns, name)) is not MISSING:
                 if column in row.columns and column not in moved:
                     replaced.add(column)
                 values[column] = value
-        classes = {c: row.class_names[n] for c, n in names.items() if n in row.class_names}
-        renamed.append(
-            replace(
-                row,
-                columns=Columns(values, asked, replaced),
-                class_names={**row.class_names, **classes},
-                source_names=names,
-            )
+        named = row.class_names
+        classes = {column: named[name] for column, name in self._names.items() if name in named}
+        return Row(
+            Columns(values, self._asked, replaced),
+            row.where,
+            row.fault,
+            class_names={**named, **classes},
+            source_names=self._names,
         )
-    return renamed
 
 
 def _value(columns: Mapping[str, Any], name: str | Sequence[str]) -> Any:

@@ -1,10 +1,10 @@
-"""A row as read, and access to its columns."""
+"""A row as read, access to its columns, and the rows of a source."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from trimlab.errors import InputError
 
@@ -102,6 +102,22 @@ class Row:
 
     def _source_name(self, column: str) -> str:
         return self.source_names.get(column, column)
+
+
+class Rows(Protocol):
+    """The rows of a source, in its order. They need not be in memory: a row may be read again."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Row:
+        """The row with an index."""
+        ...
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows; faster than one index after another."""
+        ...
 
 
 def short(value: object) -> str:

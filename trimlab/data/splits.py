@@ -18,19 +18,14 @@ carved: rows with the same prompt stand together in the order that they are cut 
 more than one prompt is divided at either cut.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trimlab.data.checked_rows import (
-    KeyedRow,
-    Split,
-    check_faults,
-    notes_on,
-    read_splits,
-    unread_columns,
-)
-from trimlab.data.items import Item, digest, fingerprint
+import numpy as np
+
+from trimlab.data.checked_rows import Split, check_faults, notes_on, read_splits, unread_columns
+from trimlab.data.items import Item, fingerprint
+from trimlab.data.keyed_rows import KEYED, items_of, ordered
 from trimlab.data.source import DataSource
 from trimlab.data.task import Layout, Task
 from trimlab.errors import InputError
@@ -84,6 +79,8 @@ def read_row_sets(
     test: int | None = None,
     seed: int = 0,
     prompt: str = "authors",
+    *,
+    progress: bool = False,
 ) -> RowSets:
     """Reads the rows of a task and makes its four row sets.
 
@@ -97,6 +94,7 @@ def read_row_sets(
         test: Most test rows; all if not given.
         seed: Seed of the choice of train, calibration and dev rows.
         prompt: One of the task's prompts.
+        progress: Show bars on a terminal.
 
     Raises:
         InputError: The rows cannot be read or used, there are too few of them, or the task has
@@ -104,36 +102,38 @@ def read_row_sets(
     """
     task.check_prompt(prompt)
     source = DataSource.of(source)
-    splits, names = _read(task, source, task.layout(source))
+    splits, names = _read(task, source, task.layout(source), progress=progress)
     train_split, test_split = names["train"], names["test"]
     held_out_split = names.get("validation", train_split)
     one_pool = train_split == held_out_split
     test_rows, held_out = splits[test_split].rows, splits[held_out_split]
     held_out.leave_out(test_rows, unique=True)
-    free_form = [keyed for keyed in held_out.rows if keyed.task.free_form]
-    carved = [keyed for keyed in held_out.rows if not keyed.task.free_form]
+    without_choices = np.array([part.free_form for part, _ in held_out.sources])
+    is_free_form = without_choices[held_out.rows["source"]]
+    free_form, carved = held_out.rows[is_free_form], held_out.rows[~is_free_form]
     if not one_pool:
-        splits[train_split].leave_out([*test_rows, *carved])
+        splits[train_split].leave_out(np.concatenate([test_rows, carved]))
     check_faults(splits, source)
-    needed = {"calibration": calibration, "dev": dev, "train": int(one_pool and not free_form)}
+    needed = {"calibration": calibration, "dev": dev, "train": int(one_pool and not len(free_form))}
     _check_size(task, held_out_split, len(carved), **needed)
-    order = _order(carved, seed, "held out", by_prompt=one_pool and task.own_rows)
-    # one set from either end: the number of dev rows does not change the calibration rows
-    calibration_rows, dev_rows = order[:calibration], order[::-1][:dev]
+    order = ordered(carved, seed, "held out", by_prompt=one_pool and task.own_rows)
+    train_rows = splits[train_split].rows
     if one_pool:
-        train_rows = [*order[calibration : len(order) - dev], *free_form]
-    else:
-        train_rows = splits[train_split].rows
-    if not train_rows:
+        train_rows = np.concatenate([order[calibration : len(order) - dev], free_form])
+    if not len(train_rows):
         raise InputError(f"task {task.name}: every {train_split} row also stands elsewhere")
+    chosen = {
+        "train": ordered(train_rows, seed, "train")[:train],
+        # one set from either end: the number of dev rows does not change the calibration rows
+        "calibration": order[:calibration],
+        "dev": order[::-1][:dev],
+        "test": ordered(test_rows, TEST_SEED, "test")[:test],
+    }
     return RowSets(
-        train=_items(_order(train_rows, seed, "train")[:train], prompt),
-        calibration=_items(calibration_rows, prompt),
-        dev=_items(dev_rows, prompt),
-        test=_items(_order(test_rows, TEST_SEED, "test")[:test], prompt),
+        **{name: items_of(rows, held_out.sources, prompt) for name, rows in chosen.items()},
         dropped={name: splits[name].dropped for name in (train_split, held_out_split, test_split)},
         read={name: split.read for name, split in splits.items()},
-        skipped={name: len(split.faults) for name, split in splits.items() if split.faults},
+        skipped={name: s.faults.count for name, s in splits.items() if s.faults.count},
         unread_columns=unread_columns(splits),
         notes=notes_on(splits, task),
     )
@@ -180,12 +180,18 @@ def read_test_set(
     names = task.layout(source, needed=("test",))
     splits, names = _read(task, source, names, only_test=True)
     check_faults(splits, source)
-    order = _order(splits[names["test"]].rows, TEST_SEED, "test")
-    return ReportedSet(_items(order[:test], prompt), notes_on(splits, task))
+    split = splits[names["test"]]
+    order = ordered(split.rows, TEST_SEED, "test")
+    return ReportedSet(items_of(order[:test], split.sources, prompt), notes_on(splits, task))
 
 
 def _read(
-    task: Task, source: DataSource, names: Layout, *, only_test: bool = False
+    task: Task,
+    source: DataSource,
+    names: Layout,
+    *,
+    only_test: bool = False,
+    progress: bool = False,
 ) -> tuple[dict[str, Split], Layout]:
     """Reads splits; the rows of a single one become a train and a test split.
 
@@ -194,16 +200,19 @@ def _read(
         source: The source of the rows.
         names: Names of the splits, by `train`, `validation` and `test`.
         only_test: The items of other rows are not needed.
+        progress: Show bars on a terminal.
 
     Returns:
         The splits by name, and the names of the splits.
     """
     if not (task.own_rows and names.get("train") == names["test"]):
         used = [names[role] for role in ("test", "validation", "train") if role in names]
-        return read_splits(task, source, names, used[: 1 if only_test else None]), names
-    splits = read_splits(task, source, {"train": names["train"]}, [names["train"]])
+        used = used[: 1 if only_test else None]
+        return read_splits(task, source, names, used, progress=progress), names
+    names = {"train": names["train"]}
+    splits = read_splits(task, source, names, [*names.values()], progress=progress)
     (pool,) = splits.values()
-    pool.leave_out((), unique=True)
+    pool.leave_out(np.empty(0, KEYED), unique=True)
     check_faults(splits, source)
     test = pool.split_off(source.test_share)
     return {"train": pool, "test": test}, {"train": "train", "test": "test"}
@@ -219,22 +228,3 @@ def _check_size(
             f"{calibration} calibration and {dev} dev rows{' and training' if train else ''}"
             "; lower data.calibration_rows or data.dev_rows"
         )
-
-
-def _items(rows: Sequence[KeyedRow], prompt: str) -> list[Item]:
-    return [keyed.task.checked_item(keyed.row, prompt) for keyed in rows]
-
-
-def _order(
-    rows: Iterable[KeyedRow], seed: int, purpose: str, *, by_prompt: bool = False
-) -> list[KeyedRow]:
-    """Shuffles rows, or prompts with their rows.
-
-    Where a row stands depends on its own text, not on the other rows.
-    """
-
-    def sort_key(keyed: KeyedRow) -> tuple[str, str]:
-        own = digest(f"{seed} {purpose} {keyed.order_key}")
-        return (digest(f"{seed} {purpose} {keyed.prompt_key}") if by_prompt else "", own)
-
-    return sorted(rows, key=sort_key)

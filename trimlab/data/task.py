@@ -2,21 +2,22 @@
 
 A task is one file in `trimlab/data/tasks` with one public subclass of `Task`, found by the name of
 the file. Files that begin with an underscore hold code that tasks share. A task states its source
-and its splits and turns one row into an item. `rows.py` reads the rows, `splits.py` makes the row
-sets, and `mixture.py` combines tasks.
+and its splits and turns one row into an item. `readers.py` reads the rows, `splits.py` makes the
+row sets, and `mixture.py` combines tasks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from trimlab.data.dataset_rows import hub_rows
 from trimlab.data.items import Item, is_unicode, plain
 from trimlab.data.own_rows import find_splits, read_split
-from trimlab.data.readers import hub_rows, read_file, split_file, task_folder
-from trimlab.data.rows import Row
+from trimlab.data.readers import read_file, split_file, task_folder
+from trimlab.data.rows import Row, Rows
 from trimlab.data.source import DataSource
 from trimlab.errors import InputError
 from trimlab.plugins import plugin_class, plugin_module
@@ -107,7 +108,7 @@ class Task(ABC):
         source.check_published(self.name)
         return dict(zip(("train", "validation", "test"), self.splits, strict=True))
 
-    def rows(self, split: str, source: DataSource) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> Rows:
         """Reads the rows of one split.
 
         Args:
@@ -142,12 +143,13 @@ class Task(ABC):
         """
         return item.context, item.choices
 
-    def survey(self, rows: Mapping[str, Sequence[Row]], source: DataSource) -> "Task":
+    def survey(self, rows: Mapping[str, Iterable[Row]], source: DataSource) -> "Task":
         """The task with what only all rows together tell, such as the labels of a classification.
 
         Args:
             rows: Rows that could be read, by `train`, `validation` and `test`, as far as there
-                are such splits; those of a single file are all `train`.
+                are such splits; those of a single file are all `train`. They can be iterated over
+                several times, and are read again each time.
             source: The source of the rows.
 
         Raises:

@@ -53,7 +53,7 @@ def prepare(folder: Path) -> Attempt:
             old.unlink()
         (folder / name).write_bytes(content)
         if random.random() < 0.8:  # most of the time of an input is what comes behind its reader
-            read_file(folder / name)
+            list(read_file(folder / name))
             return
         data = DomainData(tokenizer, **_options(random, task, folder, name))
         data.setup()

@@ -10,8 +10,8 @@ Results on a sample are not comparable with published ones.
 from pathlib import Path
 from typing import ClassVar
 
-from trimlab.data.items import Item, digest
-from trimlab.data.rows import Row
+from trimlab.data.items import Item, digest_number
+from trimlab.data.rows import Row, Rows
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 
@@ -37,7 +37,7 @@ class CaseHOLD(Task):
     licence = "CC BY 4.0 (LexGLUE); Apache-2.0 (original repository)"
     official: ClassVar = {"train": 45_000, "validation": 3_900, "test": 3_600}
 
-    def rows(self, split: str, source: DataSource) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> Rows:
         """Reads the rows of a split, or its share of a sample."""
         if source.root is None or not _is_sample(self.folder(source.root)):
             return super().rows(split, source)
@@ -56,4 +56,4 @@ def _is_sample(folder: Path) -> bool:
 
 def _sample_split(row: Row) -> str:
     """The split of a row of a sample; it does not depend on the other rows."""
-    return SAMPLE_SPLITS[int(digest(row.text("context")), 16) % len(SAMPLE_SPLITS)]
+    return SAMPLE_SPLITS[digest_number(row.text("context")) % len(SAMPLE_SPLITS)]

@@ -8,6 +8,7 @@ carved from the validation rows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 from trimlab.data.items import Item, is_unicode
@@ -39,22 +40,24 @@ class Classification(Task):
     ):
         self.labels, self.numbered, self.notes = tuple(labels), numbered, notes
 
-    def survey(self, rows: Mapping[str, Sequence[Row]], source: DataSource) -> Self:
+    def survey(self, rows: Mapping[str, Iterable[Row]], source: DataSource) -> Self:
         """Finds all labels.
 
         Raises:
             InputError: There are fewer than two, or no train rows to take them from.
         """
-        train = rows.get("train", ())
-        named = source.labels or _class_names(row for split in rows.values() for row in split)
+        named = source.labels or _class_names(rows.values())
         if named:
             return type(self)(_two_or_more(named), numbered=True)
-        labels = {label for row in train if (label := _label(row.columns.get("label"))) is not None}
-        for row in train:
+        labels, any_row = set[str](), False
+        for row in rows.get("train", ()):
+            any_row = True
+            if (label := _label(row.columns.get("label"))) is not None:
+                labels.add(label)
             # `in` first: a name that is looked up in vain is proposed for others
             if "labels" in row.columns and row.columns["labels"] is not None:
                 labels |= set(row.texts("labels"))
-        if train and not labels:
+        if any_row and not labels:
             return type(self)()  # `item` says what the rows lack
         numbers = all(map(_is_number, labels))
         order = sorted(labels, key=lambda label: (int(label), label)) if numbers else sorted(labels)
@@ -104,9 +107,10 @@ def _is_number(label: str) -> bool:
     return label.removeprefix("-").isdecimal()
 
 
-def _class_names(rows: Iterable[Row]) -> Sequence[str]:
-    """The names of the classes, if the source has them."""
-    return next((row.class_names["label"] for row in rows if "label" in row.class_names), ())
+def _class_names(splits: Iterable[Iterable[Row]]) -> Sequence[str]:
+    """The names of the classes, if the source of a split has them: then all its rows do."""
+    firsts = (row for split in splits for row in islice(split, 1))
+    return next((row.class_names["label"] for row in firsts if "label" in row.class_names), ())
 
 
 def _two_or_more(labels: Sequence[str]) -> Sequence[str]:

@@ -37,7 +37,7 @@ class Jsonl(Task):
     def __init__(self, notation: str = "index", notes: tuple[str, ...] = ()):
         self.notation, self.notes = notation, notes
 
-    def survey(self, rows: Mapping[str, Sequence[Row]], source: DataSource) -> Self:
+    def survey(self, rows: Mapping[str, Iterable[Row]], source: DataSource) -> Self:
         """Finds out how the answers of all rows are stated, unless the source says so."""
         if source.answers != "auto":
             return type(self)(source.answers)

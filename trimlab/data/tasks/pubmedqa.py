@@ -10,7 +10,7 @@ beginning.
 from typing import ClassVar
 
 from trimlab.data.items import Item
-from trimlab.data.rows import Row
+from trimlab.data.rows import Row, Rows
 from trimlab.data.source import DataSource
 from trimlab.data.task import Task
 
@@ -31,11 +31,11 @@ class PubMedQA(Task):
     licence = "MIT"
     splits = ("train", "train", "test")
 
-    def rows(self, split: str, source: DataSource) -> list[Row]:
+    def rows(self, split: str, source: DataSource) -> Rows:
         """Reads the rows of a split; on the hub, the pool is made of two splits."""
         rows = super().rows(split, source)
         if source.root is None and split == "train":
-            rows += super().rows("validation", source)
+            return [*rows, *super().rows("validation", source)]
         return rows
 
     def item(self, row: Row, prompt: str) -> Item:
