@@ -79,7 +79,7 @@ def test_training_items_have_all_choices_for_a_loss_that_compares_them(
     )
     items = data.train_items(all_choices=True)
     assert data.rows is not None
-    assert items == [
+    assert list(items) == [
         encode(data.tokenizer, item, data.max_length, end=2) for item in data.rows.train
     ]
     assert max(items[0].choice_index) > 0 == max(data.train_items()[0].choice_index)
