@@ -66,8 +66,9 @@ def hashed(keys: np.ndarray, purpose: str) -> np.ndarray:
     Returns:
         Numbers below 2**64.  # (N,)
     """
-    numbers = memoryview(np.ascontiguousarray(keys))  # no list of all of them
-    found = (digest_number(f"{purpose} {number:016x}") for number in numbers)
+    numbers: Any = np.ascontiguousarray(keys)
+    # a view: no list of all numbers
+    found = (digest_number(f"{purpose} {number:016x}") for number in memoryview(numbers))
     return np.fromiter(found, np.uint64, len(keys))
 
 

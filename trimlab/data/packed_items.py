@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import overload
+from typing import Any, overload
 
 from trimlab.data.encoding import EncodedItem
 
@@ -48,9 +48,8 @@ class PackedItems(Sequence[EncodedItem]):
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         index = range(len(self))[index]
-        found = {name: self._values[name][index] for name in OF_ITEMS}
-        parts = dict[str, tuple[int, ...]]()
+        found: dict[str, Any] = {name: self._values[name][index] for name in OF_ITEMS}
         for names, ends in zip((OF_TOKENS, OF_SCORED), self._ends, strict=True):
             for name in names:
-                parts[name] = tuple(self._values[name][ends[index] : ends[index + 1]])
-        return EncodedItem(**parts, **found)
+                found[name] = tuple(self._values[name][ends[index] : ends[index + 1]])
+        return EncodedItem(**found)
