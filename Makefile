@@ -95,8 +95,8 @@ $(READY): pyproject.toml constraints.txt tools.txt
 	@rm -rf $(VENV)/torch
 	@$(BIN)/python -m pip download -qq --no-deps -d $(VENV)/torch \
 		$$(grep -o '^torch==[^ ]*' constraints.txt)
-	@$(call locked,torch,constraints.txt) | sed "1s|^[^ ]*|$$(echo $(VENV)/torch/*.whl)|" | \
-		$(INSTALL) --no-deps -r /dev/stdin
+	@$(call locked,torch,constraints.txt) | \
+		$(INSTALL) --no-deps --no-index --find-links $(VENV)/torch -r /dev/stdin
 	@rm -rf $(VENV)/torch
 	@$(INSTALL) --no-deps --build-constraint tools.txt -e .
 	@$(INSTALL) --build-constraint tools.txt -c constraints.txt 'trimlab[all]'
