@@ -48,7 +48,8 @@ def crash_states(run: RunIn, folder: Path, states: Path) -> list[Path]:
         files = {str(p.relative_to(state)): p.read_bytes() for p in _files(state)}
         for name, content in files.items():
             there = len(before.get(name, b""))
-            if len(content) > there + 1 and content.startswith(before.get(name, b"")):
+            written = name in before or content not in before.values()  # and not renamed
+            if written and len(content) > there + 1 and content.startswith(before.get(name, b"")):
                 cut = state.with_name(f"{state.name}-cut-{len(found)}")
                 shutil.copytree(state, cut)
                 os.truncate(cut / name, there + (len(content) - there) // 2)

@@ -113,7 +113,7 @@ class NemotronNas(ExportFormat):
         for name in set(names) - set(state) - set(template.all_tied_weights_keys):
             state[name] = torch.zeros(names[name].shape, dtype=dtype)
         state = {name: weight for name, weight in state.items() if name in names}
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        with TemporaryDirectory(dir=folder) as place:  # where a kill leaves it, it is removed, too
             config.save_pretrained(place)
             save_torch_state_dict(state, place)
             return load_engine("transformers").load(Path(place), dtype=trimmed.dtype)
