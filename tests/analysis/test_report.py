@@ -20,6 +20,7 @@ import pytest
 import analysis
 from analysis import figure1, figure2, table2, table3, table7
 from analysis._labels import Box, label_boxes
+from analysis.commands import bench
 from analysis.contents import Contents, Entry
 from analysis.figure2 import frontier
 from analysis.figure4 import one_drop_per_epoch, two_drops_per_epoch
@@ -441,6 +442,11 @@ def test_the_committed_results_are_those_of_the_committed_records() -> None:
     for name, figure in drawn.items():
         data = json.loads((COMMITTED / "figures" / f"{name}.json").read_text())
         assert data == json.loads(json.dumps(figure.data)), name
+
+
+def test_commands_name_a_shape_as_a_shape() -> None:
+    assert bench("decode", "llama-7b-shape").startswith("trimlab bench decode --shape llama-7b ")
+    assert bench("decode", "smollm2-135m").startswith("trimlab bench decode --model smollm2-135m ")
 
 
 def test_the_verb(of_nothing: tuple[Path, str]) -> None:
