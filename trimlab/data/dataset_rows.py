@@ -41,12 +41,18 @@ class DatasetRows:
 
     def __getitem__(self, index: int) -> Row:
         index = range(len(self))[index]
-        return self._row(self._rows[index].to_pylist()[0], index)
+        return self._row(self._values(self._rows[index])[0], index)
 
     def __iter__(self) -> Iterator[Row]:
         batches = self._rows.iter(batch_size=BATCH)
-        every = (columns for batch in batches for columns in batch.to_pylist())
+        every = (columns for batch in batches for columns in self._values(batch))
         return (self._row(columns, index) for index, columns in enumerate(every))
+
+    def _values(self, table: Any) -> list[dict[str, Any]]:
+        try:
+            return table.to_pylist()
+        except UnicodeDecodeError as error:
+            raise InputError(f"cannot read {self._about}: a text in it is not UTF-8") from error
 
     def _row(self, columns: dict[str, Any], index: int) -> Row:
         where = f"{self._about} row {self._start + index}"

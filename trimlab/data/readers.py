@@ -173,7 +173,10 @@ def _open(path: Path) -> IO[bytes]:
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # the rows close it
     with file:
-        shutil.copyfileobj(compr[compression](file, mode="rb") if compression else file, copy)
+        try:
+            shutil.copyfileobj(compr[compression](file, mode="rb") if compression else file, copy)
+        except (IndexError, NotImplementedError) as error:  # an empty .zip, or a method of others
+            raise zipfile.BadZipFile(str(error)) from error
     copy.seek(0)
     return copy
 
