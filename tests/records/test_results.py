@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ def test_code_that_is_in_no_commit_makes_a_tree_dirty(
     (tmp_path / "trimlab" / "mine.py").unlink()
     code.write_text("x")
     assert commit() == f"{clean}-dirty"
+    # a process that is killed here leaves no lock: nothing of the repository is written
+    index = tmp_path / ".git" / "index"
+    code.write_text("")
+    os.utime(code, (0, 0))  # git would note in its index that the file is the same
+    before = index.read_bytes()
+    assert commit() == clean and index.read_bytes() == before
 
 
 @pytest.mark.skipif(

@@ -49,7 +49,8 @@ def git_commit(repository: Path) -> str | None:
     """
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(repository), *arguments]
+        # nothing is locked: a killed run would leave the lock, which stops the user's next commit
+        command = ["git", "--no-optional-locks", "-C", str(repository), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
