@@ -53,8 +53,7 @@ class Checker:
         """Kills a run, and those that resume it, at random moments, then lets one end."""
         generator, folder = random.Random(seed), self.work / f"kills-{seed}"
         for _ in range(generator.randint(1, 4)):
-            killed_after(self.run, folder, generator.uniform(0, seconds), generator)
-            self.killed += 1
+            self.killed += killed_after(self.run, folder, generator.uniform(0, seconds), generator)
         self.check(folder, f"random kills, seed {seed}")
 
 
@@ -71,19 +70,17 @@ def crash(name: str, work: Path, until: float, arguments: argparse.Namespace) ->
     gc.collect()
     gc.freeze()  # a run collects behind every phase
     checker, start = Checker(run, work, snapshot(work / "whole")), time.monotonic()
+    Forked(run, work / "again").wait()
+    seconds = time.monotonic() - start
+    checker.check(work / "again", "undisturbed")
     if name in IN_ONE_PROCESS:
-        states = crash_states(run, work / "again", work / "states")
-        seconds = time.monotonic() - start
+        states = crash_states(run, work / "traced", work / "states")
         print(f"{name}: {len(states)} states in {work}", flush=True)
         if arguments.distinct:
             states = list({kept(state): state for state in states}.values())
         states = states[:: arguments.every]
         print(f"{name}: resuming from {len(states)} of them", flush=True)
         checker.check_states(states)
-    else:
-        run(work / "again")
-        seconds = time.monotonic() - start
-    checker.check(work / "again", "finished")
     seed = 0
     while time.monotonic() < until:
         checker.check_kills(seed, seconds)

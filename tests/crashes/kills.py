@@ -82,10 +82,13 @@ def killed_at(run: RunIn, folder: Path, number: int, *, halfway: bool = False) -
     return Forked(lambda: (Writes(folder, before), run(folder))).wait()
 
 
-def killed_after(run: RunIn, folder: Path, seconds: float, generator: random.Random) -> None:
+def killed_after(run: RunIn, folder: Path, seconds: float, generator: random.Random) -> bool:
     """A run of which one process is killed some time after its start, and half of the time all.
 
     Returns when no process of it is left.
+
+    Returns:
+        Whether there was one to kill: the run may have come to its end before.
     """
     child = Forked(run, folder)
     child.process.join(seconds)
@@ -100,6 +103,7 @@ def killed_after(run: RunIn, folder: Path, seconds: float, generator: random.Ran
                 process.kill()
     child.wait()
     psutil.wait_procs(tree)
+    return bool(tree)
 
 
 def on_a_full_disk(run: RunIn, folder: Path, full: Callable[[int, Write], bool]) -> Ended:

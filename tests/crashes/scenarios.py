@@ -148,12 +148,16 @@ def _experiment(base: Path, rows: Path, options: Mapping[str, Sequence[Any]]) ->
 
 
 def _trimlab(*arguments: object) -> None:
-    """A command in this process."""
+    """A command in this process, which must end well."""
+    assert _exit_code(arguments) == 0
+
+
+def _exit_code(arguments: Sequence[object]) -> int:
+    """The end of a command in this process."""
     try:
         cli.main([str(argument) for argument in arguments])
     except SystemExit as stop:
-        if stop.code:
-            raise
+        return int(stop.code or 0)
 
 
 def _command(*arguments: object) -> None:
@@ -179,10 +183,7 @@ class InThisProcess(Launcher):
 
 class Made(Job):
     def __init__(self, fit: Fit):
-        try:
-            cli.main(fit.command[3:])
-        except SystemExit as stop:
-            self.end = Ended(int(stop.code or 0), 1.0)
+        self.end = Ended(_exit_code(fit.command[3:]), 1.0)
 
     def poll(self) -> Ended:
         return self.end

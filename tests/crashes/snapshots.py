@@ -20,7 +20,8 @@ def snapshot(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if (folder / "results").exists():  # of a sweep, whose killed runs have no times
         rows = (without_times(record.row) for record in read_results(folder / "results"))
-        found["results"] = [row for row in rows if row["kind"] != "timing"]
+        kept = (row for row in rows if row["kind"] != "timing")
+        found["results"] = sorted(kept, key=lambda row: row["run"])  # which end in any order
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         own = path.name in ("previous.ckpt", "seconds.jsonl", ".lock")

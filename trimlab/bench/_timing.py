@@ -63,7 +63,7 @@ def time_alternately(
 
 def _take_turn(turns: Turns, prepare: BenchmarkCandidate) -> None:
     turns.result = None
-    release_memory()  # where the model of the previous turn fills it, it has no room for another
+    release_memory()  # memory that the previous turn's model fills has no room for another
     run = prepare()
     release_memory()  # the peak would otherwise include the leftovers of the preparation
     reset_peak_memory()

@@ -80,6 +80,11 @@ class ExportFormat(ABC):
     compressions: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def name(self) -> str:
+        """The name of the format's file, with `-` for `_`."""
+        return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    @property
     def dtypes(self) -> list[str]:
         """Names of the types that weights can have."""
         return list(dict.fromkeys([*FLOATS, *self.compressions]))
@@ -232,8 +237,7 @@ class ExportFormat(ABC):
                 checked=checked,
             )
             if card is not None:
-                name = type(self).__module__.rpartition(".")[2].replace("_", "-")
-                write_text(part / CARD, exported_card(card, export, name))
+                write_text(part / CARD, exported_card(card, export, self.name))
         return export
 
 
