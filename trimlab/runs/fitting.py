@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 
 from trimlab import ranks
 from trimlab.data.domain import DomainData
@@ -15,6 +14,7 @@ from trimlab.errors import InputError, one_line
 from trimlab.records.rows import JsonObject
 from trimlab.runs.processes import processes_to_start
 from trimlab.training.checkpoints import LAST, AtomicCheckpointIO
+from trimlab.training.csv_logger import AtomicCSVLogger
 from trimlab.training.interruption import CheckpointInEpoch
 from trimlab.training.module import DomainLM
 from trimlab.training.strategies import Distributed, load_strategy
@@ -117,7 +117,7 @@ def fit(
     trainer = make_trainer(
         default_root_dir=folder,
         callbacks=[*callbacks, CheckpointInEpoch(folder / CHECKPOINTS / LAST), saver],
-        logger=CSVLogger(folder, name="logs"),
+        logger=AtomicCSVLogger(folder, name="logs"),
         plugins=[AtomicCheckpointIO()],
         **settings,
     )
