@@ -97,7 +97,7 @@ def _run(points: Records) -> Data | None:
         "base": first["base"],
         "seed": first["seed"],
         "r": r,
-        "drops_per_step": override(first, "trim.drops_per_step", _drops(in_order)),
+        "drops_per_step": override(first, "trim.drops_per_step", int | list[int], _drops(in_order)),
         "n": n,
         "dropped": [len(point["history"]) for point in in_order],
         "time": [time / unit for time in accumulate(training)],

@@ -77,13 +77,13 @@ def _lines(axis: str, records: Iterable[Record]) -> list[Data]:
     """Lines along an axis: each has the points that differ in the value only, and their fit."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        if record["cell"]["axis"] == axis:
+        if record.entry("cell", "axis", str) == axis:
             work = workload_title(record, "axis", "value", axis)
             held = (work, benchmark_title(record), record["seed"])
             groups.setdefault(held, []).append(record)
     lines = []
     for (work, machine, _), found in groups.items():
-        found.sort(key=lambda record: record["cell"]["value"])
+        found.sort(key=_value)
         points = [_point(record) for record in found]
         fitted = [point for point in points if axis != "r" or point["value"] < 1]
         line = {"work": work, "machine": machine, "points": points}
@@ -91,9 +91,13 @@ def _lines(axis: str, records: Iterable[Record]) -> list[Data]:
     return lines
 
 
+def _value(record: Record) -> float:
+    return record.entry("cell", "value", float)
+
+
 def _point(record: Record) -> Data:
     return {
-        "value": record["cell"]["value"],
+        "value": _value(record),
         "seconds": record["ours_seconds"],
         "fastest": min(record["ours_turns"]),
         "slowest": max(record["ours_turns"]),
@@ -119,7 +123,7 @@ def fitted(coefficients: Sequence[float], powers: Sequence[int], value: float) -
 
 def _run(axes: dict[str, list[Data]], records: Records) -> Data:
     """Eq. 5 and Eq. 6 in units of the first epoch, and the scans in units of the first scan."""
-    n = max((record["cell"].get("sublayers", 0) for record in records), default=N)
+    n = max((record.entry("cell", "sublayers", int, 0) for record in records), default=N)
     scan = next((line["fit"] for line in axes["sublayers"] if line["fit"]), None)
 
     def scans(n_d: int, drops: int) -> float:

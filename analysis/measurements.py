@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any
 
-from analysis.stability import flat_stability
+from analysis.stability import flat_stability, test_items
 from trimlab.records.result_row import Test
 from trimlab.records.results import Record, Records
 
@@ -27,35 +27,39 @@ EXTRA_METRICS = tuple(
 NAMED_OPTIONS = frozenset({"trim.scorer", "trim.r", "trim.bypass", "data.task", "model.base"})
 
 
-def override(record: Record, name: str, default: Any) -> Any:
+def override(record: Record, name: str, kind: Any, default: Any) -> Any:
     """The value of an option in the cell of a record.
 
     Args:
         record: The record.
         name: Dotted name of the option.
+        kind: Its type.
         default: The value if the cell does not set it.
+
+    Raises:
+        InputError: The option has a value of another type.
     """
-    return record["cell"].get(name, default)
+    return record.entry("cell", name, kind, default)
 
 
 def scorer_of(record: Record) -> str:
     """The importance score of the run."""
-    return override(record, "trim.scorer", DEFAULT_SCORER)
+    return override(record, "trim.scorer", str, DEFAULT_SCORER)
 
 
 def update_ratio_of(record: Record) -> float:
     """The sparse update ratio r of the run."""
-    return override(record, "trim.r", DEFAULT_R)
+    return override(record, "trim.r", float, DEFAULT_R)
 
 
 def loss_of(record: Record) -> str:
     """The training loss of the run."""
-    return override(record, "model.loss", DEFAULT_LOSS)
+    return override(record, "model.loss", str, DEFAULT_LOSS)
 
 
 def bypass_of(record: Record) -> str:
     """The bypass of a dropped attention: the residual identity, or the authors' norm."""
-    return override(record, "trim.bypass", DEFAULT_BYPASS)
+    return override(record, "trim.bypass", str, DEFAULT_BYPASS)
 
 
 def other_overrides(record: Record) -> str:
@@ -205,7 +209,7 @@ def _stderr_over_items(records: Sequence[Record]) -> float:
 
 def same_items(records: Sequence[Record]) -> bool:
     """Whether records have the same test items, in the same order."""
-    return len({(record["row_sets"]["test"], record["n"]) for record in records}) == 1
+    return len({(test_items(record), record["n"]) for record in records}) == 1
 
 
 def sign_test(won: int, lost: int) -> float:

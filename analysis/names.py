@@ -81,7 +81,7 @@ def machine_title(record: Record) -> str:
 
 def benchmark_title(record: Record) -> str:
     """The model, the machine and the number of threads of a benchmark."""
-    return f"{machine_title(record)}, {record['cell']['threads']} threads"
+    return f"{machine_title(record)}, {record.entry('cell', 'threads', int)} threads"
 
 
 def workload_title(record: Record, *but: str) -> str:
@@ -94,7 +94,7 @@ def workload_title(record: Record, *but: str) -> str:
     elsewhere = {"bench", "peer", "processor", "threads", *but}
     workload = {key: value for key, value in record["cell"].items() if key not in elsewhere}
     if "r" in workload:
-        workload["r"] = ratio_title(workload["r"])
+        workload["r"] = ratio_title(record.entry("cell", "r", float))
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in workload.items()]
     return ", ".join([task_title(record["task"]), *parts])
 

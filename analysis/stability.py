@@ -27,7 +27,7 @@ def flat_stability(records: Sequence[Record], references: Records) -> float | No
             (
                 other["correct"]
                 for other in references.where(kind="test", model="untrimmed", **same)
-                if other["row_sets"]["test"] == record["row_sets"]["test"]
+                if test_items(other) == test_items(record)
             ),
             None,
         )
@@ -36,3 +36,8 @@ def flat_stability(records: Sequence[Record], references: Records) -> float | No
         agree = sum(a == b for a, b in zip(untrimmed, record["correct"], strict=True))
         shares.append(agree / len(untrimmed))
     return math.fsum(shares) / len(shares)
+
+
+def test_items(record: Record) -> str:
+    """Fingerprint of the test items of a record."""
+    return record.entry("row_sets", "test", str)

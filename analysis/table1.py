@@ -65,12 +65,11 @@ def _group(record: Record) -> str:
 
     The number of blocks is that of a shape, which may be shortened.
     """
-    settings = record["settings"]
-    parts = [benchmark_title(record), settings.get("dtype", "float32")]
-    if blocks := settings.get("blocks"):
+    parts = [benchmark_title(record), record.entry("settings", "dtype", str, "float32")]
+    if blocks := record.entry("settings", "blocks", int | None, None):
         parts.append(f"{blocks} blocks")
-    if (engine := settings.get("engine", "transformers")) != "transformers":
-        parts += [engine, record["cell"].get("export_dtype") or ""]
+    if (engine := record.entry("settings", "engine", str, "transformers")) != "transformers":
+        parts += [engine, record.entry("cell", "export_dtype", str | None, None) or ""]
     return ", ".join(filter(None, parts))
 
 
@@ -87,7 +86,7 @@ def _rows(records: list[Record], claims: str | None) -> list[TableRow]:
     # of several prompts, the last measured counts
     latest = {(record["bench"], _method(record)): record for record in records}
     titles = TITLES | {
-        _method(record): record["settings"]["title"]
+        _method(record): record.entry("settings", "title", str)
         for record in records
         if _method(record) not in TITLES
     }
@@ -114,31 +113,33 @@ def _rows(records: list[Record], claims: str | None) -> list[TableRow]:
 
 
 def _method(record: Record) -> str:
-    return record["settings"].get("method", PAIRS)
+    return record.entry("settings", "method", str, PAIRS)
 
 
 def _rate(record: Record | None, side: str) -> Measurement | None:
     if record is None:
         return None
-    tokens = record["settings"]["new_tokens" if record["bench"] == "decode" else "prompt_tokens"]
+    name = "new_tokens" if record["bench"] == "decode" else "prompt_tokens"
+    tokens = record.entry("settings", name, int)
     return _of(tokens / record[f"{side}_seconds"], record)
 
 
 def _memory(record: Record | None) -> Measurement | None:
     if record is None:
         return None
-    settings = record["settings"]
-    ratio = settings.get("model_memory_ratio")
-    if whole := settings.get("peer_weight_bytes"):
-        ratio = settings["weight_bytes"] / whole
+    ratio = record.entry("settings", "model_memory_ratio", float | None, None)
+    if whole := record.entry("settings", "peer_weight_bytes", int | None, None):
+        ratio = record.entry("settings", "weight_bytes", int) / whole
     return None if ratio is None else _of(100 * ratio, record)
 
 
 def _cache(record: Record | None) -> Measurement | None:
-    settings = {} if record is None else record["settings"]
-    if record is None or "peer_cache_bytes_per_token" not in settings:
+    if record is None:
         return None
-    ratio = settings["cache_bytes_per_token"] / settings["peer_cache_bytes_per_token"]
+    whole = record.entry("settings", "peer_cache_bytes_per_token", float | None, None)
+    if not whole:
+        return None
+    ratio = record.entry("settings", "cache_bytes_per_token", float) / whole
     return _of(100 * ratio, record)
 
 

@@ -47,7 +47,7 @@ def _cells(paper: Paper, mine: Records, machine: str, method: str, epochs: int) 
     found = [
         r
         for r in mine.where(method=method, epochs=epochs)
-        if r["cell"].get("trim.r") == RATIOS[method] and machine_title(r) == machine
+        if r.entry("cell", "trim.r", float, None) == RATIOS[method] and machine_title(r) == machine
     ]
 
     def hours_in_full(record: Record) -> float | None:

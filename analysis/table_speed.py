@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from analysis.measurements import Measurement
@@ -145,7 +146,8 @@ def build(records: Records, paper: Paper) -> Table:
 
 def _is_ours(record: Record) -> bool:
     """Whether a model is trimmed where one is made cheaper: other methods are in Table 1."""
-    return "method" not in record["settings"] or record["settings"]["layer_memory_ratio"] < 1
+    method = record.entry("settings", "method", str, None)
+    return method is None or record.entry("settings", "layer_memory_ratio", float) < 1
 
 
 def _rows(profile: str, records: list[Record]) -> list[TableRow]:
@@ -182,7 +184,7 @@ def _row(
         "peer": Cell(text=_time(record, "peer") + part),
         "faster": Cell(faster, _number(record, record["ratio"])),
         "memory": Cell(memory, _number(record, 100 * record["memory_ratio"])),
-        "same": Cell(text=_same(record["same"])),
+        "same": Cell(text=_same(record)),
     }
     return TableRow(what + " (dirty)" * (record.dirty and not record.get("peer")), cells)
 
@@ -195,9 +197,10 @@ def _number(record: Record, value: float) -> Measurement:
     return Measurement(value, records=(record,))
 
 
-def _same(same: dict[str, Any]) -> str | None:
+def _same(record: Record) -> str | None:
     """Agreement of both sides' results; None if they need not agree."""
-    said = []
+    same, said = record["same"], []
+    entry = partial(record.entry, "same")
     for key, count in same.items():
         things = key.removeprefix("same_")
         if things == key:
@@ -205,11 +208,11 @@ def _same(same: dict[str, Any]) -> str | None:
         if isinstance(count, bool):
             said.append(f"{things}: {'yes' if count else 'no'}")
         else:
-            total = len(same[things]) if things in same else same["items"]
+            total = len(entry(things, list[Any])) if things in same else entry("items", int)
             said.append(f"{count} of {total} {things}")
     if "share_met" in same:
-        met, needed = 100 * same["share_met"], 100 * same["share_needed"]
+        met, needed = 100 * entry("share_met", float), 100 * entry("share_needed", float)
         said.append(f"{met:.0f} % of the items run, {needed:.0f} % needed at least")
     if "largest_relative_difference" in same:
-        said.append(f"log-likelihoods within {same['largest_relative_difference']:.0e}")
+        said.append(f"log-likelihoods within {entry('largest_relative_difference', float):.0e}")
     return "; ".join(said) or None

@@ -48,6 +48,11 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def path_is_too_long(error: BaseException) -> bool:
+    """Whether an error says that the system takes no path or name of such a length."""
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+
+
 def memory_is_full(error: BaseException) -> bool:
     """Whether an error says that a device has too little memory.
 

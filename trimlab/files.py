@@ -44,6 +44,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder; no for a text that cannot be a path."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, the home of no user
+        return False
+
+
 def read_text(path: Path) -> str:
     """Reads a text file.
 

@@ -113,7 +113,7 @@ def _no_slower(
 def _speeds(everything: Records, base: str) -> dict[str, float]:
     """Decoding speed of each method of Table 1, in times the whole model's; the last measured."""
     return {
-        record["settings"].get("method", "pairs"): record["ratio"]
+        record.entry("settings", "method", str, "pairs"): record["ratio"]
         for record in everything.where(kind="bench", bench="decode", peer="full", base=base)
     }
 

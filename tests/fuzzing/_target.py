@@ -12,7 +12,7 @@ from random import Random
 
 from jsonargparse import ArgumentError
 
-from trimlab.errors import InputError
+from trimlab.errors import InputError, path_is_too_long
 from trimlab.plugins import plugin_names
 
 TARGETS = "tests.fuzzing.targets"
@@ -58,6 +58,10 @@ def refused(name: str, attempt: Attempt, case: int) -> bool:
             attempt(random)
         except (InputError, ArgumentError):
             return True
+        except OSError as error:
+            if path_is_too_long(error):  # which the command line says, whatever the path is of
+                return True
+            raise
     return False
 
 

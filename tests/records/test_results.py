@@ -224,6 +224,30 @@ def test_a_scan_entry_without_a_score(tmp_path: Path) -> None:
         read_results(write(tmp_path, point))
 
 
+def test_a_scan_of_no_sublayer(tmp_path: Path) -> None:
+    point = next(row for row in rows_of("figure3") if row["kind"] == "operating_point")
+    point["scan"][0]["candidate"] = "0.mlp+x"
+    with pytest.raises(InputError, match="line 1: 'x' is no sublayer: .* like 3.mlp"):
+        read_results(write(tmp_path, point))
+
+
+def test_an_entry_that_no_schema_names_is_checked_when_it_is_read(row: dict[str, Any]) -> None:
+    record = record_of(row | {"cell": {"trim.r": 1, "trim.scorer": ["two_step"]}})
+    assert record.entry("cell", "trim.r", float) == 1
+    assert record.entry("cell", "trim.bypass", str, "residual") == "residual"
+    with pytest.raises(InputError, match="table3.jsonl, line 1: cell: trim.scorer is .'two_step'"):
+        record.entry("cell", "trim.scorer", str, "two_step")
+    with pytest.raises(InputError, match="line 1: cell: threads is missing"):
+        record.entry("cell", "threads", int)
+
+
+def test_half_of_a_surrogate_pair(tmp_path: Path, row: dict[str, Any]) -> None:
+    write(tmp_path, row | {"task": "half \ud800"})
+    with pytest.raises(InputError, match="line 1: .* surrogates not allowed"):
+        read_results(tmp_path)
+    assert len(read_results(write(tmp_path, row | {"task": "whole \U0001f600"}))) == 1
+
+
 def test_a_benchmark_without_the_peers_numbers(tmp_path: Path) -> None:
     alone = next(row for row in rows_of("bench") if row["peer"] is None)
     assert len(read_results(write(tmp_path, alone))) == 1

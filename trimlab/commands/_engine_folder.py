@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimlab.errors import InputError
+from trimlab.files import exists
 
 if TYPE_CHECKING:
     from trimlab.engines._engine import Engine
@@ -21,10 +22,10 @@ def engine_folder(name: str) -> Path:
     """
     from trimlab.model.loading import model_folder
 
+    if not exists(name):
+        return model_folder(name)
     path = Path(name).expanduser()
-    if path.is_file():
-        return path.parent
-    return path if path.is_dir() else model_folder(name)
+    return path if path.is_dir() else path.parent
 
 
 def engine_of(folder: Path, asked: str | None) -> "Engine":

@@ -9,6 +9,7 @@ from trimlab.commands._placement import add_placement, check_placement
 from trimlab.commands._quiet import quiet
 from trimlab.data.splits import read_test_set
 from trimlab.errors import InputError
+from trimlab.files import exists
 
 if TYPE_CHECKING:
     from trimlab.engines._engine import Engine
@@ -144,7 +145,7 @@ def _engine(options: Any) -> "Engine | None":
     from trimlab.commands._engine_folder import engine_folder, engine_of
     from trimlab.engines._engine import engine_for
 
-    if options.engine is None and not Path(options.model).expanduser().exists():
+    if options.engine is None and not exists(options.model):
         return None
     folder = engine_folder(options.model)
     if options.engine is None and engine_for(folder) is None:

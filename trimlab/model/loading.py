@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from trimlab.errors import InputError, one_line
+from trimlab.files import exists
 from trimlab.model.adapters import check_not_only_adapter, has_adapter, model_weights
 from trimlab.model.device import Placement
 from trimlab.model.embedded import embedded_folder, embedded_model, embedded_names
@@ -189,8 +190,7 @@ def _folder(name: str, *, weights: bool) -> Path:
     """The folder of a model; downloads or builds it if need be."""
     if name in embedded_names():
         return embedded_folder(name)
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    if name and exists(name) and (folder := Path(name).expanduser()).is_dir():
         return folder
     if hub := HUB_ID.fullmatch(name):
         return _hub_folder(hub["repo"], hub["revision"], weights=weights)

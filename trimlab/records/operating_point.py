@@ -1,5 +1,6 @@
 """An operating point: the model after a drop step and its healing, before the next scan."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -7,6 +8,8 @@ from typing import Any, ClassVar, Self
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
 from trimlab.records.typed import TypedRow, fits, nullable
+
+_SUBLAYER = re.compile(r"\d+\.(attention|mlp)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,17 @@ class OperatingPoint(TypedRow):
     finished: str | None
     seconds: float
     peak_rss_bytes: int
+
+    def check(self) -> None:
+        """Refuses names that no sublayer has.
+
+        Raises:
+            InputError: A name of a sublayer is not like `3.mlp`.
+        """
+        scanned = [name for entry in self.scan for name in entry.sublayers]
+        for name in (*scanned, *self.dropped, *self.history, *self.trainable):
+            if not _SUBLAYER.fullmatch(name):
+                raise InputError(f"{name!r:.40} is no sublayer: they have names like 3.mlp")
 
     def to_row(self) -> JsonObject:
         """The row as a JSON object."""

@@ -15,6 +15,7 @@ from trimlab.errors import InputError
 from trimlab.files import read_text
 from trimlab.records.result_row import KINDS, ExperimentCell, ResultRow, RunContext
 from trimlab.records.rows import TIMING_FIELDS, JsonObject
+from trimlab.records.typed import fits
 
 # Rows with equal values here are the same measurement. `method`, `epochs` and `of` are fields of
 # timings and of compressed models.
@@ -78,6 +79,26 @@ class Record:
             raise KeyError(field)
         value = self._values.get(field)
         return default if value is None else value
+
+    def entry(self, field: str, name: str, kind: Any, *default: Any) -> Any:
+        """An entry of a field whose entries no schema names: `cell`, `settings`, `hardware`.
+
+        Args:
+            field: Name of the field.
+            name: Name of the entry.
+            kind: Its type, as `fits` reads it.
+            default: The value where there is no such entry; without one, the entry is required.
+
+        Raises:
+            InputError: A required entry is missing, or it has another type.
+        """
+        entries = self[field]
+        if name not in entries and default:
+            return default[0]
+        if name not in entries or not fits(entries[name], kind):
+            found = f"{entries[name]!r:.40}" if name in entries else "missing"
+            raise InputError(f"{self.place}: {field}: {name} is {found}")
+        return entries[name]
 
     @property
     def row(self) -> JsonObject:
@@ -198,7 +219,10 @@ def _parse(path: Path, notices: list[str]) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            result = ResultRow.from_row(json.loads(line))
+            row = json.loads(line)
+            if "\\u" in line:  # half of a surrogate pair could not be written to a page
+                json.dumps(row, ensure_ascii=False).encode()
+            result = ResultRow.from_row(row)
         except json.JSONDecodeError as error:
             if line.startswith("{") and (not line.endswith("}") or error.pos == len(line)):
                 notices.append(

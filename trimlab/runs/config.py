@@ -19,7 +19,7 @@ from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
 from trimlab.data.task import load_task
 from trimlab.errors import InputError, RankError
-from trimlab.files import read_yaml
+from trimlab.files import exists, read_yaml
 from trimlab.model.notes import note_once
 from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import PLACES, TRAINER_DEFAULTS, make_trainer
@@ -191,6 +191,8 @@ class Resolver(FitCLI):
         Raises:
             InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
         """
+        if "config" in config:  # which the parser would take for the name of a file
+            raise InputError("no config of one run, for it has a key `config`")
         try:
             parsed = self.parser.parse_object(with_recipe(present_names(config)))
         except ArgumentError as error:
@@ -206,13 +208,6 @@ class Resolver(FitCLI):
         return row
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # a text that is too long for a path, or has a null byte
-        return False
-
-
 def _present(arguments: Sequence[str]) -> list[str]:
     """Arguments of `trimlab fit` under present names, in config files, too, behind their recipe.
 
@@ -226,7 +221,7 @@ def _present(arguments: Sequence[str]) -> list[str]:
         place = i if equals else i + 1
         if not equals and place < len(translated):
             path = translated[place]
-        if not _is_file(path):
+        if not (exists(path) and Path(path).is_file()):
             continue  # a config on the command line, or nothing, which the parser reports
         content = read_yaml(Path(path))
         if "config" in content:

@@ -74,6 +74,8 @@ def plan(
     if seeds < 1 or (limit is not None and limit < 1):
         raise InputError("--seeds and --limit must be at least 1")
     experiment = _read_experiment(path)
+    if not isinstance(experiment.get("config") or {}, dict):
+        raise InputError(f"{path}: config holds options of every run, in sections")
     # the settings of an experiment stand above the size that a profile gives to everything
     common = merged(
         present_names(_read_profile(path.parent, profile)),

@@ -29,7 +29,8 @@ def prepare(folder: Path) -> Attempt:
             files[name] = mutated_bytes(random, files[name])
         else:
             rows = [json.loads(line) for line in files[name].splitlines()]
-            lines = [json.dumps(row) for row in mutated_value(random, {"": rows}).get("") or []]
+            changed = mutated_value(random, rows)
+            lines = map(json.dumps, changed if isinstance(changed, list) else [changed])
             files[name] = "\n".join(lines).encode()
         for name, content in files.items():
             (run.path / name).write_bytes(content)
