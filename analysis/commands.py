@@ -46,7 +46,7 @@ def sweep(
 def bench(benchmark: str, model: str) -> str:
     """The benchmark that times a model, trimmed models and quantised ones in turns (Table 1)."""
     shape = model.removesuffix("-shape")  # records name a model of random weights so
-    named = f"--model {model}" if shape == model else f"--shape {shape}"
+    named = f"--model {model}" if shape == model else f"--shape {shape} --dtype bfloat16"
     return (
         f"trimlab bench {benchmark} {named} --against full "
         '--methods "[pairs,mostly_mlps,llm_int8,int4,sparse24]" --out results/bench.jsonl'

@@ -9,9 +9,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
+
+from tqdm import tqdm
 
 
 class Ended(NamedTuple):
@@ -62,6 +65,8 @@ def _call(
     # as in a new process, whatever a test has left in this one
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # that of tqdm is shared with other children, and one that is killed would keep it for ever
+    tqdm.set_lock(threading.RLock())
     # the descriptors too: libraries and children of this process write to these
     for number, file in enumerate(files, 1):
         os.dup2(file.fileno(), number)

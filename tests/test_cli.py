@@ -147,6 +147,7 @@ BAD = {
     "nothing to resume": (["--resume"], "nothing to resume"),
     "planned by the target": (["--trainer.max_epochs", "3"], "trainer.max_epochs"),
     "no validation": (["--trainer.limit_val_batches", "0"], "leave validation on"),
+    "no such seed": (["--seed_everything", "-1"], "from 0 to 4294967295"),
     "too long a name": (["--data.root", "x" * 300], "too long for the name of a file"),
     "no home": (["--model.base", "~nosuch_user"], "there is no model '~nosuch_user'"),
     "no config file": (["--config", "/no/such.yaml"], "/no/such.yaml"),
@@ -184,6 +185,8 @@ def test_bad_input_is_one_line_and_exit_2(
         ("trim: {scorer: \udcff}", "not UTF-8"),
         ("trim: [{r: 0.5}]", "trim in a config holds options"),
         ("data: 3", "data in a config holds options (name: value), not 3"),
+        ("data: {task: null}", "data.task cannot be null"),
+        ("data: {test_share: null}", "data.test_share cannot be null"),
         ("config: {}\nruns: [{}]", "`trimlab sweep` makes the runs of an experiment"),
     ],
 )

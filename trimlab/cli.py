@@ -108,7 +108,7 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str], debug: boo
             return _say(f"{LOST}; the same command goes on where it was", 1)
         if disk_is_full(error):
             return _say("the disk is full; free some space and give the same command again", 2)
-        if path_is_too_long(error):
+        if isinstance(error, OSError) and path_is_too_long(error):
             return _say(f"too long for the name of a file or folder: {error.filename!r:.60}", 2)
         if memory_is_full(error):
             from trimlab.planning.device import ADVICE

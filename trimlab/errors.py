@@ -48,9 +48,9 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def path_is_too_long(error: BaseException) -> bool:
+def path_is_too_long(error: OSError) -> bool:
     """Whether an error says that the system takes no path or name of such a length."""
-    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    return error.errno == errno.ENAMETOOLONG
 
 
 def memory_is_full(error: BaseException) -> bool:

@@ -189,7 +189,7 @@ class DropSchedule:
         limits = [math.ceil(max(needed) - ROUNDING)] if needed else []
         if rules.max_drops is not None:
             limits.append(rules.max_drops // sublayers_each)
-        drops = min(limits, default=len(found) // 2)
+        drops = min(*limits, len(found)) if limits else len(found) // 2
         steps = 0
         while drops > 0:
             steps += 1

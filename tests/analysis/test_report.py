@@ -445,7 +445,8 @@ def test_the_committed_results_are_those_of_the_committed_records() -> None:
 
 
 def test_commands_name_a_shape_as_a_shape() -> None:
-    assert bench("decode", "llama-7b-shape").startswith("trimlab bench decode --shape llama-7b ")
+    shape = "trimlab bench decode --shape llama-7b --dtype bfloat16 "
+    assert bench("decode", "llama-7b-shape").startswith(shape)
     assert bench("decode", "smollm2-135m").startswith("trimlab bench decode --model smollm2-135m ")
 
 

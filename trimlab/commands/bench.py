@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,9 @@ def _print_help() -> None:
 def _parser(name: str, benchmark: "type[Benchmark]") -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
+    description = cleandoc(benchmark.__doc__ or "").partition("\nArgs:")[0]
     parser = ArgumentParser(
-        prog=f"trimlab bench {name}", exit_on_error=False, description=benchmark.__doc__
+        prog=f"trimlab bench {name}", exit_on_error=False, description=description
     )
     parser.add_class_arguments(benchmark, skip={"task", "root"})
     parser.add_argument("--data.task", type=str, default="sciq", help="name of a task")

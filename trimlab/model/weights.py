@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from trimlab.errors import InputError, one_line
-from trimlab.model.adapters import WITHOUT_ADAPTER
+from trimlab.model.adapters import WITHOUT_ADAPTER, model_weights
 from trimlab.model.device import Placement
 from trimlab.model.embedded import embedded_names
 from trimlab.model.notes import note_once
@@ -46,6 +47,7 @@ def load_weights(
     # transformers takes its own: SDPA, or eager where the architecture has no SDPA.
     config._attn_implementation = config._experts_implementation = None
     with explained(name, folder):
+        _check_depth(config, folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -63,6 +65,17 @@ def load_weights(
         model._weight_conversions = []  # its inverse, for saving, would need the vision tower
     _prepare(model, name)
     return model, config
+
+
+def _check_depth(config: PreTrainedConfig, folder: Path) -> None:
+    """Refuses a config with more blocks than its files have tensors, before these are made."""
+    tensors = 0
+    for path in model_weights(folder):
+        with safe_open(path, "pt") as file:
+            tensors += len(file.keys())
+    blocks = getattr(config, "num_hidden_layers", 0)
+    if blocks > tensors:
+        raise ValueError(f"its config has {blocks} blocks, and its files hold {tensors} tensors")
 
 
 def _prepare(model: PreTrainedModel, name: str) -> None:
@@ -93,6 +106,9 @@ def explained(name: str, folder: Path) -> Iterator[None]:
     try:
         yield
     # any type: a damaged file or config fails at its first use
-    except Exception as error:
+    except BaseException as error:
+        # a library in Rust that panics raises one that is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         again = f" (delete {folder} to build it again)" if name in embedded_names() else ""
         raise InputError(f"cannot load {name}: {one_line(error)}{again}") from error

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import lightning as L
 import yaml
@@ -17,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from trimlab.algorithm import Trim
 from trimlab.baseline import baseline_class
 from trimlab.data.domain import DomainData
+from trimlab.data.source import DataSource
 from trimlab.data.task import load_task
 from trimlab.errors import InputError, RankError
 from trimlab.files import exists, read_yaml
@@ -31,6 +33,15 @@ from trimlab.runs.run_id import distinctive
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
 
+# the classes that hold the options of each section; DomainData passes some on
+SECTIONS: dict[str, type] = {
+    "model": DomainLM,
+    "data": DomainData,
+    "trim": Trim,
+    "run": RunOptions,
+    "wandb": WandbOptions,
+    "trainer": L.Trainer,
+}
 # where a run is kept and how it is watched, without influence on its result; and the name of the
 # recipe, whose options are resolved
 NOT_THE_RESULT = ("config", "recipe", "resume", "wandb", "run.dir", "run.shared", "trim.progress")
@@ -48,7 +59,7 @@ class FitCLI(LightningCLI):
         super().__init__(
             DomainLM,
             DomainData,
-            args=with_recipe(present_names(args)) if isinstance(args, dict) else _present(args),
+            args=with_recipe(_checked(args)) if isinstance(args, dict) else _present(args),
             run=False,
             save_config_callback=None,
             seed_everything_default=0,
@@ -64,9 +75,8 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of trimming, of a run and of tracking."""
-        parser.add_class_arguments(Trim, "trim")
-        parser.add_class_arguments(RunOptions, "run")
-        parser.add_class_arguments(WandbOptions, "wandb")
+        for section in ("trim", "run", "wandb"):
+            parser.add_class_arguments(SECTIONS[section], section)
         parser.add_argument(
             "--recipe",
             default=DEFAULT_RECIPE,
@@ -81,6 +91,18 @@ class FitCLI(LightningCLI):
         parser.link_arguments("model.tokenizer", "data.tokenizer", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.set_defaults({f"trainer.{k}": v for k, v in TRAINER_DEFAULTS.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the command line or a config.
+
+        Raises:
+            InputError: An option that needs a value is null, or the seed is out of range.
+        """
+        super().parse_arguments(parser, args)
+        _check_values(self.config)
+        seed = self.config["seed_everything"]
+        if not 0 <= int(seed) < 2**32:  # what numpy takes
+            raise InputError(f"seed_everything must be from 0 to 4294967295, not {seed}")
 
     def before_instantiate_classes(self) -> None:
         """Starts the processes of a run with several devices, and waits for their end.
@@ -191,12 +213,11 @@ class Resolver(FitCLI):
         Raises:
             InputError: A key, a type, a scorer or a task is unknown, or a value cannot work.
         """
-        if "config" in config:  # which the parser would take for the name of a file
-            raise InputError("no config of one run, for it has a key `config`")
         try:
-            parsed = self.parser.parse_object(with_recipe(present_names(config)))
+            parsed = self.parser.parse_object(with_recipe(_checked(config)))
         except ArgumentError as error:
             raise InputError(str(error)) from error
+        _check_values(parsed)
         row = self.resolved(parsed)
         Trim(**parsed["trim"])
         task = load_task(row["data"]["task"]).scored_by(row["data"].get("metric"))
@@ -206,6 +227,39 @@ class Resolver(FitCLI):
         for baseline in row["run"].get("compare", []):
             baseline_class(baseline)
         return row
+
+
+def _checked(config: JsonObject) -> JsonObject:
+    """A config of one run under present names, before it is parsed.
+
+    Raises:
+        InputError: It is that of an experiment, or a section of it holds no options.
+    """
+    if "config" in config:  # which the parser would take for the name of a file
+        hint = ": `trimlab sweep` makes the runs of an experiment" if "runs" in config else ""
+        raise InputError(f"no config of one run, for it has a key `config`{hint}")
+    for section in SECTIONS:
+        if not isinstance(config.get(section, {}), dict):
+            raise InputError(
+                f"{section} in a config holds options (name: value), not {config[section]!r:.40}"
+            )
+    return present_names(config)
+
+
+def _check_values(config: Any) -> None:
+    """Refuses null for options whose type has no None: the parser takes null for any type.
+
+    Args:
+        config: A parsed config.
+    """
+    for section, holder in SECTIONS.items():
+        types = get_type_hints(holder.__init__)
+        if holder is DomainData:
+            types |= get_type_hints(DataSource)
+        for option, value in vars(config[section]).items():
+            if value is None and NoneType not in get_args(types.get(option, None | int)):
+                name = f"{section}.{option}"
+                raise InputError(f"{name} cannot be null: leave it out, or give a value")
 
 
 def _present(arguments: Sequence[str]) -> list[str]:
@@ -224,10 +278,10 @@ def _present(arguments: Sequence[str]) -> list[str]:
         if not (exists(path) and Path(path).is_file()):
             continue  # a config on the command line, or nothing, which the parser reports
         content = read_yaml(Path(path))
-        if "config" in content:
-            hint = ": `trimlab sweep` makes the runs of an experiment" if "runs" in content else ""
-            raise InputError(f"{path} is no config of one run, for it has a key `config`{hint}")
-        present = present_names(content)
+        try:
+            present = _checked(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         configs.append(present)
         if present != content:
             text = yaml.safe_dump(present, sort_keys=False)

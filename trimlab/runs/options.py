@@ -8,8 +8,6 @@ from typing import Literal, get_args
 from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
 
-SECTIONS = ("model", "data", "trim", "run", "trainer", "wandb")  # of a config
-
 # Earlier name -> present name. Configs and command lines are read in both spellings; the id of a
 # run is made from the earlier one.
 RENAMED = {"run.further": "run.extra_metrics", "run.also_on": "run.eval_tasks"}
@@ -95,13 +93,8 @@ def present_names(config: JsonObject) -> JsonObject:
     """A config, in sections, with every option under its present name.
 
     Raises:
-        InputError: An option is given under both of its names, or a section holds no options.
+        InputError: An option is given under both of its names.
     """
-    for section in SECTIONS:
-        if not isinstance(config.get(section, {}), dict):
-            raise InputError(
-                f"{section} in a config holds options (name: value), not {config[section]!r:.40}"
-            )
     return _renamed(config, RENAMED)
 
 
