@@ -55,12 +55,16 @@ def _content(path: Path) -> Any:
 
 
 def without_times(value: Any) -> Any:
-    """A JSON value without what measures an execution."""
+    """A JSON value without what measures an execution, and without the commit of the code.
+
+    The code may be edited while runs are killed.
+    """
     if isinstance(value, list):
         return [without_times(entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    return {k: without_times(v) for k, v in value.items() if k not in {*TIMING_FIELDS, "hours"}}
+    left_out = {*TIMING_FIELDS, "hours", "git_commit"}
+    return {k: without_times(v) for k, v in value.items() if k not in left_out}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -62,8 +62,8 @@ class InferenceBenchmark(Benchmark):
     Args:
         methods: Names of the methods.
         engine: `transformers`, or an engine that runs exports of the models, the whole one's too:
-            `llama.cpp`, `onnxruntime` or `openvino`. Exports are checked against their model
-            before they are timed.
+            `llama.cpp`, `onnxruntime`, `openvino` or `vllm` (in its own environment). Exports are
+            checked against their model before they are timed.
         export_dtype: Type of the exported weights, see `trimlab export`; by default the model's.
         **common: Options of every benchmark.
 
