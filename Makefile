@@ -8,6 +8,10 @@ WORKERS ?= 2
 # more arguments for the command of a target: make test ARGS="-k packing"
 ARGS ?=
 
+# where the processor multiplies in bfloat16, the demo trains in it: in half of the time
+PRECISION := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && \
+	echo --trainer.precision bf16-mixed)
+
 VENV := .venv
 BIN := $(VENV)/bin
 # an environment does not work in another folder: its mark names the folder
@@ -27,7 +31,7 @@ help: ## list the targets
 setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt with its hashes
 
 demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, 10 to 30 minutes on 2 cores
-	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(ARGS)
+	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(PRECISION) $(ARGS)
 
 check: setup ## ruff, pyright and import-linter
 	$(BIN)/ruff check .

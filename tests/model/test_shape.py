@@ -27,6 +27,14 @@ def test_random_weights_come_from_the_seed_in_the_given_type():
     assert torch.get_default_dtype() == torch.float32
 
 
+def test_no_two_matrices_of_random_weights_are_equal():
+    config = shape_config("smollm2-135m")
+    config.num_hidden_layers = 2
+    model = random_model(config, torch.bfloat16, torch.device("cpu"))
+    matrices = [p.flatten() for p in model.parameters() if p.dim() == 2]
+    assert len({tuple(m[:8].tolist()) for m in matrices}) == len(matrices)
+
+
 def test_an_unknown_shape_is_refused_by_name():
     with pytest.raises(
         InputError, match="no shape 'llama-8b'; there are gemma-3-270m, llama-13b, "

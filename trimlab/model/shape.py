@@ -41,7 +41,8 @@ def random_model(
     """A model with random weights, made on its device and in its type.
 
     The weights are one block of normal noise, again and again: a CPU needs minutes to draw those of
-    LLaMA-7B. The length of the block is prime, so that no two rows of a matrix are the same.
+    LLaMA-7B. The length of the block is prime, so that no two rows of a matrix are the same, and no
+    two matrices: OpenVINO stores equal ones once, and reads less.
 
     Args:
         config: The config of the model.
@@ -60,11 +61,13 @@ def random_model(
     source = torch.Generator(device).manual_seed(seed)
     noise = torch.randn(NOISE, generator=source, device=device, dtype=torch.float32)
     noise = (noise * getattr(config, "initializer_range", 0.02)).to(dtype)  # (NOISE,)
+    start = 0
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:  # of norms, or a bias
             parameter.data.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
-            _fill(parameter.data, noise)
+            _fill(parameter.data, noise.roll(-start))
+            start = (start + parameter.numel()) % len(noise)
     return model
 
 

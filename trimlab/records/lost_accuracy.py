@@ -9,8 +9,8 @@ from trimlab.records.model_result import TaskResult
 KEPT_SHARE = 0.9  # of the fine-tuned model's score: the paper's threshold C_a
 ADVICE = (
     "What helps: more optimizer steps after drops (trim.epochs_per_drop, "
-    "trim.epochs_after_last_drop), starting from the fine-tuned model (run.trim_from fine_tuned), "
-    "a higher target, or a stop rule (trim.min_accuracy_share 0.9)."
+    "trim.epochs_after_last_drop), starting from the fine-tuned model if this run did not "
+    "(run.trim_from fine_tuned), a higher target, or a stop rule (trim.min_accuracy_share 0.9)."
 )
 
 
