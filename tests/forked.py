@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
 
@@ -65,10 +65,18 @@ def _call(
     # as in a new process, whatever a test has left in this one
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # that of tqdm is shared with other children, and one that is killed would keep it for ever
-    tqdm.set_lock(threading.RLock())
+    # those of tqdm are shared with other children, and one that is killed would keep them for ever
+    for kind in _with_subclasses(tqdm):
+        kind.set_lock(threading.RLock())
     # the descriptors too: libraries and children of this process write to these
     for number, file in enumerate(files, 1):
         os.dup2(file.fileno(), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     function(*arguments)
+
+
+def _with_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    """A class, and all that are made of it."""
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_subclasses(derived)
