@@ -9,7 +9,9 @@ from trimlab.engines.openvino import WEIGHTS
 from trimlab.export._traced import TracedFormat, quiet, traced_inputs, weights_in
 from trimlab.model.sublayers import SublayerStack
 
-GROUP = 64  # weights of a row that share a scale, where a row is a multiple of it
+# 4 bits: weights of a row that share a scale, where a row is a multiple of it, and the share of the
+# weights that are rounded so far; those with the largest errors get 8 bits
+GROUP, FOUR_BITS = 32, 0.8
 
 
 class OpenVINO(TracedFormat):
@@ -38,7 +40,7 @@ class OpenVINO(TracedFormat):
             exported.save_pretrained(folder)
 
     def compress(self, folder: Path, dtype: str) -> None:
-        """Rounds the weights with NNCF: rows to 8 bits, or groups to 4 and the head to 8."""
+        """Rounds the weights with NNCF: rows to 8 bits, or most groups to 4 and the head to 8."""
         import nncf
         import openvino
 
@@ -51,6 +53,7 @@ class OpenVINO(TracedFormat):
             "int4": {
                 "mode": nncf.CompressWeightsMode.INT4_ASYM,
                 "group_size": GROUP,
+                "ratio": FOUR_BITS,
                 "advanced_parameters": groups,
             },
         }
