@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -539,6 +540,17 @@ def test_a_killed_sweep_loses_nothing(swept: Path, root: Path, tmp_path: Path) -
     known = {json.dumps(r.row, sort_keys=True) for r in read_results(swept / "results")}
     assert {json.dumps(r.row, sort_keys=True) for r in again} == known
     assert any("half-written" in notice for notice in again.notices)
+
+
+def test_a_fit_that_was_killed_in_its_page_is_to_be_ended(
+    swept: Path, root: Path, tmp_path: Path
+) -> None:
+    planned = plan(swept / "letters.yaml", "tiny", data_root=root)
+    shutil.copytree(swept / "runs", tmp_path / "runs")
+    sweep = Sweep(planned, tmp_path / "results", tmp_path / "runs")
+    assert [sweep.state(p) for p in planned] == ["measured", "measured"]
+    (tmp_path / "runs" / planned[0].id / ".report.html.part").touch()
+    assert [sweep.state(p) for p in planned] == ["begun", "measured"]
 
 
 # A fit that takes the lock of its run folder, and then no time of the processor.

@@ -143,9 +143,11 @@ class Sweep:
         for rows in self._recorded.values():
             if _complete(rows, run.id):
                 return [replace(row, cell=run.place) for row in rows if row.cell.run == run.id]
-        summary = self._folder(run).read_summary()
-        done = summary is not None and summary.finished
-        return rows_of(run.place, self._folder(run)) if done else []
+        folder = self._folder(run)
+        summary = folder.read_summary()
+        # a fit that was killed while it wrote its page has yet to write it
+        done = summary is not None and summary.finished and not any(folder.path.glob(".*.part"))
+        return rows_of(run.place, folder) if done else []
 
     def _end(self, running: Running, end: Ended, display: SweepDisplay) -> list[ResultRow]:
         """What a fit has found, or nothing if it failed; its lock is opened."""
