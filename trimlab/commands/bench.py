@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimlab.commands._description import description
 from trimlab.commands._quiet import quiet
 from trimlab.errors import InputError
 from trimlab.plugins import plugin_names
@@ -59,9 +59,8 @@ def _print_help() -> None:
 def _parser(name: str, benchmark: "type[Benchmark]") -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
-    description = cleandoc(benchmark.__doc__ or "").partition("\nArgs:")[0]
     parser = ArgumentParser(
-        prog=f"trimlab bench {name}", exit_on_error=False, description=description
+        prog=f"trimlab bench {name}", exit_on_error=False, description=description(benchmark)
     )
     parser.add_class_arguments(benchmark, skip={"task", "root"})
     parser.add_argument("--data.task", type=str, default="sciq", help="name of a task")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trimlab.commands._description import description
 from trimlab.commands._placement import add_placement, check_placement
 from trimlab.commands._quiet import quiet
 from trimlab.errors import InputError
@@ -60,7 +61,7 @@ def _parser(name: str, method: Any) -> Any:
     from trimlab.data.source import DataSource
 
     parser = ArgumentParser(
-        prog=f"trimlab compress {name}", exit_on_error=False, description=method.__doc__
+        prog=f"trimlab compress {name}", exit_on_error=False, description=description(method)
     )
     parser.add_argument("model", type=str, help="an embedded model, a local folder, or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the smaller model")
