@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any
 
-from analysis.stability import flat_stability, test_items
+from analysis.stability import flat_stability, item_fingerprint
 from trimlab.records.result_row import Test
 from trimlab.records.results import Record, Records
 
@@ -209,7 +209,7 @@ def _stderr_over_items(records: Sequence[Record]) -> float:
 
 def same_items(records: Sequence[Record]) -> bool:
     """Whether records have the same test items, in the same order."""
-    return len({(test_items(record), record["n"]) for record in records}) == 1
+    return len({(item_fingerprint(record), record["n"]) for record in records}) == 1
 
 
 def sign_test(won: int, lost: int) -> float:

@@ -27,7 +27,7 @@ def flat_stability(records: Sequence[Record], references: Records) -> float | No
             (
                 other["correct"]
                 for other in references.where(kind="test", model="untrimmed", **same)
-                if test_items(other) == test_items(record)
+                if item_fingerprint(other) == item_fingerprint(record)
             ),
             None,
         )
@@ -38,6 +38,6 @@ def flat_stability(records: Sequence[Record], references: Records) -> float | No
     return math.fsum(shares) / len(shares)
 
 
-def test_items(record: Record) -> str:
-    """Fingerprint of the test items of a record."""
+def item_fingerprint(record: Record) -> str:
+    """The fingerprint of the test items of a record."""
     return record.entry("row_sets", "test", str)

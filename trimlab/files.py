@@ -257,9 +257,14 @@ def _crc32(path: Path) -> int:
     return checksum
 
 
+def left_parts(folder: Path) -> list[Path]:
+    """What killed processes have left half-written in a folder; contents before their folders."""
+    return sorted(folder.rglob(".*.part"), reverse=True)
+
+
 def remove_parts(folder: Path) -> None:
     """Removes what killed processes have left half-written; for the one that holds the folder."""
-    for part in sorted(folder.rglob(".*.part"), reverse=True):
+    for part in left_parts(folder):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:

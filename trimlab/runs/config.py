@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -33,14 +33,14 @@ from trimlab.runs.run_id import distinctive
 from trimlab.runs.tracking import Tracker, WandbOptions
 from trimlab.training.module import DomainLM
 
-# the classes that hold the options of each section; DomainData passes some on
-SECTIONS: dict[str, type] = {
-    "model": DomainLM,
-    "data": DomainData,
-    "trim": Trim,
-    "run": RunOptions,
-    "wandb": WandbOptions,
-    "trainer": L.Trainer,
+# the classes whose arguments are the options of each section
+SECTIONS: dict[str, tuple[type, ...]] = {
+    "model": (DomainLM,),
+    "data": (DomainData, DataSource),
+    "trim": (Trim,),
+    "run": (RunOptions,),
+    "wandb": (WandbOptions,),
+    "trainer": (L.Trainer,),
 }
 # where a run is kept and how it is watched, without influence on its result; and the name of the
 # recipe, whose options are resolved
@@ -75,8 +75,9 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of trimming, of a run and of tracking."""
-        for section in ("trim", "run", "wandb"):
-            parser.add_class_arguments(SECTIONS[section], section)
+        parser.add_class_arguments(Trim, "trim")
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_argument(
             "--recipe",
             default=DEFAULT_RECIPE,
@@ -100,9 +101,6 @@ class FitCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         _check_values(self.config)
-        seed = self.config["seed_everything"]
-        if not 0 <= int(seed) < 2**32:  # what numpy takes
-            raise InputError(f"seed_everything must be from 0 to 4294967295, not {seed}")
 
     def before_instantiate_classes(self) -> None:
         """Starts the processes of a run with several devices, and waits for their end.
@@ -247,19 +245,32 @@ def _checked(config: JsonObject) -> JsonObject:
 
 
 def _check_values(config: Any) -> None:
-    """Refuses null for options whose type has no None: the parser takes null for any type.
+    """Refuses a seed out of range, and null for options whose type has no None.
+
+    The parser takes null for an option of any type.
 
     Args:
         config: A parsed config.
+
+    Raises:
+        InputError: A value cannot be that of its option.
     """
-    for section, holder in SECTIONS.items():
-        types = get_type_hints(holder.__init__)
-        if holder is DomainData:
-            types |= get_type_hints(DataSource)
-        for option, value in vars(config[section]).items():
-            if value is None and NoneType not in get_args(types.get(option, None | int)):
+    for section in SECTIONS:
+        for option in [name for name, value in vars(config[section]).items() if value is None]:
+            if option in _never_null(section):
                 name = f"{section}.{option}"
                 raise InputError(f"{name} cannot be null: leave it out, or give a value")
+    seed = config["seed_everything"]
+    if not 0 <= int(seed) < 2**32:  # what numpy takes
+        raise InputError(f"seed_everything must be from 0 to 4294967295, not {seed}")
+
+
+@cache
+def _never_null(section: str) -> frozenset[str]:
+    """The options of a section whose type has no None."""
+    hints = [get_type_hints(holder.__init__) for holder in SECTIONS[section]]
+    types = {option: kind for found in hints for option, kind in found.items()}
+    return frozenset(name for name, kind in types.items() if NoneType not in get_args(kind))
 
 
 def _present(arguments: Sequence[str]) -> list[str]:

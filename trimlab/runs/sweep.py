@@ -16,7 +16,7 @@ from threading import Event
 from rich.table import Table
 
 from trimlab.errors import InputError
-from trimlab.files import locked
+from trimlab.files import left_parts, locked
 from trimlab.records.result_row import ResultRow
 from trimlab.records.rows import JsonObject, append_row, append_rows, read_rows
 from trimlab.runs.findings import rows_of
@@ -146,7 +146,7 @@ class Sweep:
         folder = self._folder(run)
         summary = folder.read_summary()
         # a fit that was killed while it wrote its page has yet to write it
-        done = summary is not None and summary.finished and not any(folder.path.glob(".*.part"))
+        done = summary is not None and summary.finished and not left_parts(folder.path)
         return rows_of(run.place, folder) if done else []
 
     def _end(self, running: Running, end: Ended, display: SweepDisplay) -> list[ResultRow]:
