@@ -23,7 +23,7 @@ TOOLS := $(VENV)/tools
 COMPILE = $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help setup demo check test test-slow fuzz test-gpu lock audit clean
+.PHONY: help setup demo lint check test test-slow fuzz test-gpu lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,13 +33,21 @@ setup: $(READY) ## create .venv with everything in it, pinned by constraints.txt
 demo: setup ## run the quickstart: trim SmolLM2-135M on ICD-10-CM, 10 to 30 minutes on 2 cores
 	$(BIN)/trimlab fit --config experiments/quickstart.yaml $(PRECISION) $(ARGS)
 
-check: setup ## ruff, pyright and import-linter
+lint: setup ## ruff, pyright and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
-test: setup check ## make check, then the default tests: no network, at most 10 minutes
+# PyPI tells vulnerabilities where it tells those of this release; a mirror may tell none
+check: lint ## make lint, then make audit where PyPI answers
+	@if $(BIN)/python -c "import json, urllib.request as web; \
+		page = web.urlopen('https://pypi.org/pypi/urllib3/1.26.5/json', timeout=10); \
+		assert json.load(page)['vulnerabilities']" 2>/dev/null; \
+	then $(MAKE) --no-print-directory audit; \
+	else echo "PyPI's known vulnerabilities are out of reach: versions were not audited"; fi
+
+test: lint ## make lint, then the default tests: no network, at most 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: setup ## the slow tests: a real model on real rows (../shared/data)
@@ -56,7 +64,7 @@ lock: $(TOOLS) ## write constraints.txt and tools.txt anew: ARGS="--upgrade-pack
 	$(COMPILE) pyproject.toml --extra all -o constraints.txt $(ARGS)
 	$(COMPILE) --group tools -o tools.txt $(ARGS)
 
-audit: $(TOOLS) ## known vulnerabilities of the pinned versions, from PyPI: not part of CI
+audit: $(TOOLS) ## known vulnerabilities of the pinned versions, from PyPI
 	@$(TOOLS)/bin/pip-audit --strict --disable-pip --progress-spinner off \
 		-r constraints.txt -r tools.txt || \
 		{ echo "make audit: a known vulnerability, or PyPI tells nothing of a version: see above" >&2; exit 1; }
