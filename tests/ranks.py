@@ -19,6 +19,7 @@ UNEVEN = ("--data.batch_size", "23", "--trainer.accumulate_grad_batches", "2")
 def fit_arguments(base: Path, root: Path, folder: Path, n: int, *options: str) -> list[str]:
     """Arguments of `trimlab` that trim a tiny model to half of its layers in n processes."""
     given = {
+        "--recipe": "paper",
         "--model.base": base,
         "--model.lr": 0.01,
         "--data.task": "jsonl",

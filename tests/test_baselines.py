@@ -566,6 +566,7 @@ def test_a_run_compares_and_resumes(folder, root, tmp_path):
             str(folder),
             "jsonl",
             where,
+            recipe="paper",
             max_drops=2,
             packable=True,  # an attention and an MLP: what is written has no dead sublayer
             model={"lr": 1e-3},
@@ -608,6 +609,7 @@ def test_without_a_full_depth_the_trimmed_model_is_compressed(folder, root, tmp_
         str(folder),
         "jsonl",
         tmp_path / "run",
+        recipe="paper",
         max_drops=2,
         packable=True,
         data={"root": root, **SMALL},

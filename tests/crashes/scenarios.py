@@ -26,6 +26,7 @@ def trimming(base: Path, rows: Path, **options: Any) -> RunIn:
             str(base),
             "jsonl",
             folder,
+            recipe="paper",
             model={"lr": 1e-2} | options.get("model", {}),
             data={"root": rows, "calibration_rows": 10, "dev_rows": 10, "test_rows": 10},
             run={"speed": False} | options.get("run", {}),
@@ -134,6 +135,7 @@ def _experiment(base: Path, rows: Path, options: Mapping[str, Sequence[Any]]) ->
     """An experiment of tiny runs, one for each combination of options."""
     few = dict.fromkeys(("calibration_rows", "dev_rows", "test_rows"), 10)
     profile = {
+        "recipe": "paper",
         "model": {"base": str(base)},
         "data": {"task": "jsonl", "root": str(rows), "train_rows": 16, "batch_size": 8, **few},
         "trim": {"max_drops": 1, "progress": False},

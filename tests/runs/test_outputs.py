@@ -38,6 +38,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
         str(base),
         "jsonl",
         folder,
+        recipe="paper",
         model={"lr": 1e-2},
         data={"root": root, **SMALL},
         run=run,

@@ -1,5 +1,6 @@
 """Every recipe file: its options stand below a config, and above the options' own defaults."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,14 @@ import yaml
 
 from trimlab.errors import InputError
 from trimlab.runs.config import FitCLI, Resolver
-from trimlab.runs.recipe import RECIPES, load_recipe, merged, recipe_names, with_recipe
+from trimlab.runs.recipe import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    load_recipe,
+    merged,
+    recipe_names,
+    with_recipe,
+)
 from trimlab.runs.run_id import run_id
 
 GIVEN = {"trim": {"target_layer_memory": 0.5}}
@@ -36,10 +44,9 @@ def test_the_recipe_of_the_paper_changes_no_default(resolve: Resolver) -> None:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A further recipe."""
-    for path in RECIPES.glob("*.yaml"):
-        (tmp_path / path.name).write_text(path.read_text())
-    (tmp_path / "half.yaml").write_text("trim: {r: 0.5, drops_per_step: [2, 1]}\nmodel: {lr: 1e-3}")
-    monkeypatch.setattr("trimlab.runs.recipe.RECIPES", tmp_path)
+    folder = shutil.copytree(RECIPES, tmp_path / "recipes")
+    (folder / "half.yaml").write_text("trim: {r: 0.5, drops_per_step: [2, 1]}\nmodel: {lr: 1e-3}")
+    monkeypatch.setattr("trimlab.runs.recipe.RECIPES", folder)
     return "half"
 
 
@@ -56,6 +63,11 @@ def test_configs_and_the_command_line_stand_above_a_recipe(recipe: str, tmp_path
     assert options("--config", str(file)) == (0.5, 3, 1e-3)
     assert options(f"--config={file}", "--trim.r", "1") == (1.0, 3, 1e-3)
     assert options("--config", str(file), "--recipe=paper") == (0.25, 3, 1e-4)
+
+
+def test_without_a_name_the_default_is_meant(resolve: Resolver) -> None:
+    assert resolve(GIVEN) == resolve({"recipe": DEFAULT_RECIPE, **GIVEN})
+    assert resolve(GIVEN) != resolve({"recipe": "paper", **GIVEN})
 
 
 class Parsed(FitCLI):

@@ -199,6 +199,7 @@ def test_plain_text_has_a_page_without_right_and_wrong(base: Path, tmp_path: Pat
         str(base),
         "text",
         tmp_path / "run",
+        recipe="paper",
         data={"root": tmp_path, "calibration_rows": 15, "dev_rows": 15, "batch_size": 4},
         run={"full_depth": False, "speed": False},
         trainer={"enable_progress_bar": False, "accelerator": "cpu"},

@@ -42,6 +42,7 @@ def start(base: Path, root: Path, folder: Path, **options: Any) -> dict[str, Any
         str(base),
         "jsonl",
         folder,
+        recipe="paper",
         model={"lr": 1e-2} | options.pop("model", {}),
         data={"root": root, "calibration_rows": 15, "dev_rows": 15, "batch_size": 4},
         run={
@@ -727,6 +728,7 @@ def test_plain_text_domain(base: Path, tmp_path: Path) -> None:
         str(base),
         "text",
         tmp_path / "run",
+        recipe="paper",
         data={"root": tmp_path, "calibration_rows": 6, "dev_rows": 6, "batch_size": 4},
         run={"full_depth": False, "speed": False},
         trainer={"enable_progress_bar": False, "accelerator": "cpu"},
@@ -787,6 +789,7 @@ def test_chat_domain(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         str(base),
         "chat",
         tmp_path / "run",
+        recipe="paper",
         data=data | {"metric": "token_accuracy", "chat_template": tmp_path / "chat.jinja"},
         run={"full_depth": False, "speed": False},
         trainer={"enable_progress_bar": False, "accelerator": "cpu"},

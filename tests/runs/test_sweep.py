@@ -53,6 +53,7 @@ def settings(base: Path) -> dict[str, Any]:
     """Options that make any run a matter of a second."""
     rows = dict.fromkeys(("calibration_rows", "dev_rows", "test_rows"), 10)
     return {
+        "recipe": "paper",
         "model": {"base": str(base)},
         "data": {"task": "jsonl", "train_rows": 16, "batch_size": 8, **rows},
         "run": {"eval_tasks": [], "speed": False},
@@ -145,12 +146,12 @@ def test_cells_are_products_and_seeds_come_last(tmp_path: Path, base: Path) -> N
 def test_the_id_is_the_hash_of_the_resolved_config(tmp_path: Path, base: Path) -> None:
     """A default that is written out makes no other run; another value does."""
     resolve = Resolver()
-    config = {"trim": {"max_drops": 1}}
-    same = {"trim": {"max_drops": 1, "r": 0.25}, "run": {"dir": "there", "shared": "x"}}
+    config = {"recipe": "paper", "trim": {"max_drops": 1}}
+    same = merged(config, {"trim": {"r": 0.25}, "run": {"dir": "there", "shared": "x"}})
     assert run_id(resolve(config)) == run_id(resolve(same))
-    elsewhere = {"trim": {"max_drops": 1}, "data": {"root": "there"}}
+    elsewhere = merged(config, {"data": {"root": "there"}})
     assert run_id(resolve(config)) == run_id(resolve(elsewhere))
-    other = {"trim": {"max_drops": 1, "r": 0.5}}
+    other = merged(config, {"trim": {"r": 0.5}})
     assert run_id(resolve(config)) != run_id(resolve(other))
 
 

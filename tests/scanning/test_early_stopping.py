@@ -305,6 +305,7 @@ def test_a_run_makes_the_same_drops(tmp_path: Path, tiny_folder: Any, letters_do
             str(base),
             "jsonl",
             tmp_path / kind,
+            recipe="paper",
             data={
                 "root": root,
                 "train_rows": 16,

@@ -27,7 +27,13 @@ from trimlab.records.rows import JsonObject
 from trimlab.runs.fitting import PLACES, TRAINER_DEFAULTS, make_trainer
 from trimlab.runs.options import RunOptions, present_arguments, present_names
 from trimlab.runs.processes import processes_to_start, run_processes
-from trimlab.runs.recipe import DEFAULT_RECIPE, recipe_arguments, recipe_names, with_recipe
+from trimlab.runs.recipe import (
+    DEFAULT_RECIPE,
+    options_text,
+    recipe_arguments,
+    recipe_names,
+    with_recipe,
+)
 from trimlab.runs.run import Run
 from trimlab.runs.run_id import distinctive
 from trimlab.runs.tracking import Tracker, WandbOptions
@@ -81,8 +87,9 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--recipe",
             default=DEFAULT_RECIPE,
-            help="a file in trimlab/runs/recipes, whose options stand below all that is given: "
-            + ", ".join(recipe_names()),
+            help="a file in trimlab/runs/recipes, whose options stand below all that is given and "
+            "take the place of the defaults shown here: "
+            + "; ".join(f"{name} ({options_text(name)})" for name in recipe_names()),
         )
         parser.add_argument(
             "--resume",

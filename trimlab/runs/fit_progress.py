@@ -33,8 +33,8 @@ def fit_progress(folder: RunFolder) -> FitProgress:
         return FitProgress("loading", 0)
     options = config.get("run", {})
     baselines = list(options.get("compare") or [])
-    full_depth = bool(options.get("full_depth", True))
     fine_tuned_first = options.get("trim_from") == "fine_tuned"
+    full_depth = fine_tuned_first or bool(options.get("full_depth", True))
     parts = 1 + full_depth + len(baselines)
     if "untrimmed" not in summary:
         return FitProgress("testing the untrimmed model", 0)

@@ -23,7 +23,7 @@ class RunOptions:
     Attributes:
         dir: Run folder; a start in the folder of an unfinished run with the same config resumes.
         full_depth: Also fine-tune the untrimmed model on the same rows with as many optimizer
-            steps, to compare with.
+            steps, to compare with. With `trim_from: fine_tuned` there is one in any case.
         trim_from: The model whose sublayers are dropped. `base`: the base model, as in the paper;
             the model at full depth is fine-tuned afterwards, for as many epochs. `fine_tuned`: the
             base model fine-tuned in all of its sublayers before the first drop.
@@ -68,11 +68,6 @@ class RunOptions:
         if self.trim_from not in get_args(TrimFrom):
             known = " or ".join(get_args(TrimFrom))
             raise InputError(f"run.trim_from must be {known}, not {self.trim_from}")
-        if self.trim_from == "fine_tuned" and not self.full_depth:
-            raise InputError(
-                "run.trim_from fine_tuned needs the model at full depth: leave out "
-                "run.full_depth false, or give run.trim_from base"
-            )
         if self.fine_tuning_epochs < 1:
             raise InputError(
                 f"run.fine_tuning_epochs must be at least 1, not {self.fine_tuning_epochs}"

@@ -14,7 +14,7 @@ from trimlab.errors import InputError
 from trimlab.records.rows import JsonObject
 
 RECIPES = Path(__file__).with_name("recipes")
-DEFAULT_RECIPE = "paper"
+DEFAULT_RECIPE = "fine_tuned_first"
 
 
 def recipe_names() -> list[str]:
@@ -34,6 +34,13 @@ def load_recipe(name: Any) -> JsonObject:
     if name not in recipe_names():
         raise InputError(f"no recipe {name!r}; there are {', '.join(recipe_names())}")
     return yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+
+
+def options_text(name: str) -> str:
+    """The options of a recipe in a few words, for help texts."""
+    sections = load_recipe(name).items()
+    found = [f"{section}.{k} {v}" for section, options in sections for k, v in options.items()]
+    return ", ".join(found) or "nothing else than them"
 
 
 def with_recipe(config: JsonObject) -> JsonObject:
