@@ -267,7 +267,7 @@ def _reference(
 ) -> Record | None:
     """The fine-tuned model that differs in the drops only and, with `r`, in the update ratio."""
     same = ("base", "task", "evaluated_on", "seed", "optimizer_steps", "n", "row_sets")
-    for reference in references.where(kind="test", model="fine_tuned"):
+    for reference in references.where(kind="test", model="fine_tuned", seed=record["seed"]):
         if (
             all(reference[field] == record[field] for field in same)
             and (r is None or update_ratio_of(reference) == r)

@@ -65,10 +65,10 @@ class Sequences(RuleBasedStateMachine):
     @initialize(family=st.sampled_from(plugin_names(FAMILIES)), seed=st.integers(0, 3))
     def start(self, family: str, seed: int) -> None:
         self.family = family
-        shape: dict[str, Any] = {"num_hidden_layers": BLOCKS}
+        self.shape: dict[str, Any] = {"num_hidden_layers": BLOCKS}
         if layer_types := getattr(tiny_model(family).config, "layer_types", None):
-            shape["layer_types"] = layer_types[-BLOCKS:]
-        self.untrimmed = tiny_model(family, seed=seed, **shape)
+            self.shape["layer_types"] = layer_types[-BLOCKS:]
+        self.untrimmed = tiny_model(family, seed=seed, **self.shape)
         self.reference = Reference(self.untrimmed)
         self.stack = SublayerStack(copy.deepcopy(self.untrimmed))
         self.dropped: list[Sublayer] = []
@@ -112,7 +112,7 @@ class Sequences(RuleBasedStateMachine):
         torch.save({"history": history, "state": self.stack.model.state_dict()}, file)
         file.seek(0)
         saved = torch.load(file, weights_only=True)
-        model = tiny_model(self.family, seed=9, num_hidden_layers=BLOCKS)
+        model = tiny_model(self.family, seed=9, **self.shape)
         self.stack = SublayerStack(model)
         self.stack.drop(*map(Sublayer.parse, saved["history"]))
         model.load_state_dict(saved["state"], strict=True)

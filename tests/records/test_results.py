@@ -68,6 +68,20 @@ def test_an_undeclared_field_is_an_error(row: dict[str, Any]) -> None:
             read("acuracy")
 
 
+@pytest.mark.parametrize(
+    "field", ["kind", "task", "seed", "limit", "n", "cell", "dropped", "value"]
+)
+def test_records_are_found_by_every_kind_of_value(field: str) -> None:
+    """Texts and numbers are looked up in an index, other values are compared."""
+    records = read_results(RECORDS)
+    values = [record.get(field) for record in records]
+    assert any(value is not None for value in values) or field == "limit"
+    for value in [*values[::7], None, 1, 1.0, "nowhere"]:
+        found = records.where(**{field: value}, profile="gemma-270m")
+        by_hand = [r for r in records if r.get(field) == value and r["profile"] == "gemma-270m"]
+        assert [*found] == by_hand
+
+
 def test_a_rehearsal_is_a_series_of_its_own() -> None:
     parts = read_results(RECORDS).by_series()
     names = ("gemma-270m", "llama-shaped", "paper")

@@ -5,7 +5,7 @@ its place in the files.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,9 +171,28 @@ class Records:
         Raises:
             KeyError: No kind of row has such a field.
         """
-        return Records(
-            tuple(r for r in self.records if all(r.get(k) == v for k, v in fields.items()))
-        )
+        fewest: Sequence[Record] = self.records
+        for field, value in fields.items():
+            if isinstance(value, str | int):
+                fewest = min(fewest, self._index(field).get(value, ()), key=len)
+        return Records(tuple(r for r in fewest if all(r.get(k) == v for k, v in fields.items())))
+
+    def _index(self, field: str) -> Mapping[str | float, Sequence[Record]]:
+        """The records by the value of a field, where that is a text or a whole number.
+
+        Tables ask once per cell and seed: with thousands of records, looking at all of them every
+        time takes minutes.
+        """
+        if field not in self._indices:
+            index = self._indices[field] = dict[str | float, list[Record]]()
+            for record in self.records:
+                if isinstance(value := record.get(field), str | float | int):
+                    index.setdefault(value, []).append(record)
+        return self._indices[field]
+
+    @cached_property
+    def _indices(self) -> dict[str, dict[str | float, list[Record]]]:
+        return {}
 
     def by_series(self) -> "dict[Series, Records]":
         """The records of every series; full runs first."""
