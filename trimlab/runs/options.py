@@ -37,7 +37,7 @@ class RunOptions:
             alternatives (tasks completion and chat), and none elsewhere.
         eval_tasks: Other tasks on whose test items every model is scored, too.
         compare: Methods of `baselines/` to compare with, such as `sparsegpt`. One that compresses
-            weights does so with the fine-tuned model at full depth or, without `full_depth`, with
+            weights does so with the fine-tuned model at full depth or, in a run without it, with
             the final trimmed one; one that changes the structure starts from the untrimmed model,
             and all remaining sublayers are trained for as many epochs.
         shared: Folder in which runs keep results that depend on none of their options (the
