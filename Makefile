@@ -39,7 +39,7 @@ lint: setup ## ruff, pyright and import-linter
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
-# PyPI tells vulnerabilities where it tells those of this release; a mirror may tell none
+# An index that lists the vulnerabilities of this old release has such data; a mirror may have none.
 check: lint ## make lint, then make audit where PyPI answers
 	@if $(BIN)/python -c "import json, urllib.request as web; \
 		page = web.urlopen('https://pypi.org/pypi/urllib3/1.26.5/json', timeout=10); \

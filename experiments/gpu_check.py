@@ -69,16 +69,8 @@ def smoke(check: Check, seconds: float) -> None:
         for name, (device, precision) in fits.items():
             folder = Path(scratch) / name
             command = [
-                *(
-                    *TRIMLAB,
-                    "fit",
-                    "--recipe",
-                    "paper",
-                    "--model.base",
-                    base,
-                    "--data.task",
-                    "jsonl",
-                ),
+                *(*TRIMLAB, "fit", "--recipe", "paper"),
+                *("--model.base", base, "--data.task", "jsonl"),
                 *("--data.root", rows, "--data.batch_size", 16, "--data.calibration_rows", 20),
                 *("--data.dev_rows", 20, "--model.lr", 1e-3, "--trim.max_drops", 3),
                 *("--trim.r", 0.5, "--run.full_depth", "false", "--run.speed", "false"),

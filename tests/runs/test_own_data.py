@@ -63,6 +63,8 @@ def test_a_run_on_one_table_and_the_command_that_it_prints(
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert sum(summary["rows_read"].values()) == 126
+    # the default recipe needs a fine-tuned model, with `run.full_depth false`, too
+    assert summary["fine_tuned"]["optimizer_steps"] > 0
     (printed,) = re.findall(r"try next:  trimlab (.*)", shown.out)
     assert _run(*shlex.split(printed), "--json") == 0
     tested = json.loads(capsys.readouterr().out)

@@ -178,15 +178,15 @@ class Records:
         return Records(tuple(r for r in fewest if all(r.get(k) == v for k, v in fields.items())))
 
     def _index(self, field: str) -> Mapping[str | float, Sequence[Record]]:
-        """The records by the value of a field, where that is a text or a whole number.
+        """The records by the value of a field, where that is a text or a number.
 
-        Tables ask once per cell and seed: with thousands of records, looking at all of them every
-        time takes minutes.
+        Tables select records for every cell and seed: reading all of thousands of records each time
+        takes minutes.
         """
         if field not in self._indices:
             index = self._indices[field] = dict[str | float, list[Record]]()
             for record in self.records:
-                if isinstance(value := record.get(field), str | float | int):
+                if isinstance(value := record.get(field), str | int | float):
                     index.setdefault(value, []).append(record)
         return self._indices[field]
 

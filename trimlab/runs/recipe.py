@@ -40,7 +40,7 @@ def options_text(name: str) -> str:
     """The options of a recipe in a few words, for help texts."""
     sections = load_recipe(name).items()
     found = [f"{section}.{k} {v}" for section, options in sections for k, v in options.items()]
-    return ", ".join(found) or "nothing else than them"
+    return ", ".join(found) or "these defaults"
 
 
 def with_recipe(config: JsonObject) -> JsonObject:
